@@ -1,0 +1,80 @@
+"""The shape of a model as plain data: what training, export and measuring agree on, without torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pipeops.errors import PipeOpsError
+
+Family = Literal["roberta", "bert"]
+MODEL_TYPE = "multi_exit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """An encoder with a classifier after some of its layers. Layers are counted from 1.
+
+    The fields are the keys of the checkpoint's ``config.json``.
+    """
+
+    family: Family
+    vocab_size: int
+    hidden_size: int
+    head_size: int
+    heads_per_layer: tuple[int, ...]
+    """Attention heads left in each layer (all alike until pruned)."""
+    ffn_per_layer: tuple[int, ...]
+    """Width of each layer's feed-forward network."""
+    exit_layers: tuple[int, ...]
+    """Layers with a classifier, ascending; the last layer is always one of them."""
+    num_labels: int
+    max_position_embeddings: int
+    """Rows of the position table (RoBERTa's includes the ``pad_token_id + 1`` rows it never uses)."""
+    type_vocab_size: int
+    pad_token_id: int
+    sep_token_id: int
+    layer_norm_eps: float
+    hidden_act: str
+
+    @property
+    def num_layers(self) -> int:
+        """Number of encoder layers."""
+        return len(self.heads_per_layer)
+
+    @property
+    def position_offset(self) -> int:
+        """Row of the position table that the first token reads."""
+        return self.pad_token_id + 1 if self.family == "roberta" else 0
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.max_position_embeddings - self.position_offset
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether a layer before the last has a classifier."""
+        return len(self.exit_layers) > 1
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read the shape from a parsed ``config.json``; other keys in it are ignored."""
+        values = {name: config[name] for name in cls.__dataclass_fields__}
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path) -> Self:
+        """Read the shape of the checkpoint in ``folder``.
+
+        Raises:
+            PipeOpsError: there is no ``config.json``, or it is not one of ours.
+        """
+        path = folder / "config.json"
+        try:
+            return cls.from_config(json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise PipeOpsError(f"{path}: not found; {folder} is not a checkpoint") from None
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise PipeOpsError(f"{path}: not a PipeOps checkpoint ({error}); train it again") from None
