@@ -58,6 +58,22 @@ class ModelShape:
         """Whether a layer before the last has a classifier."""
         return len(self.exit_layers) > 1
 
+    def flops(self, length: int) -> tuple[int, ...]:
+        """Floating-point operations of leaving at each exit, for one input of ``length`` tokens.
+
+        Counted are the matrix products (a multiply-add is two operations) of the layers and exits that run.
+        """
+        hidden, costs, total = self.hidden_size, [], 0
+        for layer, (heads, ffn) in enumerate(zip(self.heads_per_layer, self.ffn_per_layer, strict=True), start=1):
+            attention = heads * self.head_size
+            projections = 2 * length * hidden * (4 * attention + 2 * ffn)
+            scores_and_context = 4 * length * length * attention
+            total += projections + scores_and_context
+            if layer in self.exit_layers:
+                total += 2 * hidden * (hidden + self.num_labels)
+                costs.append(total)
+        return tuple(costs)
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the shape from a parsed ``config.json``; other keys in it are ignored."""

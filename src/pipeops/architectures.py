@@ -1,0 +1,68 @@
+"""What can be known of a backbone before anything is loaded: enough to refuse a study that cannot run."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeops.errors import PipeOpsError
+from pipeops.shape import Family
+
+TINY = "tiny"
+"""Name of the built-in backbone, pretrained within the workflow on generated text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A pretrained encoder's family and sizes."""
+
+    family: str
+    layers: int
+    hidden_size: int
+    heads: int
+    ffn_size: int
+    max_length: int
+    """Longest input in tokens."""
+
+
+TINY_ARCHITECTURE = Architecture(family="roberta", layers=6, hidden_size=128, heads=4, ffn_size=512, max_length=64)
+
+
+def architecture(source: str) -> Architecture | None:
+    """The architecture of a backbone that is built in or lies in a folder; None for a hub id.
+
+    Raises:
+        PipeOpsError: the folder holds no encoder of a supported family.
+    """
+    if source == TINY:
+        return TINY_ARCHITECTURE
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return None
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise PipeOpsError(f"{path}: not found; '{source}' is no pretrained model") from None
+    except json.JSONDecodeError as error:
+        raise PipeOpsError(f"{path}: not JSON ({error}); fetch the model again") from None
+    family = check_family(config.get("model_type"), source)
+    reserved = config.get("pad_token_id", 1) + 1 if family == "roberta" else 0
+    return Architecture(
+        family=family,
+        layers=config["num_hidden_layers"],
+        hidden_size=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        ffn_size=config["intermediate_size"],
+        max_length=config["max_position_embeddings"] - reserved,
+    )
+
+
+def check_family(model_type: str | None, source: str) -> Family:
+    """The family of a Hugging Face ``model_type``.
+
+    Raises:
+        PipeOpsError: it is neither RoBERTa nor BERT.
+    """
+    if model_type == "roberta" or model_type == "bert":
+        return model_type
+    raise PipeOpsError(f"'{source}' is a {model_type} model; PipeOps supports the roberta and bert families")

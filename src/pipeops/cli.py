@@ -1,0 +1,141 @@
+"""The command line: one command per rule of the workflow.
+
+Heavy modules are imported by the commands that need them, so that each job starts as fast as it can.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+
+from pipeops.architectures import TINY
+from pipeops.config import MeasuringSection, PretrainingSection, PruningSection, Section, TrainingSettings
+from pipeops.errors import PipeOpsError
+from pipeops.tasks import TASKS
+
+T = TypeVar("T", bound=Section)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0], rich_markup_mode=None)
+
+Seed = Annotated[int, typer.Option(help="Seed of the run.")]
+Data = Annotated[Path, typer.Option(help="Folder of the tokenised splits.")]
+Output = Annotated[Path, typer.Option(help="Where to write.")]
+Backbone = Annotated[Path, typer.Option(help="Folder of the pretrained encoder.")]
+Settings = Annotated[str, typer.Option(help="Settings as JSON: keys of the configuration's section.")]
+
+
+@app.command()
+def backbone(
+    source: Annotated[str, typer.Argument(help="Hub id, folder, or `tiny`.")],
+    output: Output,
+    teacher: Annotated[Path | None, typer.Option(help="Backbone whose student this will be.")] = None,
+    settings: Settings = "{}",
+) -> None:
+    """Fetch a pretrained encoder, or pretrain the built-in one."""
+    if source == TINY:
+        from pipeops.pretraining import pretrain_tiny
+
+        pretrain_tiny(output, _parse(PretrainingSection, settings, "pretraining"))
+    else:
+        from pipeops.backbones import fetch_backbone
+
+        fetch_backbone(source, output, teacher=teacher)
+
+
+@app.command()
+def tokenise(
+    dataset: str,
+    backbone: Backbone,
+    output: Output,
+    glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
+    max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
+    train_examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+    validation_examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+) -> None:
+    """Load a dataset and tokenise its train and validation split."""
+    from pipeops.backbones import load_tokenizer
+    from pipeops.tokenised import tokenise as run
+
+    if dataset not in TASKS:
+        raise PipeOpsError(f"unknown dataset '{dataset}'; known are {', '.join(TASKS)}")
+    run(
+        TASKS[dataset],
+        load_tokenizer(backbone),
+        output,
+        glue=glue,
+        max_length=max_length,
+        examples={"train": train_examples, "validation": validation_examples},
+    )
+
+
+@app.command()
+def train(
+    operator: Annotated[str, typer.Argument(help="O, D, P or E.")],
+    backbone: Backbone,
+    data: Data,
+    output: Output,
+    seed: Seed,
+    parent: Annotated[Path | None, typer.Option(help="Checkpoint that the operator is applied to.")] = None,
+    student: Annotated[Path | None, typer.Option(help="D's pretrained student; default: alternate layers.")] = None,
+    settings: Settings = "{}",
+    pruning: Settings = "{}",
+    state: Annotated[Path, typer.Option(help="Where interrupted trainings resume from.")] = Path(".pipeops/state"),
+) -> None:
+    """Apply one trained operator."""
+    from pipeops.training import Job
+    from pipeops.training import train as run
+
+    job = Job(
+        operator=operator,
+        parent=parent,
+        backbone=backbone,
+        student=student,
+        data=data,
+        seed=seed,
+        settings=_parse(TrainingSettings, settings, "training"),
+        pruning=_parse(PruningSection, pruning, "pruning"),
+    )
+    run(job, output, state_root=state)
+
+
+@app.command()
+def export(checkpoint: Path, output: Output) -> None:
+    """Export a checkpoint: `model.onnx` to deploy, `profile.onnx` to measure."""
+    from pipeops.export import export as run
+
+    run(checkpoint, model=output / "model.onnx", profile=output / "profile.onnx")
+
+
+@app.command()
+def measure(
+    model: Annotated[Path, typer.Argument(help="Folder of the exported pipeline.")],
+    original: Annotated[Path, typer.Option(help="Folder of the exported O.")],
+    data: Data,
+    output: Annotated[Path, typer.Option(help="The CSV to write.")],
+    seed: Seed = 0,
+    settings: Settings = "{}",
+) -> None:
+    """Measure the accuracy-time tradeoff of an exported pipeline."""
+    from pipeops.measure import measure as run
+
+    run(model, original, data, output, settings=_parse(MeasuringSection, settings, "measuring"), seed=seed)
+
+
+def _parse(section: type[T], text: str, name: str) -> T:
+    try:
+        return TypeAdapter(section).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([name, *map(str, first["loc"])])
+        raise PipeOpsError(f"{where}: {first['msg']}") from None
+
+
+def main() -> None:
+    """Run the command line; a :class:`PipeOpsError` is printed in one line, with exit status 1."""
+    try:
+        app()
+    except PipeOpsError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {error}")
+        sys.exit(1)

@@ -1,0 +1,272 @@
+"""The configuration: one typed model with its defaults, its checks and its messages.
+
+``config.yaml`` and ``workflow/schemas/config.schema.json`` are written from these classes, and a test fails
+when they drift apart. Nothing heavy is imported: the Snakefile reads this.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeops.architectures import TINY, architecture
+from pipeops.errors import PipeOpsError
+from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set
+from pipeops.tasks import REGRESSION_TASKS, TASKS
+
+ALTERNATE = "alternate"
+"""Student made of every second layer of the pretrained backbone."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSection(Section):
+    """Which encoder is fine-tuned."""
+
+    backbone: str = TINY
+    """Pretrained encoder of the RoBERTa or BERT family: a hub id, a folder, or `tiny` (built in, pretrained
+    on generated text)."""
+    student: str = ALTERNATE
+    """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
+    size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
+    max_length: Annotated[int, Field(ge=8)] = 40
+    """Longest input, in tokens; inputs are padded to it unless L is applied."""
+
+
+class DataSection(Section):
+    """How much of each dataset is used."""
+
+    train_examples: PositiveInt | None = 4000
+    """Training examples, drawn once and the same for all seeds; null: all."""
+    validation_examples: PositiveInt | None = 1000
+    """Validation examples, on which everything is measured; null: all."""
+
+
+class PretrainingSection(Section):
+    """Masked language modelling of the `tiny` backbone on generated text."""
+
+    examples: PositiveInt = 20000
+    """Generated sentence pairs."""
+    epochs: Annotated[float, Field(ge=0)] = 1
+    """Passes over them; 0 starts fine-tuning from random weights."""
+    batch_size: PositiveInt = 64
+    """Pairs per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate."""
+    threads: PositiveInt = 2
+    """CPU threads."""
+    seed: int = 0
+    """Its own seed: all runs start from one pretrained backbone, as they would from a downloaded one."""
+
+
+class TrainingSettings(Section):
+    """Hyper-parameters of one training."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1
+    """Passes over the training examples."""
+    batch_size: PositiveInt = 32
+    """Examples per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    """Peak learning rate."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of the steps over which the learning rate rises; it then falls linearly to 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    length_grouped: bool = True
+    """Whether batches hold examples of similar length (less padding, faster)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward and backward pass; weights and optimiser stay fp32."""
+    threads: PositiveInt = 1
+    """CPU threads of a training without a GPU."""
+    checkpoint_every: Fraction = 0.5
+    """A checkpoint to resume from is saved after each such part of the training."""
+
+
+class TrainingSection(TrainingSettings):
+    """Hyper-parameters of every training, and what differs for single operators."""
+
+    operators: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Per operator letter (O, D, P or E): keys of this section with other values."""
+
+    @model_validator(mode="after")
+    def _check_operators(self) -> Self:
+        for letter in self.operators:
+            if letter not in "ODPE":
+                raise ValueError(f"'{letter}' is not a trained operator; known are O, D, P, E")
+            self.of(letter)
+        return self
+
+    def of(self, operator: str) -> TrainingSettings:
+        """The settings of the trainings of one operator."""
+        shared = self.model_dump(exclude={"operators"})
+        return TrainingSettings.model_validate(shared | self.operators.get(operator, {}))
+
+
+class PruningSection(Section):
+    """What P keeps. The paper: 8 of 12 heads and 1536 of 3072 neurons, importance on the dev set."""
+
+    keep_heads: Fraction = 0.5
+    """Part of each layer's attention heads that is kept."""
+    keep_ffn: Fraction = 0.5
+    """Part of each layer's FFN neurons that is kept."""
+    importance_split: Literal["train", "validation"] = "train"
+    """Split over which importance is accumulated."""
+
+
+class MeasuringSection(Section):
+    """How accuracy and time are measured."""
+
+    thresholds: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [
+        0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.01,
+    ]  # fmt: skip
+    """Confidences at which an exit is taken; 0: always the first, above 1: never an early one. Ascending."""
+    threads: PositiveInt = 1
+    """CPU threads of inference."""
+    timing_rounds: Annotated[int, Field(ge=3)] = 60
+    """How often each exit's time is measured, next to O's each time; medians are reported."""
+    check_thresholds: PositiveInt = 3
+    """How many thresholds are also really run, to record how far the replay is off."""
+    check_examples: PositiveInt = 60
+    """How many validation examples each of them is run on."""
+
+    @field_validator("thresholds")
+    @classmethod
+    def _ascending(cls, values: list[float]) -> list[float]:
+        if values != sorted(set(values)):
+            raise ValueError("must be ascending, each value once")
+        return values
+
+
+class Config(Section):
+    """A study: datasets, seeds, operator sets and how everything is trained and measured."""
+
+    pathvars: dict[str, str] = Field(default_factory=lambda: {"results": "results", "logs": "logs"})
+    """Where results and logs go (Snakemake's pathvars), so that studies do not mix."""
+    datasets: Annotated[list[str], Field(min_length=1)] = ["generated-sentiment", "generated-paraphrase"]
+    """GLUE tasks (mrpc, sst2, qnli, qqp) or generated ones (generated-sentiment, generated-paraphrase)."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
+    """One run of everything per seed."""
+    operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
+    """Sets of operators whose orders Table 1 compares."""
+    glue: str = "nyu-mll/glue"
+    """Where GLUE is: a hub id, or a folder of the same layout."""
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    pretraining: PretrainingSection = PretrainingSection()
+    training: TrainingSection = TrainingSection()
+    pruning: PruningSection = PruningSection()
+    measuring: MeasuringSection = MeasuringSection()
+
+    @field_validator("datasets")
+    @classmethod
+    def _known_datasets(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name in REGRESSION_TASKS:
+                raise ValueError(f"'{name}' is a regression task; PipeOps studies classification: {', '.join(TASKS)}")
+            if name not in TASKS:
+                raise ValueError(f"unknown dataset '{name}'{_nearest(name, TASKS)}; known are {', '.join(TASKS)}")
+        return _each_once(names)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, seeds: list[int]) -> list[int]:
+        return _each_once(seeds)
+
+    @field_validator("operator_sets")
+    @classmethod
+    def _valid_sets(cls, sets: list[str]) -> list[str]:
+        return _each_once([parse_operator_set(text) for text in sets])
+
+    @field_validator("glue")
+    @classmethod
+    def _glue_exists(cls, source: str) -> str:
+        return _existing_if_path(source)
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        for key in ("backbone", "student"):
+            source = getattr(self.model, key)
+            if source not in (TINY, ALTERNATE):
+                try:
+                    _existing_if_path(source)
+                except ValueError as error:
+                    raise ValueError(f"model.{key}: {error}") from None
+        if self.model.backbone == TINY and any(not TASKS[name].generated for name in self.datasets):
+            raise ValueError("model.backbone: 'tiny' knows only the generated tasks' words; name a pretrained one")
+        return self
+
+    @property
+    def orderings(self) -> list[Pipeline]:
+        """Every ordering of every operator set, each once: what is measured for Table 1."""
+        return list(dict.fromkeys(p for operators in self.operator_sets for p in orderings(operators)))
+
+    @property
+    def trainings(self) -> list[Pipeline]:
+        """Every pipeline that is trained per dataset and seed, parents first."""
+        return closure(self.orderings)
+
+
+def load_config(values: Mapping[str, Any]) -> Config:
+    """Validate a parsed configuration.
+
+    Raises:
+        PipeOpsError: one line per mistake, each naming its key and the remedy.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise PipeOpsError("\n".join(f"config: {_line(detail)}" for detail in error.errors())) from None
+
+
+def _line(detail: Mapping[str, Any]) -> str:
+    """One readable line for one of pydantic's findings."""
+    *parents, last = location = [str(part) for part in detail["loc"]] or ["(whole)"]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(parents)
+        return f"unknown key '{key}'{_nearest(last, known)}; known here are {', '.join(known)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error" and key == "(whole)":
+        return message
+    given = "" if detail["type"] in ("missing", "value_error") else f" (got {detail['input']!r})"
+    return f"{key}: {message[0].lower() + message[1:]}{given}"
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    """The keys of the section that ``parents`` leads to."""
+    section: Any = Config
+    for part in parents:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _nearest(word: str, known: Any) -> str:
+    """A suggestion, where one is close enough."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"'{value}' is listed {values.count(value)} times; list it once")
+    return values
+
+
+def _existing_if_path(source: str) -> str:
+    """Pass a hub id (``name`` or ``owner/name``) or an existing folder; anything else names no source."""
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if looks_like_path and not Path(source).expanduser().is_dir():
+        raise ValueError(f"'{source}' is not a folder; give an existing one or a hub id such as owner/name")
+    return source

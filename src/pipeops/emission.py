@@ -1,0 +1,196 @@
+"""One stage of a multi-exit encoder as a small ONNX model, emitted from the weights without tracing.
+
+A stage is one encoder layer and its exit, where it has one; the first stage also embeds the tokens. It is a
+model of its own, so that it can be transformed by itself (quantised, say) before the stages are stitched.
+Tensors are named after the stage they belong to, so stages share no name but those of their interface:
+
+    input_ids, attention_mask -> stage 1 -> mask, hidden.1, logits.1, confidence.1
+    mask, hidden.1            -> stage 2 -> hidden.2, logits.2, confidence.2 ...
+
+``hidden.k`` is (batch, length, hidden_size), ``logits.k`` (batch, num_labels), ``confidence.k`` (batch,) and
+``mask`` the attention mask as int32.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from pipeops.errors import PipeOpsError
+from pipeops.shape import ModelShape
+
+Weights = Callable[[str], NDArray[np.float32]]
+"""Reads one tensor of the checkpoint by its name there."""
+
+OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+IR_VERSION = 10
+# By Hugging Face's name. Gelu is the exact one, by the error function.
+ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu"}
+
+
+def emit_stages(shape: ModelShape, weights: Weights) -> Iterator[ModelProto]:
+    """Yield the stages of a model, one per layer, first to last.
+
+    Args:
+        shape: the model's shape.
+        weights: reads a tensor of the checkpoint; its shape must be the one that ``shape`` implies.
+
+    Raises:
+        PipeOpsError: the activation is not supported.
+    """
+    if shape.hidden_act not in ACTIVATIONS:
+        supported = ", ".join(ACTIVATIONS)
+        raise PipeOpsError(
+            f"hidden_act: cannot export {shape.hidden_act!r}; the backbone must use one of: {supported}"
+        )
+    for layer in range(1, shape.num_layers + 1):
+        yield _emit_stage(layer, shape, weights)
+
+
+def _emit_stage(layer: int, shape: ModelShape, weights: Weights) -> ModelProto:
+    stage = _Stage(shape, weights)
+    mask = tensor("mask", TensorProto.INT32, "batch", "length")
+    hidden = [
+        tensor(f"hidden.{k}", TensorProto.FLOAT, "batch", "length", shape.hidden_size)
+        for k in (layer - 1, layer)
+    ]
+    inputs, outputs = [mask, hidden[0]], [hidden[1]]
+    if layer == 1:
+        inputs = [
+            tensor(name, TensorProto.INT64, "batch", "length") for name in ("input_ids", "attention_mask")
+        ]
+        outputs = [mask, hidden[1]]
+        stage.embeddings()
+    stage.encoder_layer(layer)
+    if layer in shape.exit_layers:
+        stage.exit(layer)
+        outputs.append(tensor(f"logits.{layer}", TensorProto.FLOAT, "batch", shape.num_labels))
+        outputs.append(tensor(f"confidence.{layer}", TensorProto.FLOAT, "batch"))
+    name = f"stage.{layer}"
+    graph = helper.make_graph(stage.nodes, name, inputs, outputs, stage.initializers, value_info=stage.types)
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=IR_VERSION, producer_name="pipeops")
+
+
+def tensor(name: str, dtype: int, *dims: int | str) -> ValueInfoProto:
+    """Declare a tensor of a graph's interface; a dimension is a size or the name of a free one."""
+    return helper.make_tensor_value_info(name, dtype, dims)
+
+
+class _Stage:
+    """The nodes and weights of a stage in the making. Methods return the name of the tensor they compute."""
+
+    def __init__(self, shape: ModelShape, weights: Weights) -> None:
+        self.shape = shape
+        self.weights = weights
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self.types: list[ValueInfoProto] = []
+
+    def embeddings(self) -> str:
+        """Embed ``input_ids`` into ``hidden.0`` and cast ``attention_mask`` to ``mask``."""
+        source = "backbone.embeddings"
+        types = self.weights(f"{source}.token_type_embeddings.weight")
+        # Inputs are padded on the right, so the first token always reads the same row.
+        positions = self.weights(f"{source}.position_embeddings.weight")[self.shape.position_offset :]
+        segmented = self.shape.family == "bert" and self.shape.type_vocab_size > 1
+        mask = self.node("Cast", ["attention_mask"], "mask", to=TensorProto.INT32)
+        words = self.constant("embeddings.words.table", self.weights(f"{source}.word_embeddings.weight"))
+        summed = self.node("Gather", [words, "input_ids"], "embeddings.words")
+        # Where every token has type 0, its row is folded into the positions.
+        table = self.constant("embeddings.positions.table", positions if segmented else positions + types[0])
+        start = self.constant("embeddings.positions.start", np.array([0]))
+        length = self.node("Shape", ["input_ids"], "embeddings.length", start=1, end=2)
+        rows = self.node("Slice", [table, start, length], "embeddings.positions")
+        summed = self.node("Add", [summed, rows], "embeddings.placed")
+        if segmented:
+            types_table = self.constant("embeddings.types.table", types)
+            rows = self.node("Gather", [types_table, self._segments(mask)], "embeddings.types")
+            summed = self.node("Add", [summed, rows], "embeddings.typed")
+        return self._layer_norm(summed, "hidden.0", f"{source}.LayerNorm")
+
+    def encoder_layer(self, layer: int) -> str:
+        """Turn ``hidden.{layer - 1}`` into ``hidden.{layer}`` by a post-norm transformer layer."""
+        source, name, x = f"backbone.encoder.layer.{layer - 1}", f"layer.{layer}", f"hidden.{layer - 1}"
+        attended = self._attention(x, f"{name}.attention", f"{source}.attention.self", layer)
+        attended = self._linear(attended, f"{name}.attention.output", f"{source}.attention.output.dense")
+        x = self.node("Add", [attended, x], f"{name}.attention.sum")
+        x = self._layer_norm(x, f"{name}.attention.normed", f"{source}.attention.output.LayerNorm")
+        inner = self._linear(x, f"{name}.ffn.inner", f"{source}.intermediate.dense")
+        inner = self.node(ACTIVATIONS[self.shape.hidden_act], [inner], f"{name}.ffn.active")
+        outer = self._linear(inner, f"{name}.ffn.output", f"{source}.output.dense")
+        x = self.node("Add", [outer, x], f"{name}.ffn.sum")
+        return self._layer_norm(x, f"hidden.{layer}", f"{source}.output.LayerNorm")
+
+    def exit(self, layer: int) -> str:
+        """Classify the first token of ``hidden.{layer}``; the confidence is the largest probability."""
+        source, name = f"exits.{layer}", f"exit.{layer}"
+        first = self.constant(f"{name}.index", np.array(0))
+        x = self.node("Gather", [f"hidden.{layer}", first], f"{name}.token", axis=1)
+        x = self._linear(x, f"{name}.dense", f"{source}.dense")
+        x = self.node("Tanh", [x], f"{name}.tanh")
+        logits = self._linear(x, f"logits.{layer}", f"{source}.out_proj")
+        probabilities = self.node("Softmax", [logits], f"{name}.probabilities", axis=-1)
+        axis = self.constant(f"{name}.axis", np.array([-1]))
+        largest = self.node("ReduceMax", [probabilities, axis], f"{name}.largest", keepdims=0)
+        # Rounding must not carry it past 1: a threshold above 1 means never.
+        one = self.constant(f"{name}.one", np.array(1, dtype=np.float32))
+        return self.node("Min", [largest, one], f"confidence.{layer}")
+
+    def node(
+        self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: int | float
+    ) -> str:
+        """Append a node with one output, and named like it."""
+        self.nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
+        return output
+
+    def constant(self, name: str, value: NDArray) -> str:
+        """Append an initializer."""
+        self.initializers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def _segments(self, mask: str) -> str:
+        """Segment of each token (0 or 1): whether a separator came before it, and 0 on padding."""
+        name = "embeddings.segments"
+        separator = self.constant(f"{name}.separator", np.array(self.shape.sep_token_id))
+        axis = self.constant(f"{name}.axis", np.array(1))
+        zero = self.constant(f"{name}.zero", np.array(0, dtype=np.int32))
+        found = self.node("Equal", ["input_ids", separator], f"{name}.found")
+        found = self.node("Cast", [found], f"{name}.counted", to=TensorProto.INT32)
+        before = self.node("CumSum", [found, axis], f"{name}.before", exclusive=1)
+        second = self.node("Greater", [before, zero], f"{name}.second")
+        second = self.node("Cast", [second], f"{name}.unmasked", to=TensorProto.INT32)
+        return self.node("Mul", [second, mask], name)
+
+    def _attention(self, x: str, name: str, source: str, layer: int) -> str:
+        """Multi-head self-attention with one packed product for queries, keys and values."""
+        parts = ("query", "key", "value")
+        weight, bias = (
+            np.concatenate([self.weights(f"{source}.{part}.{kind}") for part in parts])
+            for kind in ("weight", "bias")
+        )
+        packed = self._affine(x, f"{name}.qkv", weight, bias)
+        split = [f"{name}.{part}" for part in parts]
+        self.nodes.append(
+            helper.make_node("Split", [packed], split, name=f"{name}.split", axis=-1, num_outputs=3)
+        )
+        heads = self.shape.heads_per_layer[layer - 1]
+        # ONNX infers no types through another domain's operator, and what transforms a stage may need them.
+        self.types.append(tensor(name, TensorProto.FLOAT, "batch", "length", heads * self.shape.head_size))
+        return self.node(
+            "MultiHeadAttention", [*split, "", "mask"], name, domain="com.microsoft", num_heads=heads
+        )
+
+    def _linear(self, x: str, name: str, source: str) -> str:
+        return self._affine(x, name, self.weights(f"{source}.weight"), self.weights(f"{source}.bias"))
+
+    def _affine(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
+        """``x weight^T + bias``, with the weight stored transposed, as the product wants it."""
+        product = self.node("MatMul", [x, self.constant(f"{name}.weight", weight.T)], f"{name}.product")
+        return self.node("Add", [product, self.constant(f"{name}.bias", bias)], name)
+
+    def _layer_norm(self, x: str, name: str, source: str) -> str:
+        scale, bias = (
+            self.constant(f"{name}.{kind}", self.weights(f"{source}.{kind}")) for kind in ("weight", "bias")
+        )
+        return self.node("LayerNormalization", [x, scale, bias], name, epsilon=self.shape.layer_norm_eps)

@@ -1,0 +1,33 @@
+"""D: a new, shallower student learns from the parent (paper, section 3.1)."""
+
+from pipeops.backbones import load_backbone
+from pipeops.errors import PipeOpsError
+from pipeops.modeling import from_pretrained_backbone, with_all_exits
+from pipeops.operators.base import Context, Trainee
+
+
+def distil(context: Context) -> Trainee:
+    """A student from the *pretrained* student backbone; where the parent has exits, it gets them too.
+
+    Raises:
+        PipeOpsError: an alternate student of a one-layer backbone, or a student of another width.
+    """
+    teacher = context.parent
+    assert teacher is not None
+    encoder = load_backbone(context.student or context.backbone)
+    layers = None
+    if context.student is None:
+        layers = list(range(2, encoder.config.num_hidden_layers + 1, 2))
+        if not layers:
+            raise PipeOpsError("model.student: 'alternate' needs a backbone of at least two layers; name a student")
+    if encoder.config.hidden_size != teacher.config.hidden_size:
+        raise PipeOpsError(
+            f"model.student: hidden size {encoder.config.hidden_size} differs from the teacher's "
+            f"{teacher.config.hidden_size}; choose a student of the teacher's width"
+        )
+    student = from_pretrained_backbone(
+        encoder, sep_token_id=context.sep_token_id, labels=context.labels, layers=layers
+    )
+    if teacher.config.shape.has_exits:
+        student = with_all_exits(student)
+    return Trainee(student, teacher)

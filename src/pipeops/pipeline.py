@@ -1,0 +1,188 @@
+"""Operators, and the pipelines they can be put together to. Imports nothing heavy.
+
+A pipeline is written left to right (paper, section 4.2): ``DEPLQ`` distils a fine-tuned model, gives the
+student early exits, prunes it, and runs the result with dynamic length and quantisation.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, permutations
+from typing import Literal, Self
+
+from pipeops.errors import PipeOpsError
+
+Kind = Literal["original", "trained", "inference"]
+
+
+class InvalidPipeline(PipeOpsError, ValueError):
+    """A text that is no pipeline, or no set of operators whose order can be studied."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An efficiency method, and what it declares about the operators before it.
+
+    Everything may come before an operator except what its kind (see ``_NEVER_AFTER``) or itself refuses.
+    """
+
+    letter: str
+    name: str
+    kind: Kind
+    never_after: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Letters that must not come anywhere before this one, each with the reason."""
+
+    def refuses(self, earlier: "Operator") -> str | None:
+        """Say why this operator cannot come after ``earlier``; None where it can."""
+        return self.never_after.get(earlier.letter) or _NEVER_AFTER.get((earlier.kind, self.kind))
+
+
+# (kind of the earlier operator, kind of the later one) -> why this order makes no sense (paper, section 5.1)
+_NEVER_AFTER: Mapping[tuple[Kind, Kind], str] = {
+    ("inference", "trained"): "training comes before what only changes inference",
+    ("inference", "original"): "O stands for the original model, so it is written first",
+    ("original", "trained"): "O stands for 'nothing is trained', so leave it out",
+    ("trained", "original"): "O stands for 'nothing is trained', so leave it out",
+}
+_C_REPLACES = "C replaces D, P and E"
+
+OPERATORS: Mapping[str, Operator] = {
+    operator.letter: operator
+    for operator in (
+        Operator("O", "original", "original"),
+        Operator(
+            "D",
+            "distillation",
+            "trained",
+            never_after={"P": "a new student throws the pruning away", "C": _C_REPLACES},
+        ),
+        Operator("P", "structured pruning", "trained", never_after={"C": _C_REPLACES}),
+        Operator("E", "early exiting", "trained", never_after={"C": _C_REPLACES}),
+        Operator("C", "COST-EFF", "trained", never_after=dict.fromkeys("DPE", _C_REPLACES)),
+        Operator("L", "dynamic length", "inference"),
+        Operator("Q", "quantisation", "inference"),
+    )
+}
+"""Every operator by its letter, in the order in which sets of operators are written."""
+
+
+@dataclass(frozen=True, order=True)
+class Pipeline:
+    """A valid sequence of operators. Equal pipelines have equal texts, and sort by them.
+
+    ``text`` becomes canonical: ``O`` where nothing is trained, and the inference operators, which commute,
+    in the order L, Q. So ``OQL``, ``OLQ`` and ``QL`` are one pipeline, ``OLQ``. ``O`` in front of trained
+    operators (``OD``) is refused, not dropped: one pipeline must not go by two names in paths and tables.
+
+    Raises:
+        InvalidPipeline: the text breaks a rule; the message says which one.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _check_letters(self.text, what="pipeline")
+        for earlier, later in combinations(self.text, 2):
+            if reason := OPERATORS[later].refuses(OPERATORS[earlier]):
+                raise InvalidPipeline(
+                    f"pipeline {self.text!r}: {later} cannot come after {earlier}: {reason}"
+                )
+        trained = "".join(letter for letter in self.text if OPERATORS[letter].kind == "trained")
+        inference = "".join(sorted(letter for letter in self.text if OPERATORS[letter].kind == "inference"))
+        object.__setattr__(self, "text", (trained or "O") + inference)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a pipeline such as ``DEPLQ``.
+
+        Raises:
+            InvalidPipeline: the text breaks a rule; the message says which one.
+        """
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def trained(self) -> str:
+        """The part that has weights of its own, ``O`` where nothing is trained: ``{pipeline}`` in paths."""
+        return "".join(letter for letter in self.text if OPERATORS[letter].kind != "inference")
+
+    @property
+    def inference(self) -> str:
+        """The letters that only change how the model is run, in the order L, Q; may be empty."""
+        return self.text.removeprefix(self.trained)
+
+    @property
+    def operator(self) -> str:
+        """The letter of the last trained operator; ``O`` where nothing is trained."""
+        return self.trained[-1]
+
+    @property
+    def parent(self) -> Self | None:
+        """The trained pipeline that the last trained operator starts from; None where nothing is trained."""
+        if self.operator == "O":
+            return None
+        return type(self)(self.trained[:-1] or "O")
+
+
+def orderings(operators: str) -> list[Pipeline]:
+    """List every valid order of a set of operators, sorted: ``DPE`` gives DEP, DPE and EDP.
+
+    Raises:
+        InvalidPipeline: a letter is unknown or occurs twice.
+    """
+    _check_letters(operators, what="operator set")
+    return sorted({Pipeline("".join(order)) for order in permutations(operators) if _is_valid(order)})
+
+
+def parse_operator_set(text: str) -> str:
+    """Read a set of operators whose order is to be studied; the letters may come in any order.
+
+    Returns:
+        The letters in the order of ``OPERATORS``: ``EP`` becomes ``PE``.
+
+    Raises:
+        InvalidPipeline: a letter is unknown or occurs twice, or there are not two valid orders to compare.
+    """
+    found = orderings(text)
+    if not found:
+        raise InvalidPipeline(f"operator set {text!r} has no valid order; remove one of its operators")
+    if len(found) == 1:
+        raise InvalidPipeline(
+            f"operator set {text!r} has only one order ({found[0]}), which leaves nothing to compare; "
+            "name a set with two, such as 'DE'"
+        )
+    return "".join(letter for letter in OPERATORS if letter in text)
+
+
+def closure(pipelines: Iterable[Pipeline]) -> list[Pipeline]:
+    """List all that must be trained for ``pipelines``: every trained prefix once, parents first.
+
+    Returns:
+        Pipelines without inference operators, by number of trained operators and then by text.
+    """
+    found: set[Pipeline] = set()
+    for pipeline in pipelines:
+        step: Pipeline | None = Pipeline(pipeline.trained)
+        while step is not None:
+            found.add(step)
+            step = step.parent
+    return sorted(found, key=lambda p: (p.trained != "O", len(p.trained), p.text))
+
+
+def _is_valid(letters: Iterable[str]) -> bool:
+    return not any(OPERATORS[b].refuses(OPERATORS[a]) for a, b in combinations(letters, 2))
+
+
+def _check_letters(text: str, *, what: str) -> None:
+    if not text:
+        raise InvalidPipeline(f"{what} is empty; write one letter per operator, such as 'DE'")
+    for letter in text:
+        if letter.upper() in OPERATORS and letter not in OPERATORS:
+            raise InvalidPipeline(f"{what} {text!r}: letters are upper-case; write {text.upper()!r}")
+        if letter not in OPERATORS:
+            raise InvalidPipeline(
+                f"{what} {text!r}: unknown letter {letter!r}; known are {', '.join(OPERATORS)}"
+            )
+        if text.count(letter) > 1:
+            raise InvalidPipeline(f"{what} {text!r}: {letter} occurs twice; every letter may occur once")

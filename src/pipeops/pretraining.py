@@ -1,0 +1,110 @@
+"""The built-in `tiny` backbone: a small RoBERTa, pretrained on generated text by masked language modelling."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from pipeops.architectures import TINY_ARCHITECTURE
+from pipeops.backbones import save_backbone
+from pipeops.config import PretrainingSection
+from pipeops.synthetic import pretraining_text, vocabulary
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+"""RoBERTa's special tokens, in the order of its ids."""
+
+
+def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
+    """Pretrain the `tiny` backbone and write it with its tokenizer.
+
+    Args:
+        output: folder for ``config.json``, ``model.safetensors`` and the tokenizer's files.
+        settings: with 0 epochs the weights stay random.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(settings.threads)
+    set_seed(settings.seed)
+    tokenizer = word_tokenizer()
+    model = RobertaForMaskedLM(_config(tokenizer))
+    if settings.epochs:
+        first, second = zip(*pretraining_text(settings.examples), strict=True)
+        encoded = tokenizer(list(first), list(second), truncation=True)
+        examples = [{"input_ids": ids} for ids in encoded["input_ids"]]
+        with tempfile.TemporaryDirectory() as scratch:
+            Trainer(
+                model=model,
+                args=_arguments(Path(scratch), settings),
+                train_dataset=examples,
+                data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
+            ).train()
+    save_backbone(model.roberta, tokenizer, output)
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with one token per word of the generator, and RoBERTa's special tokens."""
+    words = {word: index for index, word in enumerate((*SPECIAL_TOKENS, *vocabulary()))}
+    start, pad, end, unknown, mask = SPECIAL_TOKENS
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (end, words[end]), (start, words[start]), trim_offsets=False, add_prefix_space=False
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=TINY_ARCHITECTURE.max_length,
+        bos_token=start,
+        cls_token=start,
+        pad_token=pad,
+        eos_token=end,
+        sep_token=end,
+        unk_token=unknown,
+        mask_token=mask,
+    )
+
+
+def _config(tokenizer: PreTrainedTokenizerFast) -> RobertaConfig:
+    tiny = TINY_ARCHITECTURE
+    return RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=tiny.hidden_size,
+        num_hidden_layers=tiny.layers,
+        num_attention_heads=tiny.heads,
+        intermediate_size=tiny.ffn_size,
+        max_position_embeddings=tiny.max_length + tokenizer.pad_token_id + 1,
+        type_vocab_size=1,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _arguments(scratch: Path, settings: PretrainingSection) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(scratch),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        weight_decay=0.01,
+        optim="adamw_torch_fused",
+        train_sampling_strategy="group_by_length",
+        use_cpu=not torch.cuda.is_available(),
+        seed=settings.seed,
+        data_seed=settings.seed,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )

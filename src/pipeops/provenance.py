@@ -1,0 +1,81 @@
+"""Where a result comes from: code, packages, machine, parameters."""
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import pipeops
+from pipeops.files import replaced
+
+PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "onnx", "onnxruntime", "numpy", "snakemake")
+_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def provenance(**parameters: Any) -> dict[str, Any]:
+    """Describe this run.
+
+    Args:
+        parameters: what the result depends on (seed, settings, threads ...), JSON-ready.
+    """
+    return {
+        "pipeops": pipeops.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "cpu": cpu(),
+        "platform": platform.platform(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": parameters,
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write readable JSON in one step."""
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+@cache
+def cpu() -> dict[str, Any]:
+    """Model, cores, memory and the instruction sets that matter for inference."""
+    model, flags = platform.processor() or platform.machine(), set[str]()
+    description = Path("/proc/cpuinfo")
+    if description.exists():
+        fields = dict(
+            (part.strip() for part in line.split(":", 1))
+            for line in reversed(description.read_text().splitlines())
+            if ":" in line
+        )
+        model = fields.get("model name", model)
+        flags = set(fields.get("flags", "").split())
+    return {
+        "model": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "instructions": [name for name in _INSTRUCTION_SETS if name in flags],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with ``-dirty`` where it was changed; None outside a checkout."""
+    source = Path(__file__).parent
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

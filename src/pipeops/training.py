@@ -1,0 +1,272 @@
+"""Training one node of the DAG: an operator applied to its parent, by Hugging Face's Trainer."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from pipeops.backbones import WEIGHTS, load_tokenizer
+from pipeops.config import PruningSection, TrainingSettings
+from pipeops.errors import PipeOpsError
+from pipeops.losses import distillation_loss
+from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
+from pipeops.operators import PREPARE, Context
+from pipeops.provenance import provenance, write_json
+from pipeops.tokenised import TokenisedSplit, load_info, load_tokenised, pad
+
+CHECKPOINT_COMPLETE = "trainer_state.json"
+"""The last file that Trainer writes into a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training."""
+
+    operator: str
+    """Letter of the operator that is applied: O, D, P or E."""
+    parent: Path | None
+    """Checkpoint that it is applied to; None for O."""
+    backbone: Path
+    """Folder of the pretrained encoder (and of the tokenizer)."""
+    student: Path | None
+    """Folder of D's pretrained student; None: every second layer of ``backbone``."""
+    data: Path
+    """Folder of the tokenised splits."""
+    seed: int
+    settings: TrainingSettings
+    pruning: PruningSection
+
+
+def train(job: Job, output: Path, *, state_root: Path) -> None:
+    """Train and write the checkpoint (``config.json``, ``model.safetensors``, tokenizer, ``training.json``).
+
+    A run that was interrupted continues at its last saved step.
+
+    Args:
+        job: what to train.
+        output: folder of the checkpoint.
+        state_root: where the state to resume from is kept, in a folder named by a hash of everything that
+            the result depends on; removed on success. It must not lie within ``output``.
+
+    Raises:
+        PipeOpsError: the parent's checkpoint cannot be read, or the operator cannot be applied.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(job.settings.threads)
+    set_seed(job.seed)
+    info = load_info(job.data)
+    split = load_tokenised(job.data, "train")
+    collate = Collator(info.pad_token_id)
+    state = state_root / _fingerprint(job)
+    arguments = _arguments(job, state, examples=len(split))
+    context = Context(
+        parent=load_model(job.parent).to(arguments.device) if job.parent else None,
+        backbone=job.backbone,
+        student=job.student,
+        labels=info.labels,
+        sep_token_id=info.sep_token_id,
+        pruning=job.pruning,
+        importance_batches=lambda: _batches(
+            load_tokenised(job.data, job.pruning.importance_split),
+            collate,
+            batch_size=job.settings.batch_size,
+            device=arguments.device,
+        ),
+    )
+    trainee = PREPARE[job.operator](context)
+    trainer = OperatorTrainer(
+        model=trainee.model,
+        teacher=trainee.teacher,
+        args=arguments,
+        train_dataset=Examples(split),
+        data_collator=collate,
+    )
+    checkpoint = last_checkpoint(state)
+    if checkpoint:
+        print(f"resuming at {checkpoint.name}", flush=True)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _save(trainer, job, output)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+class OperatorTrainer(Trainer):
+    """Trainer with the loss of :class:`pipeops.operators.Trainee`."""
+
+    def __init__(self, *, teacher: MultiExitForSequenceClassification | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.teacher = teacher.to(self.args.device).eval() if teacher else None
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - Trainer's signature
+    ) -> Tensor | tuple[Tensor, MultiExitOutput]:
+        """The exits' cross-entropies, or the distillation loss where there is a teacher."""
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if self.teacher is not None:
+            features = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+            with torch.no_grad():
+                targets = self.teacher(**features)
+            loss = distillation_loss(
+                outputs,
+                targets,
+                inputs["attention_mask"],
+                student_exits=self.model.config.exit_layers,
+                teacher_exits=self.teacher.config.exit_layers,
+            )
+        return (loss, outputs) if return_outputs else loss
+
+
+class Examples(Dataset):
+    """Tokenised examples as Trainer wants them."""
+
+    def __init__(self, split: TokenisedSplit) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self.split.input_ids[index], "label": int(self.split.labels[index])}
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads a batch to its longest example."""
+
+    pad_token_id: int
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Stack examples into ``input_ids``, ``attention_mask`` (batch, length) and ``labels`` (batch,)."""
+        ids, mask = pad([example["input_ids"] for example in examples], pad_token_id=self.pad_token_id)
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(mask),
+            "labels": torch.tensor([example["label"] for example in examples]),
+        }
+
+
+def load_model(folder: Path) -> MultiExitForSequenceClassification:
+    """Load a trained checkpoint, in float32.
+
+    Raises:
+        PipeOpsError: its weights are missing or damaged.
+    """
+    try:
+        return MultiExitForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True
+        )
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipeOpsError(
+            f"{folder / WEIGHTS}: not readable ({reason}); delete {folder} and run again to train it anew"
+        ) from None
+
+
+def last_checkpoint(state: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; what a kill cut off is removed."""
+    complete = {}
+    for folder in state.glob("checkpoint-*"):
+        if (folder / CHECKPOINT_COMPLETE).exists():
+            complete[int(folder.name.removeprefix("checkpoint-"))] = folder
+        else:
+            shutil.rmtree(folder)
+    return complete[max(complete)] if complete else None
+
+
+def _arguments(job: Job, state: Path, *, examples: int) -> TrainingArguments:
+    settings = job.settings
+    steps = -(-examples // settings.batch_size) * settings.epochs
+    return TrainingArguments(
+        output_dir=str(state),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.precision == "bf16",
+        train_sampling_strategy="group_by_length" if settings.length_grouped else "random",
+        optim="adamw_torch_fused",
+        use_cpu=not torch.cuda.is_available(),
+        seed=job.seed,
+        data_seed=job.seed,
+        save_strategy="steps",
+        save_steps=max(1, round(steps * settings.checkpoint_every)),
+        save_total_limit=1,
+        logging_steps=max(1, round(steps / 10)),
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _batches(
+    split: TokenisedSplit, collate: Collator, *, batch_size: int, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """The whole split once, in an order that pads little; importance is a sum, so the order is free."""
+    examples = Examples(split)
+    order = sorted(range(len(split)), key=lambda index: len(split.input_ids[index]))
+    for start in range(0, len(order), batch_size):
+        batch = collate([examples[index] for index in order[start : start + batch_size]])
+        yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _fingerprint(job: Job) -> str:
+    """Hash of everything that the result depends on."""
+    described: dict[str, Any] = {
+        "operator": job.operator,
+        "seed": job.seed,
+        "settings": job.settings.model_dump(),
+        "pruning": job.pruning.model_dump() if job.operator == "P" else None,
+        "data": _digest(job.data / "train.parquet"),
+    }
+    for name in ("parent", "backbone", "student"):
+        folder = getattr(job, name)
+        described[name] = _digest(folder / WEIGHTS) if folder else None
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise PipeOpsError(f"{path}: not found; run the workflow to make it") from None
+
+
+def _save(trainer: OperatorTrainer, job: Job, output: Path) -> None:
+    """Write everything beside ``output``, then move it in; the weights come last."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+        folder = Path(temporary)
+        load_tokenizer(job.backbone).save_pretrained(folder)
+        trainer.model.save_pretrained(folder)
+        record = provenance(
+            operator=job.operator,
+            seed=job.seed,
+            settings=job.settings.model_dump(),
+            pruning=job.pruning.model_dump() if job.operator == "P" else None,
+            threads=torch.get_num_threads(),
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        )
+        write_json(folder / "training.json", record | {"log": trainer.state.log_history})
+        files = sorted(folder.iterdir(), key=lambda path: path.name == WEIGHTS)
+        for path in files:
+            path.replace(output / path.name)
