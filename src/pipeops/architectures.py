@@ -24,7 +24,9 @@ class Architecture:
     """Longest input in tokens."""
 
 
-TINY_ARCHITECTURE = Architecture(family="roberta", layers=6, hidden_size=128, heads=4, ffn_size=512, max_length=64)
+TINY_ARCHITECTURE = Architecture(
+    family="roberta", layers=6, hidden_size=128, heads=4, ffn_size=512, max_length=64
+)
 
 
 def architecture(source: str) -> Architecture | None:

@@ -64,7 +64,9 @@ def _load_weights(source: str) -> PreTrainedModel:
     try:
         return AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except SafetensorError as error:
-        raise PipeOpsError(f"{source}/{WEIGHTS}: not readable ({error}); delete it and fetch it again") from None
+        raise PipeOpsError(
+            f"{source}/{WEIGHTS}: not readable ({error}); delete it and fetch it again"
+        ) from None
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise PipeOpsError(f"backbone '{source}': no safetensors weights can be loaded ({reason})") from None

@@ -17,10 +17,12 @@ from pipeops.errors import PipeOpsError
 from pipeops.tasks import TASKS
 
 T = TypeVar("T", bound=Section)
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0], rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0], rich_markup_mode=None
+)
 
 Seed = Annotated[int, typer.Option(help="Seed of the run.")]
-Data = Annotated[Path, typer.Option(help="Folder of the tokenised splits.")]
+Data = Annotated[Path, typer.Option(help="Tokenised examples.")]
 Output = Annotated[Path, typer.Option(help="Where to write.")]
 Backbone = Annotated[Path, typer.Option(help="Folder of the pretrained encoder.")]
 Settings = Annotated[str, typer.Option(help="Settings as JSON: keys of the configuration's section.")]
@@ -47,27 +49,21 @@ def backbone(
 @app.command()
 def tokenise(
     dataset: str,
+    split: Annotated[str, typer.Argument(help="train or validation.")],
     backbone: Backbone,
-    output: Output,
+    output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
     max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
-    train_examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
-    validation_examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+    examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
 ) -> None:
-    """Load a dataset and tokenise its train and validation split."""
+    """Load one split of a dataset and tokenise it."""
     from pipeops.backbones import load_tokenizer
     from pipeops.tokenised import tokenise as run
 
     if dataset not in TASKS:
         raise PipeOpsError(f"unknown dataset '{dataset}'; known are {', '.join(TASKS)}")
-    run(
-        TASKS[dataset],
-        load_tokenizer(backbone),
-        output,
-        glue=glue,
-        max_length=max_length,
-        examples={"train": train_examples, "validation": validation_examples},
-    )
+    tokenizer = load_tokenizer(backbone)
+    run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
 
 
 @app.command()
@@ -78,10 +74,17 @@ def train(
     output: Output,
     seed: Seed,
     parent: Annotated[Path | None, typer.Option(help="Checkpoint that the operator is applied to.")] = None,
-    student: Annotated[Path | None, typer.Option(help="D's pretrained student; default: alternate layers.")] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="D's pretrained student; default: alternate layers.")
+    ] = None,
+    importance_data: Annotated[
+        Path | None, typer.Option(help="Examples for P's importance; default: --data.")
+    ] = None,
     settings: Settings = "{}",
     pruning: Settings = "{}",
-    state: Annotated[Path, typer.Option(help="Where interrupted trainings resume from.")] = Path(".pipeops/state"),
+    state: Annotated[Path, typer.Option(help="Where interrupted trainings resume from.")] = Path(
+        ".pipeops/state"
+    ),
 ) -> None:
     """Apply one trained operator."""
     from pipeops.training import Job
@@ -93,6 +96,7 @@ def train(
         backbone=backbone,
         student=student,
         data=data,
+        importance_data=importance_data,
         seed=seed,
         settings=_parse(TrainingSettings, settings, "training"),
         pruning=_parse(PruningSection, pruning, "pruning"),

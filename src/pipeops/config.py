@@ -113,6 +113,20 @@ class TrainingSection(TrainingSettings):
         return TrainingSettings.model_validate(shared | self.operators.get(operator, {}))
 
 
+def kept_count(fraction: float, total: int, *, what: str) -> int:
+    """How many of ``total`` units ``fraction`` keeps.
+
+    Raises:
+        ValueError: none would be left.
+    """
+    count = round(fraction * total)
+    if count < 1:
+        raise ValueError(
+            f"pruning.{what}: {fraction} of {total} rounds to none; raise it above {0.5 / total:.3g}"
+        )
+    return count
+
+
 class PruningSection(Section):
     """What P keeps. The paper: 8 of 12 heads and 1536 of 3072 neurons, importance on the dev set."""
 
@@ -173,9 +187,13 @@ class Config(Section):
     def _known_datasets(cls, names: list[str]) -> list[str]:
         for name in names:
             if name in REGRESSION_TASKS:
-                raise ValueError(f"'{name}' is a regression task; PipeOps studies classification: {', '.join(TASKS)}")
+                raise ValueError(
+                    f"'{name}' is a regression task; PipeOps studies classification: {', '.join(TASKS)}"
+                )
             if name not in TASKS:
-                raise ValueError(f"unknown dataset '{name}'{_nearest(name, TASKS)}; known are {', '.join(TASKS)}")
+                raise ValueError(
+                    f"unknown dataset '{name}'{_nearest(name, TASKS)}; known are {', '.join(TASKS)}"
+                )
         return _each_once(names)
 
     @field_validator("seeds")
@@ -203,8 +221,54 @@ class Config(Section):
                 except ValueError as error:
                     raise ValueError(f"model.{key}: {error}") from None
         if self.model.backbone == TINY and any(not TASKS[name].generated for name in self.datasets):
-            raise ValueError("model.backbone: 'tiny' knows only the generated tasks' words; name a pretrained one")
+            raise ValueError(
+                "model.backbone: 'tiny' knows only the generated tasks' words; name a pretrained one"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _fits_backbone(self) -> Self:
+        """Check what can be known of the backbone without loading it; a hub's are checked when fetched."""
+        try:
+            backbone = architecture(self.model.backbone)
+            student = None if self.model.student == ALTERNATE else architecture(self.model.student)
+        except PipeOpsError as error:
+            raise ValueError(f"model: {error}") from None
+        if backbone is None:
+            return self
+        if self.model.max_length > backbone.max_length:
+            raise ValueError(
+                f"model.max_length: {self.model.max_length} is more than the backbone's {backbone.max_length} "
+                "positions; lower it"
+            )
+        for key, total in (("keep_heads", backbone.heads), ("keep_ffn", backbone.ffn_size)):
+            kept_count(getattr(self.pruning, key), total, what=key)
+        if student and student.hidden_size != backbone.hidden_size:
+            raise ValueError(
+                f"model.student: '{self.model.student}' has hidden size {student.hidden_size}, the backbone "
+                f"{backbone.hidden_size}; the losses on hidden states need the same width"
+            )
+        return self
+
+    @property
+    def has_student(self) -> bool:
+        """Whether D starts from a pretrained model of its own."""
+        return self.model.student != ALTERNATE
+
+    @property
+    def pretraining_json(self) -> str:
+        """Settings of the backbone's job; only the built-in backbone has any."""
+        return self.pretraining.model_dump_json() if self.model.backbone == TINY else "{}"
+
+    def tokenise_options(self, dataset: str, split: str) -> list[str]:
+        """Command-line options of tokenising one split, without those that it does not depend on."""
+        options: dict[str, object] = {"--max-length": self.model.max_length}
+        if not TASKS[dataset].generated:
+            options["--glue"] = self.glue
+        examples = getattr(self.data, f"{split}_examples")
+        if examples is not None:
+            options["--examples"] = examples
+        return [text for name, value in options.items() for text in (name, str(value))]
 
     @property
     def orderings(self) -> list[Pipeline]:

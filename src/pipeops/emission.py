@@ -11,11 +11,11 @@ Tensors are named after the stage they belong to, so stages share no name but th
 ``mask`` the attention mask as int32.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from pipeops.errors import PipeOpsError
 from pipeops.shape import ModelShape
@@ -29,8 +29,8 @@ IR_VERSION = 10
 ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu"}
 
 
-def emit_stages(shape: ModelShape, weights: Weights) -> Iterator[ModelProto]:
-    """Yield the stages of a model, one per layer, first to last.
+def emit_stages(shape: ModelShape, weights: Weights) -> list[ModelProto]:
+    """Emit the stages of a model, one per layer, first to last.
 
     Args:
         shape: the model's shape.
@@ -41,26 +41,20 @@ def emit_stages(shape: ModelShape, weights: Weights) -> Iterator[ModelProto]:
     """
     if shape.hidden_act not in ACTIVATIONS:
         supported = ", ".join(ACTIVATIONS)
-        raise PipeOpsError(
-            f"hidden_act: cannot export {shape.hidden_act!r}; the backbone must use one of: {supported}"
-        )
-    for layer in range(1, shape.num_layers + 1):
-        yield _emit_stage(layer, shape, weights)
+        raise PipeOpsError(f"hidden_act: cannot export {shape.hidden_act!r}; use a backbone with {supported}")
+    return [_emit_stage(layer, shape, weights) for layer in range(1, shape.num_layers + 1)]
 
 
 def _emit_stage(layer: int, shape: ModelShape, weights: Weights) -> ModelProto:
     stage = _Stage(shape, weights)
     mask = tensor("mask", TensorProto.INT32, "batch", "length")
-    hidden = [
+    before, after = (
         tensor(f"hidden.{k}", TensorProto.FLOAT, "batch", "length", shape.hidden_size)
         for k in (layer - 1, layer)
-    ]
-    inputs, outputs = [mask, hidden[0]], [hidden[1]]
+    )
+    inputs, outputs = [mask, before], [after]
     if layer == 1:
-        inputs = [
-            tensor(name, TensorProto.INT64, "batch", "length") for name in ("input_ids", "attention_mask")
-        ]
-        outputs = [mask, hidden[1]]
+        inputs, outputs = token_inputs("batch"), [mask, after]
         stage.embeddings()
     stage.encoder_layer(layer)
     if layer in shape.exit_layers:
@@ -69,7 +63,17 @@ def _emit_stage(layer: int, shape: ModelShape, weights: Weights) -> ModelProto:
         outputs.append(tensor(f"confidence.{layer}", TensorProto.FLOAT, "batch"))
     name = f"stage.{layer}"
     graph = helper.make_graph(stage.nodes, name, inputs, outputs, stage.initializers, value_info=stage.types)
+    return make_model(graph)
+
+
+def make_model(graph: GraphProto) -> ModelProto:
+    """Wrap a graph into a model of the operator sets in use here."""
     return helper.make_model(graph, opset_imports=OPSETS, ir_version=IR_VERSION, producer_name="pipeops")
+
+
+def token_inputs(batch: int | str) -> list[ValueInfoProto]:
+    """Declare what every model takes: ``input_ids`` and ``attention_mask``, int64 (batch, length)."""
+    return [tensor(name, TensorProto.INT64, batch, "length") for name in ("input_ids", "attention_mask")]
 
 
 def tensor(name: str, dtype: int, *dims: int | str) -> ValueInfoProto:

@@ -30,7 +30,7 @@ def export(checkpoint: Path, *, model: Path, profile: Path) -> None:
     """
     shape = ModelShape.from_checkpoint(checkpoint)
     with checked_weights(checkpoint / "model.safetensors", shape) as weights:
-        stages = list(emit_stages(shape, weights))
+        stages = emit_stages(shape, weights)
     for path, stitch in ((model, early_exit_graph), (profile, straight_graph)):
         write(stitch(stages, shape), path)
 
@@ -68,7 +68,7 @@ def checked_weights(path: Path, shape: ModelShape) -> Iterator[Weights]:
 
 
 def _refuse_mismatch(path: Path, *, expected: dict[str, tuple], found: dict[str, tuple]) -> None:
-    """Refuse the first tensor that is missing, unknown, or of another type or shape than the configuration's."""
+    """Refuse the first tensor that is missing, unknown, or not of the type and shape expected."""
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             wanted, got = (

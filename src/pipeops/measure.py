@@ -18,7 +18,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.provenance import provenance, write_json
 from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
-from pipeops.tokenised import TokenisedSplit, load_info, load_tokenised, pad
+from pipeops.tokenised import TokenisedSplit, load_tokenised
 
 WARM_UP = 5
 CHECK_REPEATS = 3
@@ -60,14 +60,20 @@ class Check:
 
 
 def measure(
-    model: Path, original: Path, data: Path, output: Path, *, settings: MeasuringSection, seed: int | None = None
+    model: Path,
+    original: Path,
+    data: Path,
+    output: Path,
+    *,
+    settings: MeasuringSection,
+    seed: int | None = None,
 ) -> None:
     """Measure one pipeline; write its CSV and, beside it, a JSON with provenance, costs and checks.
 
     Args:
         model: folder with the pipeline's ``model.onnx`` and ``profile.onnx``.
         original: folder with O's, of the same dataset and seed.
-        data: folder of the tokenised splits; the validation split is used.
+        data: tokenised validation examples.
         output: the CSV; one row per threshold, or a single one without a threshold for a single exit.
         settings: thresholds, threads, rounds.
         seed: for the record.
@@ -75,18 +81,16 @@ def measure(
     Raises:
         PipeOpsError: a file cannot be read, or a real run leaves at other exits than the replay.
     """
-    validation, info = load_tokenised(data, "validation"), load_info(data)
+    validation = load_tokenised(data)
     target = EarlyExitModel.load(model / "model.onnx", threads=settings.threads)
     baseline = EarlyExitModel.load(original / "model.onnx", threads=settings.threads)
 
-    def padded(index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        ids = validation.input_ids[index : index + 1]
-        return pad(ids, pad_token_id=info.pad_token_id, length=info.max_length)
-
     order = np.random.default_rng(_SAMPLE_SEED).permutation(len(validation)).tolist()
     answers = ask(Profiler.load(model / "profile.onnx", threads=settings.threads), validation)
-    costs = exit_costs(target, baseline, [padded(i) for i in order[: settings.timing_rounds]])
-    flops = np.array(target.shape.flops(info.max_length)) / baseline.shape.flops(info.max_length)[-1]
+    costs = exit_costs(target, baseline, [validation.padded(i) for i in order[: settings.timing_rounds]])
+    flops = (
+        np.array(target.shape.flops(validation.max_length)) / baseline.shape.flops(validation.max_length)[-1]
+    )
     layers = np.array(target.shape.exit_layers)
     exits_before_last = len(layers) - 1
     thresholds = settings.thresholds if exits_before_last else [np.nan]
@@ -105,7 +109,7 @@ def measure(
             }
         )
     sample = order[: settings.check_examples]
-    inputs = [padded(i) for i in sample]
+    inputs = [validation.padded(i) for i in sample]
     checks = [
         check(target, baseline, inputs, answers.confidence[sample], costs.relative, threshold=threshold)
         for threshold in _spread(settings.thresholds, settings.check_thresholds)
@@ -115,7 +119,7 @@ def measure(
     record = provenance(seed=seed, settings=settings.model_dump(), model=str(model), original=str(original))
     measured = {
         "validation_examples": len(validation),
-        "max_length": info.max_length,
+        "max_length": validation.max_length,
         "exit_layers": layers.tolist(),
         "original_ms": costs.original_ms,
         "exit_time_relative": costs.relative.tolist(),
@@ -130,7 +134,7 @@ def measure(
 def ask(profiler: Profiler, split: TokenisedSplit) -> Answers:
     """Run every example once, by itself and unpadded, and note what every exit answers."""
     confidences, correct = [], []
-    for ids, label in zip(split.input_ids, split.labels, strict=True):
+    for ids, label in zip(split.input_ids, split.label_ids, strict=True):
         profile = profiler.run(ids[None], np.ones_like(ids)[None])
         confidences.append(profile.confidence[0])
         correct.append(profile.logits[0].argmax(axis=-1) == label)
@@ -213,7 +217,9 @@ def _milliseconds(run: Callable[[], object]) -> float:
 
 def _spread(values: Sequence[float], count: int) -> list[float]:
     """``count`` of the values, evenly spread, the extremes left to last."""
-    positions = np.linspace(0, len(values) - 1, count + 2)[1:-1] if count < len(values) else range(len(values))
+    positions = (
+        np.linspace(0, len(values) - 1, count + 2)[1:-1] if count < len(values) else range(len(values))
+    )
     return [values[round(float(position))] for position in positions]
 
 

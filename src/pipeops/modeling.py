@@ -214,8 +214,12 @@ def _encoder(config: MultiExitConfig) -> PreTrainedModel:
         attn_implementation=config._attn_implementation or "sdpa",
     )
     encoder = model_class(encoder_config, add_pooling_layer=False)
-    for layer, heads, ffn in zip(encoder.encoder.layer, config.heads_per_layer, config.ffn_per_layer, strict=True):
-        resize_layer(layer, hidden_size=config.hidden_size, attention_size=heads * config.head_size, ffn_size=ffn)
+    for layer, heads, ffn in zip(
+        encoder.encoder.layer, config.heads_per_layer, config.ffn_per_layer, strict=True
+    ):
+        resize_layer(
+            layer, hidden_size=config.hidden_size, attention_size=heads * config.head_size, ffn_size=ffn
+        )
     return encoder
 
 
@@ -236,7 +240,11 @@ def resize_layer(layer: nn.Module, *, hidden_size: int, attention_size: int, ffn
 
 
 def from_pretrained_backbone(
-    backbone: PreTrainedModel, *, sep_token_id: int, labels: Sequence[str], layers: Sequence[int] | None = None
+    backbone: PreTrainedModel,
+    *,
+    sep_token_id: int,
+    labels: Sequence[str],
+    layers: Sequence[int] | None = None,
 ) -> MultiExitForSequenceClassification:
     """Put a new classifier on a pretrained encoder.
 

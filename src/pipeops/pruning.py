@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeops.errors import PipeOpsError
+from pipeops.config import kept_count
 from pipeops.modeling import MultiExitForSequenceClassification
 
 
@@ -54,7 +54,9 @@ def masked(model: MultiExitForSequenceClassification, masks: LayerMasks) -> Iter
             hook.remove()
 
 
-def importance(model: MultiExitForSequenceClassification, batches: Iterable[Mapping[str, Tensor]]) -> LayerMasks:
+def importance(
+    model: MultiExitForSequenceClassification, batches: Iterable[Mapping[str, Tensor]]
+) -> LayerMasks:
     """First-order importance (paper, section 3.2): the sum over batches of |dLoss/dmask|.
 
     Args:
@@ -79,18 +81,6 @@ def importance(model: MultiExitForSequenceClassification, batches: Iterable[Mapp
     return LayerMasks(heads=totals[:depth], ffn=totals[depth:])
 
 
-def kept_count(fraction: float, total: int, *, what: str) -> int:
-    """How many of ``total`` units ``fraction`` keeps.
-
-    Raises:
-        PipeOpsError: none would be left.
-    """
-    count = round(fraction * total)
-    if count < 1:
-        raise PipeOpsError(f"pruning.{what}: {fraction} of {total} rounds to none; at least {0.5 / total:.3g} is needed")
-    return count
-
-
 def most_important(scores: Tensor, count: int) -> Tensor:
     """Indices of the ``count`` highest scores, ascending; of equal scores the lower index is kept."""
     return scores.argsort(descending=True, stable=True)[:count].sort().values
@@ -109,7 +99,7 @@ def pruned(
         keep_ffn: fraction of each layer's FFN neurons to keep, in (0, 1].
 
     Raises:
-        PipeOpsError: a fraction leaves nothing.
+        ValueError: a fraction leaves nothing.
     """
     heads = [most_important(s, kept_count(keep_heads, len(s), what="keep_heads")) for s in scores.heads]
     neurons = [most_important(s, kept_count(keep_ffn, len(s), what="keep_ffn")) for s in scores.ffn]

@@ -146,7 +146,7 @@ def _open(path: Path, *, kind: str, threads: int) -> tuple[onnxruntime.Inference
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Threads that still spin after a run would slow down whoever runs next, another session being measured say.
+    # Threads that go on spinning after a run slow down whoever runs next, such as another session measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(

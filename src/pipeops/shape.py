@@ -64,7 +64,9 @@ class ModelShape:
         Counted are the matrix products (a multiply-add is two operations) of the layers and exits that run.
         """
         hidden, costs, total = self.hidden_size, [], 0
-        for layer, (heads, ffn) in enumerate(zip(self.heads_per_layer, self.ffn_per_layer, strict=True), start=1):
+        for layer, (heads, ffn) in enumerate(
+            zip(self.heads_per_layer, self.ffn_per_layer, strict=True), start=1
+        ):
             attention = heads * self.head_size
             projections = 2 * length * hidden * (4 * attention + 2 * ffn)
             scores_and_context = 4 * length * length * attention

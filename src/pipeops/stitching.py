@@ -12,54 +12,59 @@ from onnx import (
     ModelProto,
     NodeProto,
     TensorProto,
-    ValueInfoProto,
     helper,
     numpy_helper,
 )
 
 from pipeops import __version__
-from pipeops.emission import IR_VERSION, OPSETS, tensor
+from pipeops.emission import make_model, tensor, token_inputs
 from pipeops.errors import PipeOpsError
 from pipeops.shape import ModelShape
 
+RESULTS = ["logits", "exit_layer"]
 GraphKind = Literal["early-exit", "straight"]
-# Protocol Buffers read messages nested 100 deep; an If takes three levels, and six are left for what it holds.
+# Protocol Buffers read messages nested up to 100 deep; each If takes three levels, what it holds the rest.
 MAX_EXITS = 32
 
 
 def early_exit_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProto:
     """Stitch the stages so that a layer which is not needed is not run.
 
-    Inputs ``input_ids`` and ``attention_mask``, int64 (1, length), and, where the model has an exit before its
-    last layer, ``thresholds``, float32 (exits - 1,). An input leaves at the first exit whose largest probability
-    is at least its threshold: at 0 always, above 1 never. Outputs ``logits``, float32 (1, num_labels), and
-    ``exit_layer``, int64 (1,), counted from 1.
+    Inputs ``input_ids`` and ``attention_mask``, int64 (1, length), and, where the model has an exit before
+    its last layer, ``thresholds``, float32 (exits - 1,). An input leaves at the first exit whose largest
+    probability is at least its threshold: at 0 always, above 1 never. Outputs ``logits``, float32
+    (1, num_labels), and ``exit_layer``, int64 (1,), counted from 1.
 
     Raises:
         PipeOpsError: more exits than a file can nest.
     """
     if len(shape.exit_layers) > MAX_EXITS:
         raise PipeOpsError(
-            f"exit_layers: {len(shape.exit_layers)} exits, but a graph can nest at most {MAX_EXITS}; train with fewer"
+            f"exit_layers: {len(shape.exit_layers)} exits, a graph nests at most {MAX_EXITS}; use fewer layers"
         )
     model = _model("early-exit", shape)
-    model.graph.input.extend(_token_inputs(1))
+    model.graph.input.extend(token_inputs(1))
     if shape.has_exits:
         model.graph.input.append(tensor("thresholds", TensorProto.FLOAT, len(shape.exit_layers) - 1))
-    _nest(model.graph, stages, first_layer=1, shape=shape, results=["logits", "exit_layer"])
+    graph, results = model.graph, RESULTS
+    for layer, stage in enumerate(stages, start=1):
+        _append(graph, stage)
+        if layer in shape.exit_layers[:-1]:
+            graph, results = _branch(graph, layer, shape, results)
+    _answer(graph, shape.num_layers, shape, results)
     return model
 
 
 def straight_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProto:
-    """Stitch the stages one after another, for profiling: every exit's answer in one run, for a whole batch.
+    """Stitch the stages one after another, for profiling: every exit's answer, for a whole batch in one run.
 
-    Inputs ``input_ids`` and ``attention_mask``, int64 (batch, length). Outputs ``logits``, float32 (batch, exits,
-    num_labels), and ``confidence``, float32 (batch, exits), the largest probability.
+    Inputs ``input_ids`` and ``attention_mask``, int64 (batch, length). Outputs ``logits``, float32
+    (batch, exits, num_labels), and ``confidence``, float32 (batch, exits), the largest probability.
     """
     exits = len(shape.exit_layers)
     model = _model("straight", shape)
     graph = model.graph
-    graph.input.extend(_token_inputs("batch"))
+    graph.input.extend(token_inputs("batch"))
     graph.output.append(tensor("logits", TensorProto.FLOAT, "batch", exits, shape.num_labels))
     graph.output.append(tensor("confidence", TensorProto.FLOAT, "batch", exits))
     for stage in stages:
@@ -75,8 +80,7 @@ def straight_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProt
 
 
 def _model(kind: GraphKind, shape: ModelShape) -> ModelProto:
-    graph = GraphProto(name=kind)
-    model = helper.make_model(graph, opset_imports=OPSETS, ir_version=IR_VERSION, producer_name="pipeops")
+    model = make_model(GraphProto(name=kind))
     metadata = {
         "pipeops.graph": kind,
         "pipeops.shape": json.dumps(asdict(shape)),
@@ -84,10 +88,6 @@ def _model(kind: GraphKind, shape: ModelShape) -> ModelProto:
     }
     helper.set_model_props(model, metadata)
     return model
-
-
-def _token_inputs(batch: int | str) -> list[ValueInfoProto]:
-    return [tensor(name, TensorProto.INT64, batch, "length") for name in ("input_ids", "attention_mask")]
 
 
 def _node(op: str, inputs: list[str], output: str, **attributes: object) -> NodeProto:
@@ -99,50 +99,38 @@ def _append(graph: GraphProto, stage: ModelProto) -> None:
     graph.initializer.extend(stage.graph.initializer)
 
 
-def _nest(
-    graph: GraphProto,
-    stages: Sequence[ModelProto],
-    *,
-    first_layer: int,
-    shape: ModelShape,
-    results: list[str],
-) -> None:
-    """Fill ``graph`` with stages up to the first exit, and nest what follows in its If.
+def _branch(
+    graph: GraphProto, layer: int, shape: ModelShape, results: list[str]
+) -> tuple[GraphProto, list[str]]:
+    """End ``graph`` by leaving after ``layer`` or going on; return the graph to go on in and its outputs.
 
-    Each branch holds the weights that it uses: ONNX Runtime packs a branch's own weights once, but those of an
-    outer graph anew at every run. Branches are filled in place, since a finished one could only be copied in.
+    What goes on holds the weights that it uses: ONNX Runtime packs a branch's own weights once, but those of
+    an outer graph anew at every run. It is filled in place, since a finished graph could only be copied in.
     """
-    layer = next(layer for layer in shape.exit_layers if layer >= first_layer)
-    for stage in stages[: layer - first_layer + 1]:
-        _append(graph, stage)
-    if layer == shape.num_layers:
-        return _leave(graph, layer, shape, results)
-    index = f"exit.{layer}.threshold.index"
-    graph.initializer.append(numpy_helper.from_array(np.array([shape.exit_layers.index(layer)]), index))
-    graph.node.append(_node("Gather", ["thresholds", index], f"exit.{layer}.threshold"))
-    sure = f"exit.{layer}.sure"
-    graph.node.append(_node("GreaterOrEqual", [f"confidence.{layer}", f"exit.{layer}.threshold"], sure))
-    choice = graph.node.add(op_type="If", name=f"exit.{layer}", input=[sure], output=results)
-    _declare(graph, results, shape)
-    leave = choice.attribute.add(name="then_branch", type=AttributeProto.GRAPH).g
-    leave.name = f"exit.{layer}.leave"
-    _leave(leave, layer, shape, [f"{leave.name}.{result}" for result in ("logits", "exit_layer")])
-    carry_on = choice.attribute.add(name="else_branch", type=AttributeProto.GRAPH).g
-    carry_on.name = f"exit.{layer}.continue"
-    names = [f"{carry_on.name}.{result}" for result in ("logits", "exit_layer")]
-    rest = stages[layer - first_layer + 1 :]
-    return _nest(carry_on, rest, first_layer=layer + 1, shape=shape, results=names)
+    name = f"exit.{layer}"
+    index = numpy_helper.from_array(np.array([shape.exit_layers.index(layer)]), f"{name}.threshold.index")
+    graph.initializer.append(index)
+    graph.node.append(_node("Gather", ["thresholds", index.name], f"{name}.threshold"))
+    graph.node.append(_node("GreaterOrEqual", [f"confidence.{layer}", f"{name}.threshold"], f"{name}.sure"))
+    choice = graph.node.add(op_type="If", name=name, input=[f"{name}.sure"], output=results)
+    _declare(graph, shape, results)
+    leave, go_on = (
+        choice.attribute.add(name=n, type=AttributeProto.GRAPH).g for n in ("then_branch", "else_branch")
+    )
+    leave.name, go_on.name = f"{name}.leave", f"{name}.go_on"
+    _answer(leave, layer, shape, [f"{leave.name}.{result}" for result in RESULTS])
+    return go_on, [f"{go_on.name}.{result}" for result in RESULTS]
 
 
-def _leave(graph: GraphProto, layer: int, shape: ModelShape, results: list[str]) -> None:
-    """Answer with the logits of the exit after ``layer``."""
+def _answer(graph: GraphProto, layer: int, shape: ModelShape, results: list[str]) -> None:
+    """End ``graph`` with the answer of the exit after ``layer``."""
     logits, exit_layer = results
     graph.node.append(_node("Identity", [f"logits.{layer}"], logits))
     graph.node.append(_node("Constant", [], exit_layer, value_ints=[layer]))
-    _declare(graph, results, shape)
+    _declare(graph, shape, results)
 
 
-def _declare(graph: GraphProto, results: list[str], shape: ModelShape) -> None:
+def _declare(graph: GraphProto, shape: ModelShape, results: list[str]) -> None:
     logits, exit_layer = results
     graph.output.append(tensor(logits, TensorProto.FLOAT, 1, shape.num_labels))
     graph.output.append(tensor(exit_layer, TensorProto.INT64, 1))

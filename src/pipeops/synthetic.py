@@ -27,7 +27,18 @@ _VALIDATION_SHARE = 5  # one text in five belongs to the validation split
 
 _ASPECTS = ("acting", "cast", "dialogue", "ending", "humour", "music", "plot", "pacing", "script", "setting")
 _ADJECTIVES = {
-    1: ("brilliant", "charming", "clever", "fresh", "gripping", "moving", "superb", "touching", "warm", "witty"),
+    1: (
+        "brilliant",
+        "charming",
+        "clever",
+        "fresh",
+        "gripping",
+        "moving",
+        "superb",
+        "touching",
+        "warm",
+        "witty",
+    ),
     0: ("awful", "bland", "clumsy", "dull", "lifeless", "messy", "shallow", "silly", "tedious", "weak"),
 }
 # By number of negations; each turns what the adjective says into its opposite.
@@ -249,7 +260,8 @@ def pretraining_text(rows: int) -> list[tuple[str, str]]:
         else:
             label = rng.randrange(2)
             pair = tuple(
-                _draw(lambda: _sentiment(rng, level, label), "train")["sentence"] for _ in range(2)  # noqa: B023
+                _draw(lambda: _sentiment(rng, level, label), "train")["sentence"]
+                for _ in range(2)  # noqa: B023
             )
         pairs.append(pair)
     return pairs

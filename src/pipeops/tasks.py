@@ -41,7 +41,10 @@ TASKS = {
             name="generated-sentiment", columns=("sentence",), labels=("negative", "positive"), generated=True
         ),
         Task(
-            name="generated-paraphrase", columns=_PAIR, labels=("not_equivalent", "equivalent"), generated=True
+            name="generated-paraphrase",
+            columns=_PAIR,
+            labels=("not_equivalent", "equivalent"),
+            generated=True,
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,102 +12,106 @@ import pyarrow.parquet as pq
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
-from pipeops.tasks import SPLITS, Task, load_split
+from pipeops.tasks import Task, load_split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True, kw_only=True)
-class Info:
-    """What the tokenised splits of one dataset have in common (``info.json``)."""
-
-    dataset: str
-    labels: tuple[str, ...]
-    pad_token_id: int
-    sep_token_id: int
-    max_length: int
+_METADATA = "pipeops"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenisedSplit:
-    """Examples as token ids, without padding."""
+    """Examples as token ids, without padding, and what is needed to use them."""
 
     input_ids: list[np.ndarray]
     """One int64 array per example, special tokens included."""
-    labels: np.ndarray
+    label_ids: np.ndarray
     """Class ids, shape (examples,)."""
+    labels: tuple[str, ...]
+    """Class names in the order of their ids."""
+    pad_token_id: int
+    sep_token_id: int
+    max_length: int
+    """Longest input in tokens; without dynamic length every input is padded to it."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    def padded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """One example padded to ``max_length``: ``input_ids`` and ``attention_mask``, each (1, max_length)."""
+        return pad([self.input_ids[index]], pad_token_id=self.pad_token_id, length=self.max_length)
+
 
 def tokenise(
     task: Task,
+    split: str,
     tokenizer: "PreTrainedTokenizerBase",
     output: Path,
     *,
     glue: str,
     max_length: int,
-    examples: dict[str, int | None],
+    examples: int | None,
 ) -> None:
-    """Write ``<split>.parquet`` for both splits, then ``info.json``, into ``output``.
+    """Load one split of a task and write it, tokenised, as a Parquet file.
 
     Args:
         task: what to load.
+        split: ``train`` or ``validation``.
         tokenizer: the backbone's.
-        output: folder to write to.
+        output: the file to write.
         glue: see :func:`pipeops.tasks.load_split`.
         max_length: longer inputs are truncated, the longer sentence of a pair first.
-        examples: per split how many examples to take, None for all.
+        examples: how many examples to take, None for all.
+
+    Raises:
+        PipeOpsError: the split cannot be loaded, or the backbone has fewer positions than ``max_length``.
     """
-    for split in SPLITS:
-        dataset = load_split(task, split, glue=glue, examples=examples[split])
-        encoded = tokenizer(
-            *(list(dataset[column]) for column in task.columns),
-            truncation="longest_first",
-            max_length=max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
+    if max_length > tokenizer.model_max_length:
+        raise PipeOpsError(
+            f"model.max_length: {max_length} is more than the backbone's {tokenizer.model_max_length} positions; "
+            "lower it"
         )
-        table = pa.table(
-            {
-                "input_ids": pa.array(encoded["input_ids"], type=pa.list_(pa.int32())),
-                "label": pa.array(list(dataset["label"]), type=pa.int64()),
-            }
-        )
-        with replaced(output / f"{split}.parquet") as path:
-            pq.write_table(table, path)
-    info = Info(
-        dataset=task.name,
-        labels=task.labels,
-        pad_token_id=tokenizer.pad_token_id,
-        sep_token_id=tokenizer.sep_token_id,
+    dataset = load_split(task, split, glue=glue, examples=examples)
+    encoded = tokenizer(
+        *(list(dataset[column]) for column in task.columns),
+        truncation="longest_first",
         max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=False,
     )
-    with replaced(output / "info.json") as path:
-        path.write_text(json.dumps(asdict(info), indent=2) + "\n")
+    columns = {
+        "input_ids": pa.array(encoded["input_ids"], type=pa.list_(pa.int32())),
+        "label": pa.array(list(dataset["label"]), type=pa.int64()),
+    }
+    about = {
+        "labels": task.labels,
+        "pad_token_id": tokenizer.pad_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "max_length": max_length,
+    }
+    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)})
+    with replaced(output) as path:
+        pq.write_table(table, path)
 
 
-def load_info(folder: Path) -> Info:
-    """Read ``info.json`` of a folder written by :func:`tokenise`."""
-    values = json.loads((folder / "info.json").read_text())
-    return Info(**values | {"labels": tuple(values["labels"])})
-
-
-def load_tokenised(folder: Path, split: str) -> TokenisedSplit:
-    """Read one split.
+def load_tokenised(path: Path) -> TokenisedSplit:
+    """Read a file that :func:`tokenise` wrote.
 
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
-    path = folder / f"{split}.parquet"
     try:
         table = pq.read_table(path)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise PipeOpsError(f"{path}: not readable ({error}); delete {folder} and tokenise again") from None
-    input_ids = [np.asarray(ids, dtype=np.int64) for ids in table["input_ids"].to_pylist()]
-    return TokenisedSplit(input_ids=input_ids, labels=table["label"].to_numpy())
+        about = json.loads(table.schema.metadata[_METADATA.encode()])
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError, TypeError) as error:
+        raise PipeOpsError(f"{path}: not readable ({error}); delete it and tokenise again") from None
+    return TokenisedSplit(
+        input_ids=[np.asarray(ids, dtype=np.int64) for ids in table["input_ids"].to_pylist()],
+        label_ids=table["label"].to_numpy(),
+        **about | {"labels": tuple(about["labels"])},
+    )
 
 
 def pad(

@@ -23,7 +23,7 @@ from pipeops.losses import distillation_loss
 from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
 from pipeops.operators import PREPARE, Context
 from pipeops.provenance import provenance, write_json
-from pipeops.tokenised import TokenisedSplit, load_info, load_tokenised, pad
+from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
 
 CHECKPOINT_COMPLETE = "trainer_state.json"
 """The last file that Trainer writes into a checkpoint."""
@@ -42,7 +42,9 @@ class Job:
     student: Path | None
     """Folder of D's pretrained student; None: every second layer of ``backbone``."""
     data: Path
-    """Folder of the tokenised splits."""
+    """Tokenised training examples."""
+    importance_data: Path | None
+    """Tokenised examples over which P accumulates importance; None: the training examples."""
     seed: int
     settings: TrainingSettings
     pruning: PruningSection
@@ -67,20 +69,19 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     if not torch.cuda.is_available():
         torch.set_num_threads(job.settings.threads)
     set_seed(job.seed)
-    info = load_info(job.data)
-    split = load_tokenised(job.data, "train")
-    collate = Collator(info.pad_token_id)
+    split = load_tokenised(job.data)
+    collate = Collator(split.pad_token_id)
     state = state_root / _fingerprint(job)
     arguments = _arguments(job, state, examples=len(split))
     context = Context(
         parent=load_model(job.parent).to(arguments.device) if job.parent else None,
         backbone=job.backbone,
         student=job.student,
-        labels=info.labels,
-        sep_token_id=info.sep_token_id,
+        labels=split.labels,
+        sep_token_id=split.sep_token_id,
         pruning=job.pruning,
         importance_batches=lambda: _batches(
-            load_tokenised(job.data, job.pruning.importance_split),
+            load_tokenised(job.importance_data) if job.importance_data else split,
             collate,
             batch_size=job.settings.batch_size,
             device=arguments.device,
@@ -143,7 +144,7 @@ class Examples(Dataset):
         return len(self.split)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self.split.input_ids[index], "label": int(self.split.labels[index])}
+        return {"input_ids": self.split.input_ids[index], "label": int(self.split.label_ids[index])}
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,8 @@ def _fingerprint(job: Job) -> str:
         "seed": job.seed,
         "settings": job.settings.model_dump(),
         "pruning": job.pruning.model_dump() if job.operator == "P" else None,
-        "data": _digest(job.data / "train.parquet"),
+        "data": _digest(job.data),
+        "importance_data": _digest(job.importance_data) if job.importance_data else None,
     }
     for name in ("parent", "backbone", "student"):
         folder = getattr(job, name)

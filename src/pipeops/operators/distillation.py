@@ -19,7 +19,9 @@ def distil(context: Context) -> Trainee:
     if context.student is None:
         layers = list(range(2, encoder.config.num_hidden_layers + 1, 2))
         if not layers:
-            raise PipeOpsError("model.student: 'alternate' needs a backbone of at least two layers; name a student")
+            raise PipeOpsError(
+                "model.student: 'alternate' needs a backbone of at least two layers; name a student"
+            )
     if encoder.config.hidden_size != teacher.config.hidden_size:
         raise PipeOpsError(
             f"model.student: hidden size {encoder.config.hidden_size} differs from the teacher's "

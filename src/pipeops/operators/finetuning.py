@@ -8,4 +8,6 @@ from pipeops.operators.base import Context, Trainee
 def finetune(context: Context) -> Trainee:
     """The pretrained encoder with a new classifier after its last layer."""
     encoder = load_backbone(context.backbone)
-    return Trainee(from_pretrained_backbone(encoder, sep_token_id=context.sep_token_id, labels=context.labels))
+    return Trainee(
+        from_pretrained_backbone(encoder, sep_token_id=context.sep_token_id, labels=context.labels)
+    )

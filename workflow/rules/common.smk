@@ -1,0 +1,84 @@
+"""The configuration, and the functions that say which files a job needs."""
+
+from pathlib import Path
+
+from pipeops import revisions
+from pipeops.config import load_config
+from pipeops.errors import PipeOpsError
+from pipeops.pipeline import OPERATORS, Pipeline
+from pipeops.tasks import TASKS
+from snakemake.exceptions import WorkflowError
+
+try:
+    study = load_config(config)
+except PipeOpsError as error:
+    raise WorkflowError(str(error)) from None
+
+BACKBONE = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+CHECKPOINT = ["config.json", "model.safetensors", "training.json"]
+EXPORTED = ["model.onnx", "profile.onnx"]
+
+
+wildcard_constraints:
+    dataset="|".join(TASKS),
+    pipeline="[{}]+".format("".join(OPERATORS)),
+    seed=r"\d+",
+    split="train|validation",
+
+
+def last_operator(wildcards):
+    """The trained operator that makes this pipeline from its parent."""
+    return Pipeline.parse(wildcards.pipeline).operator
+
+
+def parent_checkpoint(wildcards):
+    """The checkpoint that the last operator is applied to; none for O."""
+    parent = Pipeline.parse(wildcards.pipeline).parent
+    if parent is None:
+        return []
+    return multiext(f"<results>/models/{wildcards.dataset}/{parent}/seed{wildcards.seed}/", *CHECKPOINT)
+
+
+def student_backbone(wildcards):
+    """The pretrained student, where D needs one of its own."""
+    if last_operator(wildcards) != "D" or not study.has_student:
+        return []
+    return multiext("<results>/backbones/student/", *BACKBONE)
+
+
+def importance_data(wildcards):
+    """The split that P judges heads and neurons by, where it is not the training data."""
+    if last_operator(wildcards) != "P" or study.pruning.importance_split == "train":
+        return []
+    return f"<results>/data/{wildcards.dataset}/{study.pruning.importance_split}.parquet"
+
+
+def folder_of(files):
+    """The folder that these files lie in."""
+    return str(Path(files[0]).parent)
+
+
+def input_folder(name):
+    """A parameter: the folder of the job's input of this name."""
+
+    def parameter(wildcards, input):
+        return folder_of(input[name])
+
+    return parameter
+
+
+def curves_of(pipelines):
+    """The measurements of these pipelines, for every dataset and seed."""
+    return expand(
+        "<results>/curves/{dataset}/{pipeline}/seed{seed}.csv",
+        dataset=study.datasets,
+        pipeline=[str(pipeline) for pipeline in pipelines],
+        seed=study.seeds,
+    )
+
+
+def show_results():
+    """Print Table 1 at the end of a run."""
+    table = Path(workflow.pathvars.get("results")) / "table1.md"
+    if table.exists():
+        print(table.read_text())

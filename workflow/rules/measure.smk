@@ -1,0 +1,45 @@
+"""Export to ONNX and measure on the CPU."""
+
+
+rule export:
+    input:
+        multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT),
+    output:
+        multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
+    log:
+        "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.log",
+    params:
+        model=subpath(input[0], parent=True),
+        folder=subpath(output[0], parent=True),
+        revision=revisions.EXPORT,
+    priority: 5
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    shell:
+        "pipeops export {params.model:q} {params.folder:q} > {log:q} 2>&1"
+
+
+rule measure:
+    input:
+        model=multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
+        original=multiext("<results>/onnx/{dataset}/O/seed{seed}/", *EXPORTED),
+        data="<results>/data/{dataset}/validation.parquet",
+    output:
+        csv="<results>/curves/{dataset}/{pipeline}/seed{seed}.csv",
+        details="<results>/curves/{dataset}/{pipeline}/seed{seed}.json",
+    log:
+        "<logs>/curves/{dataset}/{pipeline}/seed{seed}.log",
+    params:
+        settings=study.measuring.model_dump_json(),
+        model=input_folder("model"),
+        original=input_folder("original"),
+        revision=revisions.MEASURE,
+    # All of them: nothing else may run while time is measured. How many are measured is a setting.
+    threads: workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "pipeops measure {params.model:q} --original {params.original:q} --data {input.data:q}"
+        " --output {output.csv:q} --seed {wildcards.seed} --settings {params.settings:q} > {log:q} 2>&1"
