@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pipeops.errors import PipeOpsError
 from pipeops.shape import Family
@@ -65,6 +66,7 @@ def check_family(model_type: str | None, source: str) -> Family:
     Raises:
         PipeOpsError: it is neither RoBERTa nor BERT.
     """
-    if model_type == "roberta" or model_type == "bert":
-        return model_type
+    for family in get_args(Family):
+        if model_type == family:
+            return family
     raise PipeOpsError(f"'{source}' is a {model_type} model; PipeOps supports the roberta and bert families")

@@ -1,6 +1,7 @@
-"""Pretrained encoders: fetched from a hub or a folder, checked, and kept in one form (float32 safetensors)."""
+"""Pretrained encoders: fetched from a hub or a folder, checked, kept in one form (float32 safetensors)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -32,7 +33,7 @@ def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) ->
         teacher: folder of the backbone whose student this one will be; its tokenizer and width must agree.
 
     Raises:
-        PipeOpsError: the source cannot be reached or read, is of another family, or is no student of ``teacher``.
+        PipeOpsError: the source cannot be read, is of another family, or is no student of ``teacher``.
     """
     config = _from_source(AutoConfig, source)
     check_family(config.model_type, source)
@@ -49,13 +50,13 @@ def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     encoder.save_pretrained(output)
 
 
-def _from_source(auto_class: type, source: str) -> object:
+def _from_source(auto_class: Any, source: str) -> Any:
     try:
-        return auto_class.from_pretrained(source)  # type: ignore[attr-defined]
+        return auto_class.from_pretrained(source)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise PipeOpsError(
-            f"backbone '{source}' cannot be loaded ({reason}); name a folder, or a hub id with the hub in reach"
+            f"backbone '{source}' cannot be read ({reason}); name a folder, or reach the hub"
         ) from None
 
 

@@ -142,7 +142,8 @@ class MeasuringSection(Section):
     """How accuracy and time are measured."""
 
     thresholds: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [
-        0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.01,
+        0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9,
+        0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.01,
     ]  # fmt: skip
     """Confidences at which an exit is taken; 0: always the first, above 1: never an early one. Ascending."""
     threads: PositiveInt = 1
@@ -238,8 +239,8 @@ class Config(Section):
             return self
         if self.model.max_length > backbone.max_length:
             raise ValueError(
-                f"model.max_length: {self.model.max_length} is more than the backbone's {backbone.max_length} "
-                "positions; lower it"
+                f"model.max_length: {self.model.max_length} is more than the backbone's "
+                f"{backbone.max_length} positions; lower it"
             )
         for key, total in (("keep_heads", backbone.heads), ("keep_ffn", backbone.ffn_size)):
             kept_count(getattr(self.pruning, key), total, what=key)

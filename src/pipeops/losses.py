@@ -59,7 +59,10 @@ def distillation_loss(
         student_exits: the student's exit layers, counted from 1.
         teacher_exits: the teacher's exit layers; where the student has several, every layer has one.
     """
-    assert student.exit_logits and teacher.exit_logits and student.hidden_states and teacher.hidden_states
+    assert student.exit_logits is not None
+    assert student.hidden_states is not None
+    assert teacher.exit_logits is not None
+    assert teacher.hidden_states is not None
     teacher_logits = dict(zip(teacher_exits, teacher.exit_logits, strict=True))
     depths = {"student_layers": student_exits[-1], "teacher_layers": teacher_exits[-1]}
     prediction = torch.stack(

@@ -227,6 +227,6 @@ def _refuse_wrong_replay(checks: Sequence[Check], model: Path) -> None:
     wrong = [one for one in checks if one.differing_exits]
     if wrong:
         raise PipeOpsError(
-            f"{model}: at threshold {wrong[0].threshold} {wrong[0].differing_exits} of {wrong[0].examples} examples "
-            "left at another exit than replayed; model.onnx and profile.onnx disagree, export the model again"
+            f"{model}: at threshold {wrong[0].threshold} {wrong[0].differing_exits} of {wrong[0].examples} "
+            "examples left at another exit than replayed; export the model again"
         )

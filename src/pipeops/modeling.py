@@ -24,9 +24,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from pipeops.shape import MODEL_TYPE, Family, ModelShape
+from pipeops.shape import MODEL_TYPE, ModelShape
 
-ENCODERS: Mapping[Family, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
+ENCODERS: Mapping[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "roberta": (RobertaConfig, RobertaModel),
     "bert": (BertConfig, BertModel),
 }
@@ -153,8 +153,8 @@ class MultiExitForSequenceClassification(PreTrainedModel):
         self.post_init()
 
     @property
-    def layers(self) -> nn.ModuleList:
-        """The encoder layers."""
+    def layers(self) -> Sequence[Any]:
+        """The encoder layers, Hugging Face's modules."""
         return self.backbone.encoder.layer
 
     def forward(
@@ -217,13 +217,13 @@ def _encoder(config: MultiExitConfig) -> PreTrainedModel:
     for layer, heads, ffn in zip(
         encoder.encoder.layer, config.heads_per_layer, config.ffn_per_layer, strict=True
     ):
-        resize_layer(
+        _resize_layer(
             layer, hidden_size=config.hidden_size, attention_size=heads * config.head_size, ffn_size=ffn
         )
     return encoder
 
 
-def resize_layer(layer: nn.Module, *, hidden_size: int, attention_size: int, ffn_size: int) -> None:
+def _resize_layer(layer: Any, *, hidden_size: int, attention_size: int, ffn_size: int) -> None:
     """Give an encoder layer new (uninitialised) linear maps where its attention or FFN width changes.
 
     Hugging Face's attention derives the number of heads from the projections' width, so the linear maps

@@ -1,4 +1,4 @@
-"""The built-in `tiny` backbone: a small RoBERTa, pretrained on generated text by masked language modelling."""
+"""The built-in `tiny` backbone: a small RoBERTa, pretrained on generated text (masked language modelling)."""
 
 import tempfile
 from pathlib import Path

@@ -49,11 +49,8 @@ def cpu() -> dict[str, Any]:
     model, flags = platform.processor() or platform.machine(), set[str]()
     description = Path("/proc/cpuinfo")
     if description.exists():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in reversed(description.read_text().splitlines())
-            if ":" in line
-        )
+        lines = (line.partition(":") for line in reversed(description.read_text().splitlines()))
+        fields = {name.strip(): value.strip() for name, _, value in lines}
         model = fields.get("model name", model)
         flags = set(fields.get("flags", "").split())
     return {

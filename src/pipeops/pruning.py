@@ -1,8 +1,9 @@
 """Structured pruning: how much heads and FFN neurons matter, and the smaller dense model without the rest."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def masked(model: MultiExitForSequenceClassification, masks: LayerMasks) -> Iter
     """
     head_size = model.config.head_size
 
-    def multiply_input_by(mask: Tensor) -> torch.utils.hooks.RemovableHandle:
+    def multiply_input_by(mask: Tensor) -> Callable[[Any, tuple], tuple]:
         return lambda _, inputs: (inputs[0] * mask, *inputs[1:])
 
     hooks = []

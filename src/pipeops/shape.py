@@ -80,7 +80,8 @@ class ModelShape:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the shape from a parsed ``config.json``; other keys in it are ignored."""
         values = {name: config[name] for name in cls.__dataclass_fields__}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**shape)
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Self:

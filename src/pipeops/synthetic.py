@@ -259,10 +259,7 @@ def pretraining_text(rows: int) -> list[tuple[str, str]]:
             pair = tuple(_draw(lambda: _paraphrase(rng, level, 1), "train").values())  # noqa: B023
         else:
             label = rng.randrange(2)
-            pair = tuple(
-                _draw(lambda: _sentiment(rng, level, label), "train")["sentence"]
-                for _ in range(2)  # noqa: B023
-            )
+            pair = tuple(_draw(lambda: _sentiment(rng, level, label), "train")["sentence"] for _ in range(2))
         pairs.append(pair)
     return pairs
 

@@ -40,7 +40,7 @@ class TokenisedSplit:
         return len(self.input_ids)
 
     def padded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """One example padded to ``max_length``: ``input_ids`` and ``attention_mask``, each (1, max_length)."""
+        """One example padded to ``max_length``: ids and attention mask, each of shape (1, max_length)."""
         return pad([self.input_ids[index]], pad_token_id=self.pad_token_id, length=self.max_length)
 
 
@@ -70,8 +70,8 @@ def tokenise(
     """
     if max_length > tokenizer.model_max_length:
         raise PipeOpsError(
-            f"model.max_length: {max_length} is more than the backbone's {tokenizer.model_max_length} positions; "
-            "lower it"
+            f"model.max_length: {max_length} is more than the backbone's "
+            f"{tokenizer.model_max_length} positions; lower it"
         )
     dataset = load_split(task, split, glue=glue, examples=examples)
     encoded = tokenizer(

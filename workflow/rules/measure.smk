@@ -17,7 +17,7 @@ rule export:
         mem_mb=4000,
         runtime=10,
     shell:
-        "pipeops export {params.model:q} {params.folder:q} > {log:q} 2>&1"
+        "pipeops export {params.model:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule measure:

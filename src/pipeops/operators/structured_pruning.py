@@ -1,4 +1,4 @@
-"""P: drop the least important heads and FFN neurons, then distil from the unpruned parent (paper, section 3.2)."""
+"""P: drop heads and FFN neurons, then distil from the unpruned parent (paper, section 3.2)."""
 
 from pipeops.operators.base import Context, Trainee
 from pipeops.pruning import importance, pruned
