@@ -6,8 +6,6 @@ ratio is the median of the rounds' ratios. The tables are judged by the limits b
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from safetensors.numpy import save_file
 import pipeops
 from pipeops.emission import emit_stages
 from pipeops.export import export, tensor_shapes, write
+from pipeops.provenance import cpu
 from pipeops.runtime import EarlyExitModel, Profiler, force_exit
 from pipeops.shape import ModelShape
 from pipeops.stitching import straight_graph
@@ -45,7 +44,11 @@ def main() -> None:
     args = arguments()
     shape = roberta(args.layers, args.hidden, args.vocab)
     console = Console()
-    console.print(f"{cpu_name()}, {os.cpu_count()} CPUs visible, {args.threads} threads")
+    machine = cpu()
+    instructions = " ".join(machine["instructions"])
+    console.print(
+        f"{machine['model']} ({instructions}), {machine['cores']} cores, {args.threads} threads measured"
+    )
     versions = {"pipeops": pipeops, "onnx": onnx, "onnxruntime": onnxruntime, "numpy": np}
     console.print(", ".join(f"{name} {module.__version__}" for name, module in versions.items()))
     console.print(
@@ -132,7 +135,7 @@ def export_table(folder: Path, seconds: float) -> Table:
 
 
 def time_table(folder: Path, shape: ModelShape, args: argparse.Namespace) -> Table:
-    table = Table("tokens", "early exit", "ms", "straight graph", "ms", "ratio", "limit", "verdict")
+    table = Table("tokens", "early exit", "ms", "straight", "ms", "ratio", "limit", "verdict")
     model = EarlyExitModel.load(folder / "model.onnx", threads=args.threads)
     straight = {
         name: Profiler.load(folder / f"{name}.onnx", threads=args.threads)
@@ -177,16 +180,6 @@ def interleaved(runs: Runs, rounds: int) -> dict[str, np.ndarray]:
 
 def verdict(value: float, limit: float) -> str:
     return "ok" if value <= limit else "over"
-
-
-def cpu_name() -> str:
-    """The CPU's name where the system tells it (Linux), else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except FileNotFoundError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeops.architectures import check_family
 from pipeops.errors import PipeOpsError
+from pipeops.files import make_shareable
 
 WEIGHTS = "model.safetensors"
 
@@ -48,6 +49,7 @@ def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     """Write an encoder and its tokenizer; the weights come last, so that they mark a whole folder."""
     tokenizer.save_pretrained(output)
     encoder.save_pretrained(output)
+    make_shareable(output / WEIGHTS)
 
 
 def _from_source(auto_class: Any, source: str) -> Any:

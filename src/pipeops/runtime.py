@@ -166,8 +166,8 @@ def _open(path: Path, *, kind: str, threads: int) -> tuple[onnxruntime.Inference
         reason = str(error).splitlines()[0]
         raise PipeOpsError(f"{path}: not a readable model ({reason}); export it again") from None
     metadata = session.get_modelmeta().custom_metadata_map
-    if (found := metadata.get("pipeops.graph")) != kind:
+    if (found := metadata.get("pipeops.graph", "unknown")) != kind:
         raise PipeOpsError(
-            f"{path}: {found or 'foreign'} graph where {kind} is needed; export the model again"
+            f"{path}: a graph of kind {found!r} where {kind!r} is needed; export the model again"
         )
     return session, ModelShape.from_config(json.loads(metadata["pipeops.shape"]))

@@ -19,10 +19,12 @@ from transformers.utils import logging as transformers_logging
 from pipeops.backbones import WEIGHTS, load_tokenizer
 from pipeops.config import PruningSection, TrainingSettings
 from pipeops.errors import PipeOpsError
+from pipeops.files import make_shareable
 from pipeops.losses import distillation_loss
 from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
 from pipeops.operators import PREPARE, Context
 from pipeops.provenance import provenance, write_json
+from pipeops.sampling import EpochSampler
 from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
 
 CHECKPOINT_COMPLETE = "trainer_state.json"
@@ -91,6 +93,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     trainer = OperatorTrainer(
         model=trainee.model,
         teacher=trainee.teacher,
+        length_grouped=job.settings.length_grouped,
         args=arguments,
         train_dataset=Examples(split),
         data_collator=collate,
@@ -106,9 +109,20 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
 class OperatorTrainer(Trainer):
     """Trainer with the loss of :class:`pipeops.operators.Trainee`."""
 
-    def __init__(self, *, teacher: MultiExitForSequenceClassification | None, **arguments: Any) -> None:
+    def __init__(
+        self, *, teacher: MultiExitForSequenceClassification | None, length_grouped: bool, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
+        self.length_grouped = length_grouped
         self.teacher = teacher.to(self.args.device).eval() if teacher else None
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:  # noqa: ARG002
+        return EpochSampler(
+            [len(ids) for ids in self.train_dataset.split.input_ids],
+            batch_size=self.args.train_batch_size,
+            grouped=self.length_grouped,
+            seed=self.args.data_seed,
+        )
 
     def compute_loss(
         self,
@@ -204,7 +218,6 @@ def _arguments(job: Job, state: Path, *, examples: int) -> TrainingArguments:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.precision == "bf16",
-        train_sampling_strategy="group_by_length" if settings.length_grouped else "random",
         optim="adamw_torch_fused",
         use_cpu=not torch.cuda.is_available(),
         seed=job.seed,
@@ -269,6 +282,7 @@ def _save(trainer: OperatorTrainer, job: Job, output: Path) -> None:
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         )
         write_json(folder / "training.json", record | {"log": trainer.state.log_history})
+        make_shareable(folder / WEIGHTS)
         files = sorted(folder.iterdir(), key=lambda path: path.name == WEIGHTS)
         for path in files:
             path.replace(output / path.name)

@@ -1,0 +1,5 @@
+"""``python -m pipeops``."""
+
+from pipeops.cli import main
+
+main()

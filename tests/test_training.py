@@ -1,0 +1,198 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import write_backbone, write_examples
+
+from pipeops.config import PruningSection, TrainingSettings
+from pipeops.errors import PipeOpsError
+from pipeops.export import export
+from pipeops.pipeline import closure, orderings
+from pipeops.runtime import Profiler
+from pipeops.tokenised import load_tokenised, pad
+from pipeops.training import Job, last_checkpoint, load_model, train
+
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=5e-3)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workshop")
+    write_backbone(folder / "base")
+    write_examples(folder / "train.parquet")
+    return folder
+
+
+def job(workshop, operator="O", parent=None, **changes) -> Job:
+    plain = Job(
+        operator=operator,
+        parent=parent,
+        backbone=workshop / "base",
+        student=None,
+        data=workshop / "train.parquet",
+        importance_data=None,
+        seed=1,
+        settings=SETTINGS,
+        pruning=PruningSection(keep_heads=0.5, keep_ffn=0.25),
+    )
+    return replace(plain, **changes)
+
+
+@pytest.fixture(scope="module")
+def trained(workshop):
+    """Every pipeline of D, P and E, trained."""
+    pipelines = closure([p for text in ("DE", "PE", "DPE") for p in orderings(text)])
+    for pipeline in pipelines:
+        parent = workshop / str(pipeline.parent) if pipeline.parent else None
+        train(job(workshop, pipeline.operator, parent), workshop / str(pipeline), state_root=workshop / "state")
+    return {str(pipeline): workshop / str(pipeline) for pipeline in pipelines}
+
+
+def test_the_closure_has_twelve_trainings_and_leaves_no_state(trained, workshop):
+    assert len(trained) == 12
+    assert not list((workshop / "state").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "layers", "exits", "heads", "ffn"),
+    [
+        ("O", 4, 1, 4, 24),
+        ("D", 2, 1, 4, 24),
+        ("P", 4, 1, 2, 6),
+        ("E", 4, 4, 4, 24),
+        ("DE", 2, 2, 4, 24),
+        ("ED", 2, 2, 4, 24),
+        ("PE", 4, 4, 2, 6),
+        ("EP", 4, 4, 2, 6),
+        ("DP", 2, 1, 2, 6),
+        ("DPE", 2, 2, 2, 6),
+        ("DEP", 2, 2, 2, 6),
+        ("EDP", 2, 2, 2, 6),
+    ],
+)
+def test_every_pipeline_has_its_shape_and_reloads_into_onnx(trained, workshop, tmp_path, pipeline, layers, exits, heads, ffn):
+    model = load_model(trained[pipeline]).eval()
+    shape = model.config.shape
+    assert (shape.num_layers, len(shape.exit_layers)) == (layers, exits)
+    assert set(shape.heads_per_layer) == {heads}
+    assert set(shape.ffn_per_layer) == {ffn}
+    export(trained[pipeline], model=tmp_path / "model.onnx", profile=tmp_path / "profile.onnx")
+    split = load_tokenised(workshop / "train.parquet")
+    ids, mask = pad(split.input_ids[:5], pad_token_id=split.pad_token_id)
+    exported = Profiler.load(tmp_path / "profile.onnx", threads=1).run(ids, mask).logits
+    with torch.no_grad():
+        ours = torch.stack(model(torch.from_numpy(ids), torch.from_numpy(mask)).exit_logits, dim=1)
+    assert abs(exported - ours.numpy()).max() < 1e-4
+
+
+def test_training_learns(workshop, tmp_path):
+    settings = SETTINGS.model_copy(update={"epochs": 40.0, "checkpoint_every": 1.0})
+    train(job(workshop, settings=settings), tmp_path / "O", state_root=tmp_path / "state")
+    log = json.loads((tmp_path / "O" / "training.json").read_text())["log"]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert float(losses[0]) > 0.5
+    assert float(losses[-1]) < 0.2
+
+
+@pytest.mark.parametrize("operator", ["O", "P"])
+def test_same_seed_gives_the_same_bytes_and_another_does_not(trained, workshop, tmp_path, operator):
+    parent = workshop / "O" if operator == "P" else None
+    again = tmp_path / "again"
+    train(job(workshop, operator, parent), again, state_root=tmp_path / "state")
+    expected = (trained[operator] / "model.safetensors").read_bytes()
+    assert (again / "model.safetensors").read_bytes() == expected
+    other = tmp_path / "other"
+    train(job(workshop, operator, parent, seed=2), other, state_root=tmp_path / "state")
+    assert (other / "model.safetensors").read_bytes() != expected
+
+
+@pytest.mark.parametrize("operator", ["E", "P"])
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(trained, workshop, tmp_path, operator):
+    settings = SETTINGS.model_copy(update={"epochs": 60.0, "checkpoint_every": 0.02})
+    undisturbed = job(workshop, operator, workshop / "O", settings=settings)
+    train(undisturbed, tmp_path / "undisturbed", state_root=tmp_path / "other-state")
+
+    state, output = tmp_path / "state", tmp_path / "killed"
+    command = [
+        sys.executable, "-m", "pipeops", "train", operator,
+        "--parent", str(workshop / "O"), "--backbone", str(workshop / "base"),
+        "--data", str(workshop / "train.parquet"), "--output", str(output), "--seed", "1",
+        "--settings", settings.model_dump_json(), "--pruning", undisturbed.pruning.model_dump_json(),
+        "--state", str(state),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not list(state.glob("*/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (output / "model.safetensors").exists()
+
+    resumed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming at checkpoint-" in resumed.stdout
+    for name in ("model.safetensors", "config.json"):
+        assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    assert not list(state.iterdir())
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
+    for step, complete in [(5, True), (10, False)]:
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if complete:
+            (folder / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path).name == "checkpoint-5"
+    assert not (tmp_path / "checkpoint-10").exists()
+    assert last_checkpoint(tmp_path / "absent") is None
+
+
+def test_a_truncated_parent_is_named(trained, workshop, tmp_path):
+    broken = tmp_path / "O"
+    broken.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (broken / name).write_bytes((workshop / "O" / name).read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(PipeOpsError, match=r"O/model.safetensors: not readable .* train it anew") as error:
+        train(job(workshop, "E", broken), tmp_path / "E", state_root=tmp_path / "state")
+    assert "\n" not in str(error.value)
+
+
+def test_distillation_learns_from_a_named_student(workshop, tmp_path, trained):
+    write_backbone(tmp_path / "student", layers=3)
+    train(job(workshop, "D", workshop / "E", student=tmp_path / "student"), tmp_path / "D", state_root=tmp_path / "s")
+    assert load_model(tmp_path / "D").config.exit_layers == [1, 2, 3]
+
+
+def test_a_student_of_another_width_is_refused(workshop, tmp_path, trained):
+    write_backbone(tmp_path / "student", hidden_size=8)
+    wrong = job(workshop, "D", workshop / "O", student=tmp_path / "student")
+    with pytest.raises(PipeOpsError, match="hidden size 8 differs from the teacher's 16"):
+        train(wrong, tmp_path / "D", state_root=tmp_path / "state")
+
+
+def test_an_alternate_student_needs_two_layers(workshop, tmp_path):
+    write_backbone(tmp_path / "shallow", layers=1)
+    shallow = job(workshop, backbone=tmp_path / "shallow")
+    train(shallow, tmp_path / "O", state_root=tmp_path / "state")
+    with pytest.raises(PipeOpsError, match="'alternate' needs a backbone of at least two layers"):
+        train(replace(shallow, operator="D", parent=tmp_path / "O"), tmp_path / "D", state_root=tmp_path / "state")
+
+
+def test_weights_are_readable_by_others(trained):
+    mode = (trained["O"] / "model.safetensors").stat().st_mode
+    assert mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
