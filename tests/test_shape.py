@@ -1,0 +1,54 @@
+import json
+
+import pytest
+import torch
+from conftest import tiny_batch, tiny_model
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeops.errors import PipeOpsError
+from pipeops.shape import ModelShape
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert"])
+@pytest.mark.parametrize("changes", [{}, {"heads_per_layer": [1, 2, 4, 3], "ffn_per_layer": [8, 24, 3, 5]}])
+def test_flops_equal_torchs_own_count(family, changes):
+    model = tiny_model(family, exits=True)
+    model = type(model)(model.config.with_shape(attn_implementation="eager", **changes)).eval()
+    ids = tiny_batch(rows=1, length=11)["input_ids"]
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(ids)
+    assert model.config.shape.flops(11)[-1] == counter.get_total_flops()
+
+
+def test_flops_by_hand():
+    shape = tiny_model(layers=2, exits=True).config.shape
+    length, hidden, ffn, labels = 10, 16, 24, 2
+    layer = 2 * length * (4 * hidden * hidden + 2 * hidden * ffn) + 2 * 2 * length * length * hidden
+    head = 2 * (hidden * hidden + hidden * labels)
+    assert shape.flops(length) == (layer + head, 2 * (layer + head))
+
+
+def test_lengths_and_offsets():
+    assert tiny_model("roberta").config.shape.max_length == 22  # two rows of the position table are reserved
+    assert tiny_model("bert").config.shape.max_length == 24
+    assert not tiny_model().config.shape.has_exits
+    assert tiny_model(exits=True).config.shape.has_exits
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "not a PipeOps checkpoint"), ('{"model_type": "bert"}', "not a PipeOps checkpoint")]
+)
+def test_a_foreign_checkpoint_is_named(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(PipeOpsError, match=message):
+        ModelShape.from_checkpoint(tmp_path)
+    with pytest.raises(PipeOpsError, match="not found"):
+        ModelShape.from_checkpoint(tmp_path / "absent")
+
+
+def test_from_checkpoint_reads_what_was_saved(tmp_path):
+    model = tiny_model("bert", exits=True)
+    model.save_pretrained(tmp_path)
+    assert ModelShape.from_checkpoint(tmp_path) == model.config.shape
+    assert json.loads((tmp_path / "config.json").read_text())["num_labels"] == 2
