@@ -101,9 +101,13 @@ class TrainingSection(TrainingSettings):
 
     @model_validator(mode="after")
     def _check_operators(self) -> Self:
-        for letter in self.operators:
+        for letter, changes in self.operators.items():
             if letter not in "ODPE":
                 raise ValueError(f"'{letter}' is not a trained operator; known are O, D, P, E")
+            known = list(TrainingSettings.model_fields)
+            for key in changes:
+                if key not in known:
+                    raise ValueError(f"operators.{letter}: {_unknown(key, key, known)}")
             self.of(letter)
         return self
 
@@ -299,13 +303,16 @@ def _line(detail: Mapping[str, Any]) -> str:
     *parents, last = location = [str(part) for part in detail["loc"]] or ["(whole)"]
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(parents)
-        return f"unknown key '{key}'{_nearest(last, known)}; known here are {', '.join(known)}"
+        return _unknown(key, last, _known_keys(parents))
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error" and key == "(whole)":
         return message
     given = "" if detail["type"] in ("missing", "value_error") else f" (got {detail['input']!r})"
     return f"{key}: {message[0].lower() + message[1:]}{given}"
+
+
+def _unknown(key: str, name: str, known: list[str]) -> str:
+    return f"unknown key '{key}'{_nearest(name, known)}; known here are {', '.join(known)}"
 
 
 def _known_keys(parents: list[str]) -> list[str]:

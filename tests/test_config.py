@@ -1,0 +1,140 @@
+import json
+
+import pytest
+import yaml
+from conftest import ROOT, write_backbone
+
+from pipeops.config import Config, kept_count, load_config
+from pipeops.errors import PipeOpsError
+
+SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
+
+
+def overlaid(path):
+    """A shipped configuration as Snakemake reads it: over the default one."""
+
+    def merge(base, changes):
+        return {
+            key: merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+            for key, value in (base | changes).items()
+        }
+
+    default = yaml.safe_load((ROOT / "config.yaml").read_text())
+    return merge(default, yaml.safe_load(path.read_text()))
+
+
+def test_config_yaml_spells_out_every_default():
+    written = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert load_config(written) == Config()
+    assert set(written) == set(Config.model_fields)
+    for name, section in written.items():
+        fields = getattr(Config.model_fields[name].annotation, "model_fields", None)
+        if fields is not None:
+            assert set(section) == set(fields), name
+
+
+def test_schema_file_is_the_models():
+    written = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())
+    assert written == Config.model_json_schema(), "run `make schema`"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path):
+    study = load_config(overlaid(path))
+    assert study.trainings
+
+
+def test_the_papers_settings():
+    study = load_config(overlaid(ROOT / "configs/paper.yaml"))
+    for operator in "ODPE":
+        settings = study.training.of(operator)
+        assert (settings.epochs, settings.batch_size, settings.learning_rate) == (10, 8, 1e-5)
+    assert kept_count(study.pruning.keep_heads, 12, what="keep_heads") == 8
+    assert kept_count(study.pruning.keep_ffn, 3072, what="keep_ffn") == 1536
+    assert study.seeds == [1, 2, 3, 4, 5]
+    assert study.datasets == ["mrpc", "sst2", "qnli", "qqp"]
+
+
+def test_twelve_trainings_and_seven_orderings():
+    study = Config()
+    assert len(study.trainings) == 12
+    assert [str(p) for p in study.orderings] == ["DE", "ED", "EP", "PE", "DEP", "DPE", "EDP"]
+
+
+BAD = {
+    "unknown key, nearest named": ({"sedes": [1]}, "unknown key 'sedes' (did you mean 'seeds'?)"),
+    "unknown nested key": (
+        {"training": {"learning_rat": 1}},
+        "unknown key 'training.learning_rat' (did you mean 'learning_rate'?)",
+    ),
+    "unknown operator setting": (
+        {"training": {"operators": {"D": {"epoch": 1}}}},
+        "training: operators.D: unknown key 'epoch' (did you mean 'epochs'?)",
+    ),
+    "untrained operator": ({"training": {"operators": {"Q": {}}}}, "'Q' is not a trained operator"),
+    "wrong type": ({"training": {"epochs": "many"}}, "training.epochs: input should be a valid number"),
+    "empty seeds": ({"seeds": []}, "seeds: list should have at least 1 item"),
+    "duplicate seeds": ({"seeds": [1, 2, 1]}, "seeds: '1' is listed 2 times; list it once"),
+    "negative seed": ({"seeds": [-1]}, "seeds.0: input should be greater than or equal to 0"),
+    "unknown dataset": ({"datasets": ["sts2"]}, "datasets: unknown dataset 'sts2' (did you mean 'sst2'?)"),
+    "regression": ({"datasets": ["stsb"]}, "datasets: 'stsb' is a regression task"),
+    "unknown operator": ({"operator_sets": ["DX"]}, "operator_sets: operator set 'DX': unknown letter 'X'"),
+    "twice": ({"operator_sets": ["EE"]}, "operator_sets: operator set 'EE'"),
+    "one order only": ({"operator_sets": ["PD"]}, "operator_sets: operator set 'PD'"),
+    "inference": ({"operator_sets": ["QD"]}, "operator_sets: operator set 'QD'"),
+    "no head": ({"pruning": {"keep_heads": 0}}, "pruning.keep_heads: input should be greater than 0"),
+    "too many": ({"pruning": {"keep_ffn": 1.5}}, "pruning.keep_ffn: input should be less than or equal to 1"),
+    "rounds to none": ({"pruning": {"keep_heads": 0.1}}, "pruning.keep_heads: 0.1 of 4 rounds to none"),
+    "too long": ({"model": {"max_length": 65}}, "model.max_length: 65 is more than the backbone's 64 positions"),
+    "no folder": ({"glue": "/no/such/glue"}, "glue: '/no/such/glue' is not a folder"),
+    "no backbone": ({"model": {"backbone": "./absent"}}, "model.backbone: './absent' is not a folder"),
+    "tiny on GLUE": ({"datasets": ["sst2"]}, "model.backbone: 'tiny' knows only the generated tasks' words"),
+    "thresholds": ({"measuring": {"thresholds": [0.9, 0.5]}}, "measuring.thresholds: must be ascending"),
+    "no thresholds": ({"measuring": {"thresholds": []}}, "measuring.thresholds: list should have at least 1 item"),
+    "not a section": ({"training": 3}, "training: input should be"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_values_are_named_in_one_line(values, message):
+    with pytest.raises(PipeOpsError) as error:
+        load_config(values)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_every_mistake_has_its_line():
+    with pytest.raises(PipeOpsError) as error:
+        load_config({"sedes": [1], "seeds": [], "datasets": ["x"]})
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_a_local_backbone_is_looked_at(tmp_path):
+    folder = write_backbone(tmp_path / "base", family="bert")
+    model = {"backbone": str(folder), "max_length": 24}
+    assert load_config({"datasets": ["sst2"], "model": model, "pruning": {"keep_heads": 0.25}})
+    with pytest.raises(PipeOpsError, match="max_length: 25 is more than the backbone's 24 positions"):
+        load_config({"datasets": ["sst2"], "model": model | {"max_length": 25}})
+    narrow = write_backbone(tmp_path / "student", hidden_size=8)
+    with pytest.raises(PipeOpsError, match="hidden size 8, the backbone 16"):
+        load_config({"datasets": ["sst2"], "model": model | {"student": str(narrow)}})
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(PipeOpsError, match="is a gpt2 model; PipeOps supports the roberta and bert families"):
+        load_config({"datasets": ["sst2"], "model": model})
+
+
+def test_operator_settings_override_the_shared_ones():
+    study = load_config({"training": {"epochs": 2, "operators": {"D": {"epochs": 7}}}})
+    assert study.training.of("D").epochs == 7
+    assert study.training.of("O").epochs == 2
+    assert study.training.of("D").batch_size == study.training.of("O").batch_size
+
+
+def test_values_from_the_command_line_are_texts():
+    assert load_config({"seeds": ["4", "5"], "training": {"epochs": "2"}}).seeds == [4, 5]
+
+
+def test_options_hold_only_what_the_job_depends_on():
+    study = load_config({"data": {"train_examples": 12}})
+    assert study.tokenise_options("generated-sentiment", "train") == ["--max-length", "40", "--examples", "12"]
+    assert "--glue" in study.tokenise_options("sst2", "train")
