@@ -31,7 +31,7 @@ EXPORT_LIMIT_S = 60.0
 SIZE_LIMIT = 1.05
 COMPARISONS: tuple[tuple[str, str, float | None], ...] = (
     ("full depth", "every exit", 1.03),  # they do the same work
-    ("full depth", "single exit", None),
+    ("full depth", "one exit", None),
     ("layer 1", "one layer", 1.30),  # the embeddings, one layer and its exit
 )
 """How ``model.onnx`` is run, the straight graph it is compared with, and the limit of the ratio."""
@@ -135,7 +135,7 @@ def export_table(folder: Path, seconds: float) -> Table:
 
 
 def time_table(folder: Path, shape: ModelShape, args: argparse.Namespace) -> Table:
-    table = Table("tokens", "early exit", "ms", "straight", "ms", "ratio", "limit", "verdict")
+    table = Table("tokens", "early exit", "ms", "straight", "ms", "ratio", "limit")
     model = EarlyExitModel.load(folder / "model.onnx", threads=args.threads)
     straight = {
         name: Profiler.load(folder / f"{name}.onnx", threads=args.threads)
@@ -146,8 +146,8 @@ def time_table(folder: Path, shape: ModelShape, args: argparse.Namespace) -> Tab
         for early, base, limit in COMPARISONS:
             ratio = float(np.median(times[early] / times[base]))
             early_ms, base_ms = (f"{np.median(times[name]) * 1e3:.2f}" for name in (early, base))
-            judged = () if limit is None else (f"{limit:.2f}", verdict(ratio, limit))
-            table.add_row(str(length), early, early_ms, base, base_ms, f"{ratio:.3f}", *judged)
+            judged = "" if limit is None else f"{limit:.2f} {verdict(ratio, limit)}"
+            table.add_row(str(length), early, early_ms, base, base_ms, f"{ratio:.3f}", judged)
         table.add_section()
     return table
 
@@ -159,7 +159,7 @@ def runs(model: EarlyExitModel, straight: dict[str, Profiler], shape: ModelShape
     last, first = (force_exit(layer, shape.exit_layers) for layer in (shape.num_layers, 1))
     return {
         "every exit": lambda: straight["profile"].run(ids, mask),
-        "single exit": lambda: straight["single-exit"].run(ids, mask),
+        "one exit": lambda: straight["single-exit"].run(ids, mask),
         "full depth": lambda: model.run(ids, mask, last),
         "one layer": lambda: straight["one-layer"].run(ids, mask),
         "layer 1": lambda: model.run(ids, mask, first),

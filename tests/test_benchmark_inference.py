@@ -23,7 +23,7 @@ def test_a_quick_run_reports_every_comparison():
     assert compared == [
         (length, *pair)
         for length in ("8", "16")
-        for pair in (("full depth", "every exit"), ("full depth", "single exit"), ("layer 1", "one layer"))
+        for pair in (("full depth", "every exit"), ("full depth", "one exit"), ("layer 1", "one layer"))
     ]
     assert all(float(row[2]) > 0 and float(row[4]) > 0 and float(row[5]) > 0 for row in rows)
     assert run.stderr == ""

@@ -84,11 +84,24 @@ _SENTIMENT_LEVELS = {
 
 def _sentiment(rng: Random, level: int, label: int) -> Row:
     """One sentence whose main clause is positive (1) or negative (0)."""
-    opinion = _SENTIMENT_LEVELS[level]
-    aspects = rng.sample(_ASPECTS, 2)
-    main = _clause(rng, aspects[0], label, rng.choice(opinion.negations))
-    other = _clause(rng, aspects[1], 1 - label, rng.choice(opinion.negations))
-    return {"sentence": rng.choice(opinion.sentences).format(main=main, other=other)}
+    return {"sentence": _opinion(rng, level, label, rng.choice(_ASPECTS))}
+
+
+def _opinion(rng: Random, level: int, label: int, aspect: str) -> str:
+    shape = _SENTIMENT_LEVELS[level]
+    other_aspect = rng.choice([other for other in _ASPECTS if other != aspect])
+    main = _clause(rng, aspect, label, rng.choice(shape.negations))
+    other = _clause(rng, other_aspect, 1 - label, rng.choice(shape.negations))
+    return rng.choice(shape.sentences).format(main=main, other=other)
+
+
+def _restated_opinion(rng: Random) -> tuple[str, str]:
+    """An opinion, and what its main clause amounts to in plain words."""
+    level, label = rng.choice(tuple(_SENTIMENT_LEVELS)), rng.randrange(2)
+    aspect = rng.choice(_ASPECTS)
+    plain, *_ = _CLAUSES[0]
+    adjective = rng.choice(_ADJECTIVES[label])
+    return _opinion(rng, level, label, aspect), plain.format(aspect=aspect, adjective=adjective)
 
 
 def _clause(rng: Random, aspect: str, polarity: int, negations: int) -> str:
@@ -191,6 +204,14 @@ def _say(fact: _Fact, voice: str) -> str:
     return " ".join(voice.format(**vars(fact)).split())
 
 
+def _restated_fact(rng: Random) -> tuple[str, str]:
+    """A fact told twice; half of the time in the same words, half of the time in the same voice."""
+    fact = _fact(rng, adverb=rng.random() < 0.5)
+    told = rng.choice((fact, _with_synonyms(rng, fact, _ALL)))
+    voice = rng.choice(_VOICES)
+    return _say(fact, voice), _say(told, rng.choice((voice, rng.choice(_VOICES))))
+
+
 # --- Rows ------------------------------------------------------------------------------------------------
 
 Generator = Callable[[Random, int, int], Row]
@@ -240,17 +261,8 @@ def pretraining_text(rows: int) -> list[tuple[str, str]]:
     No labels: what the second sentence teaches is which words can stand for which, and where to look for them.
     """
     rng = Random("pretraining")
-    pairs = []
-    for index in range(rows):
-        level = rng.choice(LEVELS)
-        if index % 2:
-            row = _draw(lambda: _paraphrase(rng, level, 1), "train")  # noqa: B023
-            pairs.append((row["sentence1"], row["sentence2"]))
-        else:
-            label = rng.randrange(2)
-            row = _draw(lambda: _sentiment(rng, level, label), "train")  # noqa: B023
-            pairs.append((row["sentence"], _draw(lambda: _sentiment(rng, 1, label), "train")["sentence"]))  # noqa: B023
-    return pairs
+    makers = (_restated_opinion, _restated_fact)
+    return [makers[index % 2](rng) for index in range(rows)]
 
 
 def vocabulary() -> list[str]:

@@ -19,10 +19,10 @@ rule table1:
         ),
     log:
         "<logs>/table1.log",
+    localrule: True
     params:
         datasets=study.datasets,
         operator_sets=study.operator_sets,
         seeds=study.seeds,
-    localrule: True
     script:
         "../scripts/table1.py"

@@ -1,5 +1,7 @@
 """The configuration, and the functions that say which files a job needs."""
 
+import shlex
+import sys
 from pathlib import Path
 
 from pipeops import revisions
@@ -14,7 +16,15 @@ try:
 except PipeOpsError as error:
     raise WorkflowError(str(error)) from None
 
-BACKBONE = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+# Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated.
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
+BACKBONE = [
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 CHECKPOINT = ["config.json", "model.safetensors", "training.json"]
 EXPORTED = ["model.onnx", "profile.onnx"]
 
@@ -36,7 +46,10 @@ def parent_checkpoint(wildcards):
     parent = Pipeline.parse(wildcards.pipeline).parent
     if parent is None:
         return []
-    return multiext(f"<results>/models/{wildcards.dataset}/{parent}/seed{wildcards.seed}/", *CHECKPOINT)
+    return multiext(
+        f"<results>/models/{wildcards.dataset}/{parent}/seed{wildcards.seed}/",
+        *CHECKPOINT,
+    )
 
 
 def student_backbone(wildcards):
@@ -50,7 +63,9 @@ def importance_data(wildcards):
     """The split that P judges heads and neurons by, where it is not the training data."""
     if last_operator(wildcards) != "P" or study.pruning.importance_split == "train":
         return []
-    return f"<results>/data/{wildcards.dataset}/{study.pruning.importance_split}.parquet"
+    return (
+        f"<results>/data/{wildcards.dataset}/{study.pruning.importance_split}.parquet"
+    )
 
 
 def folder_of(files):
@@ -65,6 +80,41 @@ def input_folder(name):
         return folder_of(input[name])
 
     return parameter
+
+
+def tokenise_options(wildcards):
+    return study.tokenise_options(wildcards.dataset, wildcards.split)
+
+
+def training_threads(wildcards):
+    return study.training.of(last_operator(wildcards)).threads
+
+
+def operator_revision(wildcards):
+    return revisions.OPERATOR[last_operator(wildcards)]
+
+
+def training_settings(wildcards):
+    """What this operator depends on, and nothing else: other settings must retrain nothing."""
+    operator = last_operator(wildcards)
+    settings = ["--settings", study.training.of(operator).model_dump_json()]
+    if operator == "P":
+        settings += ["--pruning", study.pruning.model_dump_json()]
+    return settings
+
+
+def training_inputs(wildcards, input):
+    """The inputs that not every operator has. (Snakemake takes a parameter made from ``input`` for a
+    consequence of the input files, and does not look at it when it decides what to run again.)
+    """
+    options = {
+        "--parent": input.parent and folder_of(input.parent),
+        "--student": input.student and folder_of(input.student),
+        "--importance-data": input.importance_data,
+    }
+    return [
+        text for name, value in options.items() if value for text in (name, str(value))
+    ]
 
 
 def curves_of(pipelines):

@@ -8,14 +8,14 @@ rule export:
         multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
     log:
         "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.log",
-    params:
-        model=subpath(input[0], parent=True),
-        folder=subpath(output[0], parent=True),
-        revision=revisions.EXPORT,
     priority: 5
     resources:
         mem_mb=4000,
         runtime=10,
+    params:
+        model=subpath(input[0], parent=True),
+        folder=subpath(output[0], parent=True),
+        revision=revisions.EXPORT,
     shell:
         "pipeops export {params.model:q} --output {params.folder:q} > {log:q} 2>&1"
 
@@ -30,16 +30,16 @@ rule measure:
         details="<results>/curves/{dataset}/{pipeline}/seed{seed}.json",
     log:
         "<logs>/curves/{dataset}/{pipeline}/seed{seed}.log",
-    params:
-        settings=study.measuring.model_dump_json(),
-        model=input_folder("model"),
-        original=input_folder("original"),
-        revision=revisions.MEASURE,
     # All of them: nothing else may run while time is measured. How many are measured is a setting.
     threads: workflow.cores
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        settings=study.measuring.model_dump_json(),
+        model=input_folder("model"),
+        original=input_folder("original"),
+        revision=revisions.MEASURE,
     shell:
         "pipeops measure {params.model:q} --original {params.original:q} --data {input.data:q}"
         " --output {output.csv:q} --seed {wildcards.seed} --settings {params.settings:q} > {log:q} 2>&1"

@@ -6,15 +6,15 @@ rule backbone:
         multiext("<results>/backbones/base/", *BACKBONE),
     log:
         "<logs>/backbones/base.log",
+    threads: study.pretraining.threads
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         source=study.model.backbone,
         settings=study.pretraining_json,
         folder=subpath(output[0], parent=True),
         revision=revisions.BACKBONE,
-    threads: study.pretraining.threads
-    resources:
-        mem_mb=4000,
-        runtime=30,
     shell:
         "pipeops backbone {params.source:q} --output {params.folder:q} --settings {params.settings:q} > {log:q} 2>&1"
 
@@ -26,20 +26,16 @@ rule student:
         multiext("<results>/backbones/student/", *BACKBONE),
     log:
         "<logs>/backbones/student.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         source=study.model.student,
         teacher=input_folder("teacher"),
         folder=subpath(output[0], parent=True),
         revision=revisions.BACKBONE,
-    resources:
-        mem_mb=4000,
-        runtime=30,
     shell:
         "pipeops backbone {params.source:q} --teacher {params.teacher:q} --output {params.folder:q} > {log:q} 2>&1"
-
-
-def tokenise_options(wildcards):
-    return study.tokenise_options(wildcards.dataset, wildcards.split)
 
 
 rule tokenise:
@@ -49,13 +45,13 @@ rule tokenise:
         "<results>/data/{dataset}/{split}.parquet",
     log:
         "<logs>/data/{dataset}/{split}.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         options=tokenise_options,
         backbone=input_folder("backbone"),
         revision=revisions.TOKENISE,
-    resources:
-        mem_mb=4000,
-        runtime=30,
     shell:
         "pipeops tokenise {wildcards.dataset:q} {wildcards.split:q} --backbone {params.backbone:q} --output {output:q}"
         " {params.options:q} > {log:q} 2>&1"

@@ -1,0 +1,52 @@
+# make table1   install, then reproduce Table 1 on the generated tasks
+# make test     install, then lint, check types and run the tests
+PYTHON ?= python3.11
+VENV   ?= .venv
+CORES  ?= 8
+BIN    := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help setup table1 test lint format bench schema lock
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+table1: setup
+	$(BIN)/snakemake --cores $(CORES) results/table1.csv
+
+test: lint
+	$(BIN)/pytest --numprocesses 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+bench: setup
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/measuring.py
+
+# The configuration's schema, for editors; written from pipeops.config.
+schema: setup
+	$(BIN)/python -c "import json; from pipeops.config import Config; print(json.dumps(Config.model_json_schema(), indent=2))" > workflow/schemas/config.schema.json
+
+# requirements.lock from pyproject.toml. A local build of torch is locked as its release.
+lock: setup
+	$(BIN)/pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	sed -i 's/^\(torch==[^+ ]*\)+[a-z0-9]*/\1/' requirements.lock

@@ -1,0 +1,54 @@
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeops.cli import app, main
+
+RULES = ["backbone", "tokenise", "train", "export", "measure"]
+
+
+@pytest.mark.parametrize("command", RULES)
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert re.search(r"--output", result.output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tokenise", "sst3", "train", "--backbone", "b", "--output", "o"], "unknown dataset 'sst3'"),
+        (["export", "no/such/checkpoint", "--output", "o"], "no/such/checkpoint/config.json: not found"),
+        (
+            ["measure", "m", "--original", "o", "--data", "d", "--output", "x", "--settings", '{"thread": 1}'],
+            "measuring.thread: ",
+        ),
+        (["measure", "m", "--original", "o", "--data", "no.parquet", "--output", "x"], "no.parquet: not readable"),
+        (["backbone", "/no/such/folder", "--output", "o"], "backbone '/no/such/folder' cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr(monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pipeops", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_python_m_pipeops_and_a_missing_option():
+    run = subprocess.run([sys.executable, "-m", "pipeops", "export"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+
+
+def test_the_command_line_imports_nothing_heavy():
+    script = "import sys, pipeops.cli; print(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "datasets", "onnxruntime", "pandas"} & set(run.stdout.split())

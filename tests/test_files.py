@@ -1,0 +1,30 @@
+import json
+
+import pytest
+
+from pipeops.files import replaced
+from pipeops.provenance import cpu, provenance, write_json
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with pytest.raises(RuntimeError), replaced(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(path.parent.iterdir()) == []
+    with replaced(path) as temporary:
+        temporary.write_text("first")
+    with pytest.raises(RuntimeError), replaced(path) as temporary:
+        temporary.write_text("second, half")
+        raise RuntimeError
+    assert path.read_text() == "first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_provenance_names_code_packages_machine_and_parameters(tmp_path):
+    write_json(tmp_path / "p.json", provenance(seed=3, settings={"epochs": 1}))
+    record = json.loads((tmp_path / "p.json").read_text())
+    assert record["parameters"] == {"seed": 3, "settings": {"epochs": 1}}
+    assert record["packages"]["torch"].startswith("2.13.0")
+    assert record["cpu"]["model"]
+    assert cpu()["cores"] >= 1

@@ -1,0 +1,200 @@
+"""The workflow as users run it: real Snakemake, in a folder of its own."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+BIN = Path(sys.executable).parent
+
+STUDY = {
+    "datasets": ["generated-sentiment"],
+    "seeds": [1, 2],
+    "operator_sets": ["DE"],
+    "data": {"train_examples": 64, "validation_examples": 40},
+    "training": {"epochs": 1, "batch_size": 16},
+    "measuring": {
+        "thresholds": [0, 0.5, 0.52, 1.01],
+        "timing_rounds": 3,
+        "check_thresholds": 1,
+        "check_examples": 5,
+    },
+}
+
+
+def snakemake(folder, *arguments, config=None, check=True):
+    """Run Snakemake in ``folder``, over ``study.yaml`` there with ``config`` merged into it."""
+    study = yaml.safe_load((folder / "study.yaml").read_text()) if (folder / "study.yaml").exists() else {}
+    for key, value in (config or {}).items():
+        study[key] = study.get(key, {}) | value if isinstance(value, dict) else value
+    (folder / "run.yaml").write_text(yaml.safe_dump(study))
+    files = ["--configfile", str(ROOT / "config.yaml"), str(folder / "run.yaml")]
+    command = [*SNAKEMAKE, "--directory", str(folder), *arguments, *files]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not check or run.returncode == 0, run.stdout + run.stderr
+    return run
+
+
+def planned(run):
+    """Number of jobs per rule of a dry run."""
+    counts = re.findall(r"^(\w+) +(\d+)$", run.stdout + run.stderr, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in counts if rule != "total"}
+
+
+def write_two_layer_backbone(folder, *, seed):
+    """A random encoder over the generator's vocabulary, of two layers."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel
+
+    from pipeops.backbones import save_backbone
+    from pipeops.pretraining import word_tokenizer
+
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer()
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=66, type_vocab_size=1, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    save_backbone(RobertaModel(config), tokenizer, folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which the small study was run."""
+    folder = tmp_path_factory.mktemp("study")
+    model = {"max_length": 40}
+    for seed, name in enumerate(("backbone", "student")):
+        write_two_layer_backbone(folder / name, seed=seed)
+        model[name] = str(folder / name)
+    study = STUDY | {"model": model}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    run = snakemake(folder, "--cores", "2", "results/table1.csv")
+    (folder / "output.txt").write_text(run.stdout + run.stderr)
+    return folder
+
+
+def test_table1_of_the_small_study(finished):
+    table = pd.read_csv(finished / "results/table1.csv")
+    assert table.columns.tolist() == ["dataset", "operators", "pairs", "mean", "sd", "n_pairs", "p_value"]
+    # Two orderings with two seeds: one same pair per ordering, 2 x 2 different ones.
+    assert table[["dataset", "operators", "pairs", "n_pairs"]].to_numpy().tolist() == [
+        ["generated-sentiment", "DE", "same", 2],
+        ["generated-sentiment", "DE", "different", 4],
+    ]
+    assert table["mean"].between(0, 100).all()
+    assert table.p_value.isna().tolist() == [True, False]
+    assert table.p_value[1] in (0.5, 1.0)  # two labellings
+    assert "# Table 1" in (finished / "output.txt").read_text()
+
+
+def test_every_promised_file_is_there(finished):
+    results = finished / "results"
+    for pipeline in ("O", "D", "E", "DE", "ED"):
+        for name in ("config.json", "model.safetensors", "training.json", "tokenizer.json"):
+            assert (results / f"models/generated-sentiment/{pipeline}/seed1" / name).exists(), (pipeline, name)
+    for pipeline in ("O", "DE", "ED"):
+        assert (results / f"onnx/generated-sentiment/{pipeline}/seed2/model.onnx").exists()
+    assert (results / "curves/generated-sentiment/DE/seed1.csv").exists()
+    assert not list((finished / ".pipeops/state").glob("*"))
+
+
+def test_a_second_run_does_nothing(finished):
+    assert "Nothing to be done" in snakemake(finished, "--cores", "2", "results/table1.csv").stderr
+
+
+def test_a_new_seed_plans_only_its_own_jobs(finished):
+    run = snakemake(finished, "--dry-run", "results/table1.csv", config={"seeds": [1, 2, 3]})
+    assert planned(run) == {"train": 5, "export": 3, "measure": 2, "table1": 1}
+    assert not re.search(r"output: .*seed[12]", run.stdout + run.stderr)
+
+
+def test_new_thresholds_retrain_nothing(finished):
+    run = snakemake(finished, "--dry-run", "results/table1.csv", config={"measuring": {"thresholds": [0, 0.6]}})
+    assert planned(run) == {"measure": 4, "table1": 1}
+
+
+def test_more_validation_examples_retrain_nothing(finished):
+    run = snakemake(finished, "--dry-run", "results/table1.csv", config={"data": {"validation_examples": 50}})
+    assert planned(run) == {"tokenise": 1, "measure": 4, "table1": 1}
+
+
+def test_another_pruning_leaves_the_rest_alone(finished):
+    run = snakemake(finished, "--dry-run", "results/table1.csv", config={"pruning": {"keep_ffn": 0.3}})
+    assert planned(run) == {}
+
+
+def test_a_setting_of_one_operator_retrains_what_comes_after_it(finished):
+    config = {"training": {"operators": {"E": {"epochs": 2}}}}
+    run = snakemake(finished, "--dry-run", "results/table1.csv", config=config)
+    # E, ED and DE, per seed; D and O stay.
+    assert planned(run)["train"] == 6
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    weights = copy / "results/models/generated-sentiment/D/seed1/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    run = snakemake(copy, "--cores", "2", "results/table1.csv", check=False)
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "results/models/generated-sentiment/D/seed1/model.safetensors: not readable" in output
+    assert "Traceback" not in output
+    assert (copy / "results/models/generated-sentiment/ED/seed1/model.safetensors").exists()
+    assert (copy / "results/curves/generated-sentiment/ED/seed2.csv").exists()
+
+
+def test_a_curve_that_was_cut_off_is_named(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    curve = copy / "results/curves/generated-sentiment/DE/seed1.csv"
+    curve.write_text(curve.read_text()[:-20])
+    run = snakemake(copy, "--cores", "2", "results/table1.csv", check=False)
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "results/curves/generated-sentiment/DE/seed1.csv" in output
+    assert "delete it and run again" in output
+    assert "Traceback" not in output
+    assert curve.exists()
+
+
+@pytest.mark.parametrize(
+    ("configuration", "results", "trainings"),
+    [(None, "results", 72), ("paper", "results/paper", 240), ("sst2-minilm", "results/sst2-minilm", 10)],
+)
+def test_every_shipped_configuration_plans_without_a_network(tmp_path, configuration, results, trainings):
+    config = yaml.safe_load((ROOT / f"configs/{configuration}.yaml").read_text()) if configuration else {}
+    run = snakemake(tmp_path, "--dry-run", f"{results}/table1.csv", config=config)
+    jobs = planned(run)
+    assert jobs["train"] == trainings
+    assert jobs.get("student", 0) == int(configuration == "paper")
+    assert f"output: {results}/table1.csv" in run.stdout + run.stderr
+
+
+def test_bad_configuration_is_one_line_without_a_traceback(tmp_path):
+    run = snakemake(tmp_path, "--dry-run", config={"sedes": [1]}, check=False)
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "unknown key 'sedes' (did you mean 'seeds'?)" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_lint():
+    # What is installed is locked in requirements.lock: one environment for all rules, on purpose.
+    run = subprocess.run([*SNAKEMAKE, "--lint"], cwd=ROOT, capture_output=True, text=True, check=False)
+    findings = re.findall(r"^ {4}\* (.*)$", run.stdout + run.stderr, flags=re.MULTILINE)
+    assert set(findings) == {"Specify a conda environment or container for each rule.:"}
+
+
+def test_the_snakefile_imports_nothing_heavy():
+    script = "import sys, pipeops.config, pipeops.pipeline, pipeops.revisions; print(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "datasets", "onnxruntime", "pandas"} & set(run.stdout.split())
