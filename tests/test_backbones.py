@@ -73,7 +73,12 @@ def test_a_real_encoder(minilm, tmp_path):
     assert (found.family, found.layers, found.hidden_size, found.max_length) == ("bert", 6, 384, 512)
     fetch_backbone(str(minilm), tmp_path / "base")
     assert load_backbone(tmp_path / "base").dtype == torch.float32
-    refused("hidden size 16, the backbone 384", write_backbone(tmp_path / "s"), tmp_path / "out", teacher=tmp_path / "base")
+    refused(
+        "hidden size 16, the backbone 384",
+        write_backbone(tmp_path / "s"),
+        tmp_path / "out",
+        teacher=tmp_path / "base",
+    )
 
 
 def test_the_tiny_backbone_is_what_its_architecture_says(tmp_path):

@@ -23,10 +23,24 @@ def test_every_command_explains_itself(command):
         (["tokenise", "sst3", "train", "--backbone", "b", "--output", "o"], "unknown dataset 'sst3'"),
         (["export", "no/such/checkpoint", "--output", "o"], "no/such/checkpoint/config.json: not found"),
         (
-            ["measure", "m", "--original", "o", "--data", "d", "--output", "x", "--settings", '{"thread": 1}'],
+            [
+                "measure",
+                "m",
+                "--original",
+                "o",
+                "--data",
+                "d",
+                "--output",
+                "x",
+                "--settings",
+                '{"thread": 1}',
+            ],
             "measuring.thread: ",
         ),
-        (["measure", "m", "--original", "o", "--data", "no.parquet", "--output", "x"], "no.parquet: not readable"),
+        (
+            ["measure", "m", "--original", "o", "--data", "no.parquet", "--output", "x"],
+            "no.parquet: not readable",
+        ),
         (["backbone", "/no/such/folder", "--output", "o"], "backbone '/no/such/folder' cannot be read"),
     ],
 )
@@ -43,7 +57,9 @@ def test_bad_input_is_one_line_on_stderr(monkeypatch, capsys, tmp_path, argument
 
 
 def test_python_m_pipeops_and_a_missing_option():
-    run = subprocess.run([sys.executable, "-m", "pipeops", "export"], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-m", "pipeops", "export"], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
 

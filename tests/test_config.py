@@ -15,7 +15,9 @@ def overlaid(path):
 
     def merge(base, changes):
         return {
-            key: merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+            key: merge(base[key], value)
+            if isinstance(value, dict) and isinstance(base.get(key), dict)
+            else value
             for key, value in (base | changes).items()
         }
 
@@ -85,12 +87,18 @@ BAD = {
     "no head": ({"pruning": {"keep_heads": 0}}, "pruning.keep_heads: input should be greater than 0"),
     "too many": ({"pruning": {"keep_ffn": 1.5}}, "pruning.keep_ffn: input should be less than or equal to 1"),
     "rounds to none": ({"pruning": {"keep_heads": 0.1}}, "pruning.keep_heads: 0.1 of 4 rounds to none"),
-    "too long": ({"model": {"max_length": 65}}, "model.max_length: 65 is more than the backbone's 64 positions"),
+    "too long": (
+        {"model": {"max_length": 65}},
+        "model.max_length: 65 is more than the backbone's 64 positions",
+    ),
     "no folder": ({"glue": "/no/such/glue"}, "glue: '/no/such/glue' is not a folder"),
     "no backbone": ({"model": {"backbone": "./absent"}}, "model.backbone: './absent' is not a folder"),
     "tiny on GLUE": ({"datasets": ["sst2"]}, "model.backbone: 'tiny' knows only the generated tasks' words"),
     "thresholds": ({"measuring": {"thresholds": [0.9, 0.5]}}, "measuring.thresholds: must be ascending"),
-    "no thresholds": ({"measuring": {"thresholds": []}}, "measuring.thresholds: list should have at least 1 item"),
+    "no thresholds": (
+        {"measuring": {"thresholds": []}},
+        "measuring.thresholds: list should have at least 1 item",
+    ),
     "not a section": ({"training": 3}, "training: input should be"),
 }
 
@@ -136,5 +144,10 @@ def test_values_from_the_command_line_are_texts():
 
 def test_options_hold_only_what_the_job_depends_on():
     study = load_config({"data": {"train_examples": 12}})
-    assert study.tokenise_options("generated-sentiment", "train") == ["--max-length", "40", "--examples", "12"]
+    assert study.tokenise_options("generated-sentiment", "train") == [
+        "--max-length",
+        "40",
+        "--examples",
+        "12",
+    ]
     assert "--glue" in study.tokenise_options("sst2", "train")

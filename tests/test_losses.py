@@ -63,7 +63,10 @@ def test_a_single_exit_learns_from_the_last():
     batch = tiny_batch()
     s, t = student(**batch), teacher(**batch)
     loss = distillation_loss(s, t, batch["attention_mask"], student_exits=[2], teacher_exits=[4])
-    hidden = [masked_mse(s.hidden_states[i], t.hidden_states[j], batch["attention_mask"]) for i, j in [(0, 0), (2, 4)]]
+    hidden = [
+        masked_mse(s.hidden_states[i], t.hidden_states[j], batch["attention_mask"])
+        for i, j in [(0, 0), (2, 4)]
+    ]
     assert loss.item() == pytest.approx((soft_cross_entropy(s.logits, t.logits) + sum(hidden)).item())
 
 
@@ -77,5 +80,7 @@ def test_padding_changes_no_part_of_the_loss():
     losses = []
     for inputs in ({name: batch[name] for name in padded}, padded):
         exits = {"student_exits": [2], "teacher_exits": [4]}
-        losses.append(distillation_loss(student(**inputs), teacher(**inputs), inputs["attention_mask"], **exits))
+        losses.append(
+            distillation_loss(student(**inputs), teacher(**inputs), inputs["attention_mask"], **exits)
+        )
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)

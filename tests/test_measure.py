@@ -26,12 +26,18 @@ def exported(tmp_path_factory):
     write_examples(folder / "validation.parquet", rows=60)
     for name, model in {"O": tiny_model(), "E": tiny_model(exits=True, seed=5)}.items():
         model.save_pretrained(folder / f"{name}-torch")
-        export(folder / f"{name}-torch", model=folder / name / "model.onnx", profile=folder / name / "profile.onnx")
+        export(
+            folder / f"{name}-torch",
+            model=folder / name / "model.onnx",
+            profile=folder / name / "profile.onnx",
+        )
     return folder
 
 
 def measured(exported, output, name, settings=SETTINGS):
-    measure(exported / name, exported / "O", exported / "validation.parquet", output, settings=settings, seed=1)
+    measure(
+        exported / name, exported / "O", exported / "validation.parquet", output, settings=settings, seed=1
+    )
     return pd.read_csv(output), json.loads(output.with_suffix(".json").read_text())
 
 

@@ -27,7 +27,8 @@ def test_masking_equals_rewiring(family, exits, keep_heads, keep_ffn):
     model, batch = tiny_model(family, exits=exits), tiny_batch()
     scores = random_scores(model)
     masks = LayerMasks(
-        heads=[keep_mask(s, keep_heads) for s in scores.heads], ffn=[keep_mask(s, keep_ffn) for s in scores.ffn]
+        heads=[keep_mask(s, keep_heads) for s in scores.heads],
+        ffn=[keep_mask(s, keep_ffn) for s in scores.ffn],
     )
     with masked(model, masks):
         expected = model(**batch).exit_logits

@@ -37,7 +37,8 @@ def test_lengths_and_offsets():
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "not a PipeOps checkpoint"), ('{"model_type": "bert"}', "not a PipeOps checkpoint")]
+    ("content", "message"),
+    [("{", "not a PipeOps checkpoint"), ('{"model_type": "bert"}', "not a PipeOps checkpoint")],
 )
 def test_a_foreign_checkpoint_is_named(tmp_path, content, message):
     (tmp_path / "config.json").write_text(content)

@@ -1,18 +1,14 @@
-import hashlib
-import json
 import re
-from collections import Counter, defaultdict
 
-import numpy as np
 import pytest
 
-from pipeops.synthetic import LEVELS, SYNTHETIC_TASKS, generate, pretraining_text, vocabulary
+from pipeops.synthetic import SYNTHETIC_TASKS, generate
 
 SENTIMENT, PARAPHRASE = TASKS = tuple(SYNTHETIC_TASKS)
 ROWS = {"train": 4000, "validation": 1000}
 
-POSITIVE = set("brilliant charming clever gripping moving superb warm witty".split())
-NEGATIVE = set("awful bland clumsy dull messy shallow tedious weak".split())
+POSITIVE = set(["brilliant", "charming", "clever", "gripping", "moving", "superb", "warm", "witty"])
+NEGATIVE = set(["awful", "bland", "clumsy", "dull", "messy", "shallow", "tedious", "weak"])
 MEANING = dict(
     line.split()
     for line in """
@@ -75,4 +71,6 @@ def texts(row: dict) -> tuple[str, ...]:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("split", ROWS)
 def test_reading_the_text_gives_the_label(task, split):
-    assert [label_by_reading(row) for row in rows_of(task, split)] == generate(task, split, ROWS[split])["label"]
+    assert [label_by_reading(row) for row in rows_of(task, split)] == generate(task, split, ROWS[split])[
+        "label"
+    ]

@@ -78,7 +78,8 @@ def test_generated_tasks_need_nothing():
 
 
 @pytest.mark.parametrize(
-    ("task", "train", "validation"), [("mrpc", 3668, 408), ("sst2", 67349, 872), ("qnli", None, 5463), ("qqp", None, None)]
+    ("task", "train", "validation"),
+    [("mrpc", 3668, 408), ("sst2", 67349, 872), ("qnli", None, 5463), ("qqp", None, None)],
 )
 def test_real_glue(glue, task, train, validation):
     for split, expected in {"train": train, "validation": validation}.items():

@@ -18,7 +18,14 @@ def test_round_trip_of_a_generated_task(tmp_path):
     assert split.label_ids.tolist() == rows["label"]
     assert split.labels == task.labels
     first, second = (tokenizer.tokenize(rows[column][0]) for column in task.columns)
-    assert tokenizer.convert_ids_to_tokens(split.input_ids[0]) == ["<s>", *first, "</s>", "</s>", *second, "</s>"]
+    assert tokenizer.convert_ids_to_tokens(split.input_ids[0]) == [
+        "<s>",
+        *first,
+        "</s>",
+        "</s>",
+        *second,
+        "</s>",
+    ]
     assert all(tokenizer.unk_token_id not in ids for ids in split.input_ids)
     tokenise(task, "train", tokenizer, tmp_path / "b.parquet", glue="", max_length=64, examples=20)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()

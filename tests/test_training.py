@@ -50,7 +50,9 @@ def trained(workshop):
     pipelines = closure([p for text in ("DE", "PE", "DPE") for p in orderings(text)])
     for pipeline in pipelines:
         parent = workshop / str(pipeline.parent) if pipeline.parent else None
-        train(job(workshop, pipeline.operator, parent), workshop / str(pipeline), state_root=workshop / "state")
+        train(
+            job(workshop, pipeline.operator, parent), workshop / str(pipeline), state_root=workshop / "state"
+        )
     return {str(pipeline): workshop / str(pipeline) for pipeline in pipelines}
 
 
@@ -76,7 +78,9 @@ def test_the_closure_has_twelve_trainings_and_leaves_no_state(trained, workshop)
         ("EDP", 2, 2, 2, 6),
     ],
 )
-def test_every_pipeline_has_its_shape_and_reloads_into_onnx(trained, workshop, tmp_path, pipeline, layers, exits, heads, ffn):
+def test_every_pipeline_has_its_shape_and_reloads_into_onnx(
+    trained, workshop, tmp_path, pipeline, layers, exits, heads, ffn
+):
     model = load_model(trained[pipeline]).eval()
     shape = model.config.shape
     assert (shape.num_layers, len(shape.exit_layers)) == (layers, exits)
@@ -168,7 +172,11 @@ def test_a_truncated_parent_is_named(trained, workshop, tmp_path):
 
 def test_distillation_learns_from_a_named_student(workshop, tmp_path, trained):
     write_backbone(tmp_path / "student", layers=3)
-    train(job(workshop, "D", workshop / "E", student=tmp_path / "student"), tmp_path / "D", state_root=tmp_path / "s")
+    train(
+        job(workshop, "D", workshop / "E", student=tmp_path / "student"),
+        tmp_path / "D",
+        state_root=tmp_path / "s",
+    )
     assert load_model(tmp_path / "D").config.exit_layers == [1, 2, 3]
 
 
@@ -184,7 +192,11 @@ def test_an_alternate_student_needs_two_layers(workshop, tmp_path):
     shallow = job(workshop, backbone=tmp_path / "shallow")
     train(shallow, tmp_path / "O", state_root=tmp_path / "state")
     with pytest.raises(PipeOpsError, match="'alternate' needs a backbone of at least two layers"):
-        train(replace(shallow, operator="D", parent=tmp_path / "O"), tmp_path / "D", state_root=tmp_path / "state")
+        train(
+            replace(shallow, operator="D", parent=tmp_path / "O"),
+            tmp_path / "D",
+            state_root=tmp_path / "state",
+        )
 
 
 def test_weights_are_readable_by_others(trained):

@@ -98,7 +98,10 @@ def test_every_promised_file_is_there(finished):
     results = finished / "results"
     for pipeline in ("O", "D", "E", "DE", "ED"):
         for name in ("config.json", "model.safetensors", "training.json", "tokenizer.json"):
-            assert (results / f"models/generated-sentiment/{pipeline}/seed1" / name).exists(), (pipeline, name)
+            assert (results / f"models/generated-sentiment/{pipeline}/seed1" / name).exists(), (
+                pipeline,
+                name,
+            )
     for pipeline in ("O", "DE", "ED"):
         assert (results / f"onnx/generated-sentiment/{pipeline}/seed2/model.onnx").exists()
     assert (results / "curves/generated-sentiment/DE/seed1.csv").exists()
@@ -116,7 +119,9 @@ def test_a_new_seed_plans_only_its_own_jobs(finished):
 
 
 def test_new_thresholds_retrain_nothing(finished):
-    run = snakemake(finished, "--dry-run", "results/table1.csv", config={"measuring": {"thresholds": [0, 0.6]}})
+    run = snakemake(
+        finished, "--dry-run", "results/table1.csv", config={"measuring": {"thresholds": [0, 0.6]}}
+    )
     assert planned(run) == {"measure": 4, "table1": 1}
 
 

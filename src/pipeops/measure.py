@@ -210,6 +210,7 @@ def check(
 
 
 def _milliseconds(run: Callable[[], object]) -> float:
+    """How long a call takes, in milliseconds."""
     start = time.perf_counter_ns()
     run()
     return (time.perf_counter_ns() - start) / 1e6

@@ -121,7 +121,12 @@ _SYNONYMS = {
         ("writers", "authors"),
         ("workers", "labourers"),
     ),
-    "deed": (("praised", "commended"), ("blamed", "accused"), ("helped", "assisted"), ("greeted", "welcomed")),
+    "deed": (
+        ("praised", "commended"),
+        ("blamed", "accused"),
+        ("helped", "assisted"),
+        ("greeted", "welcomed"),
+    ),
     "adverb": (("often", "frequently"), ("rarely", "seldom")),
 }
 _SYNONYM = {
@@ -148,7 +153,9 @@ def _fact(rng: Random, *, adverb: bool) -> _Fact:
 
 def _with_synonyms(rng: Random, fact: _Fact, slots: tuple[str, ...]) -> _Fact:
     """Say the same with each word of the named slots kept or replaced by its synonym."""
-    return replace(fact, **{slot: rng.choice((word, _SYNONYM[word])) for slot in slots if (word := getattr(fact, slot))})
+    return replace(
+        fact, **{slot: rng.choice((word, _SYNONYM[word])) for slot in slots if (word := getattr(fact, slot))}
+    )
 
 
 def _another(rng: Random, word: str, kind: str) -> str:
