@@ -19,7 +19,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def make_shareable(path: Path) -> None:
-    """Give a file the permissions of any new file; safetensors writes files that only their owner can read."""
+    """Give a file the permissions of any new file; safetensors keeps its files from everybody else."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)

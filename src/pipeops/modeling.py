@@ -7,7 +7,7 @@ reload with ``from_pretrained``, also through ``AutoModelForSequenceClassificati
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -267,7 +267,8 @@ def from_pretrained_backbone(
     for target, source in zip(model.layers, kept, strict=True):
         target.load_state_dict(backbone.encoder.layer[source - 1].state_dict())
     if config.family == "bert" and backbone.pooler is not None:
-        model.exits[str(len(kept))].dense.load_state_dict(backbone.pooler.dense.state_dict())
+        classifier = cast(ClassificationHead, model.exits[str(len(kept))])
+        classifier.dense.load_state_dict(backbone.pooler.dense.state_dict())
     return model
 
 
