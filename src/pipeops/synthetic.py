@@ -60,7 +60,9 @@ _CLAUSES = {
     ),
 }
 _STATEMENT = ("{main}",)
-_CONTRAST = ("although {other} , {main}", "{main} , although {other}", "{other} , but {main}")
+_LAST_DECIDES = ("although {other} , {main}", "{other} , but {main}")
+_CONTRAST = (*_LAST_DECIDES, "{main} , although {other}")
+_GIST = "it was {adjective}"
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ class _Opinion:
 _SENTIMENT_LEVELS = {
     1: _Opinion(_STATEMENT, (0,)),
     2: _Opinion(_STATEMENT, (0, 1)),
-    3: _Opinion(_CONTRAST, (0,)),
-    4: _Opinion(_CONTRAST, (0, 1)),
-    5: _Opinion(_CONTRAST, (0, 1, 2)),
+    3: _Opinion(_LAST_DECIDES, (0,)),
+    4: _Opinion(_CONTRAST, (0,)),
+    5: _Opinion(_CONTRAST, (0, 1)),
 }
 
 
@@ -96,12 +98,10 @@ def _opinion(rng: Random, level: int, label: int, aspect: str) -> str:
 
 
 def _restated_opinion(rng: Random) -> tuple[str, str]:
-    """An opinion, and what its main clause amounts to in plain words."""
-    level, label = rng.choice(tuple(_SENTIMENT_LEVELS)), rng.randrange(2)
-    aspect = rng.choice(_ASPECTS)
-    plain, *_ = _CLAUSES[0]
-    adjective = rng.choice(_ADJECTIVES[label])
-    return _opinion(rng, level, label, aspect), plain.format(aspect=aspect, adjective=adjective)
+    """An opinion and its gist."""
+    level, polarity = rng.choice(LEVELS), rng.randrange(2)
+    gist = _GIST.format(adjective=rng.choice(_ADJECTIVES[polarity]))
+    return _opinion(rng, level, polarity, rng.choice(_ASPECTS)), gist
 
 
 def _clause(rng: Random, aspect: str, polarity: int, negations: int) -> str:
@@ -137,7 +137,7 @@ _VOICES = ("{agent} {adverb} {deed} {patient}", "{patient} were {adverb} {deed} 
 
 @dataclass(frozen=True)
 class _Fact:
-    """Who did what to whom, and how often (empty: not said)."""
+    """Who did what to whom, and how often."""
 
     agent: str
     deed: str
@@ -145,10 +145,10 @@ class _Fact:
     adverb: str
 
 
-def _fact(rng: Random, *, adverb: bool) -> _Fact:
+def _fact(rng: Random) -> _Fact:
     agent, patient = (rng.choice(pair) for pair in rng.sample(_SYNONYMS["person"], 2))
-    often = rng.choice(rng.choice(_SYNONYMS["adverb"])) if adverb else ""
-    return _Fact(agent=agent, deed=rng.choice(rng.choice(_SYNONYMS["deed"])), patient=patient, adverb=often)
+    adverb = rng.choice(rng.choice(_SYNONYMS["adverb"]))
+    return _Fact(agent=agent, deed=rng.choice(rng.choice(_SYNONYMS["deed"])), patient=patient, adverb=adverb)
 
 
 def _with_synonyms(rng: Random, fact: _Fact, slots: tuple[str, ...]) -> _Fact:
@@ -200,7 +200,7 @@ _PARAPHRASE_LEVELS = {
 def _paraphrase(rng: Random, level: int, label: int) -> Row:
     """Two sentences that tell the same fact (1) or two different ones (0)."""
     retelling = _PARAPHRASE_LEVELS[level]
-    fact = _fact(rng, adverb=level == 1 or rng.random() < 0.5)
+    fact = _fact(rng)
     told = _with_synonyms(rng, fact if label else retelling.falsify(rng, fact), retelling.synonyms)
     voice = rng.choice(_VOICES)
     other_voice = rng.choice(_VOICES) if retelling.voices else voice
@@ -208,15 +208,15 @@ def _paraphrase(rng: Random, level: int, label: int) -> Row:
 
 
 def _say(fact: _Fact, voice: str) -> str:
-    return " ".join(voice.format(**vars(fact)).split())
+    return voice.format(**vars(fact))
 
 
 def _restated_fact(rng: Random) -> tuple[str, str]:
-    """A fact told twice; half of the time in the same words, half of the time in the same voice."""
-    fact = _fact(rng, adverb=rng.random() < 0.5)
-    told = rng.choice((fact, _with_synonyms(rng, fact, _ALL)))
-    voice = rng.choice(_VOICES)
-    return _say(fact, voice), _say(told, rng.choice((voice, rng.choice(_VOICES))))
+    """A fact told twice: half of the time in the same words, else with synonyms and perhaps in the other voice."""
+    fact, voice = _fact(rng), rng.choice(_VOICES)
+    if rng.random() < 0.5:
+        return _say(fact, voice), _say(fact, voice)
+    return _say(fact, voice), _say(_with_synonyms(rng, fact, _ALL), rng.choice(_VOICES))
 
 
 # --- Rows ------------------------------------------------------------------------------------------------
@@ -269,13 +269,13 @@ def pretraining_text(rows: int) -> list[tuple[str, str]]:
     """
     rng = Random("pretraining")
     makers = (_restated_opinion, _restated_fact)
-    return [makers[index % 2](rng) for index in range(rows)]
+    return [makers[index % len(makers)](rng) for index in range(rows)]
 
 
 def vocabulary() -> list[str]:
     """All words of both tasks, sorted; punctuation marks are words."""
     tables = (_ASPECTS, *_ADJECTIVES.values(), _SYNONYM)
-    templates = (*_STATEMENT, *_CONTRAST, *_VOICES, *(t for ts in _CLAUSES.values() for t in ts))
+    templates = (*_STATEMENT, *_CONTRAST, _GIST, *_VOICES, *(t for ts in _CLAUSES.values() for t in ts))
     words = {word for table in tables for word in table}
     return sorted(words.union(*(_literal_words(template) for template in templates)))
 

@@ -17,6 +17,7 @@ rule table1:
             category="Commutativity",
             labels={"table": "1", "form": "as in the paper"},
         ),
+        provenance="<results>/table1.json",
     log:
         "<logs>/table1.log",
     localrule: True

@@ -8,6 +8,7 @@ from pipeops.curves import read_curve
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.pipeline import orderings
+from pipeops.provenance import provenance, write_json
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
         table1(comparisons).to_csv(path, index=False)
     with replaced(Path(snakemake.output.markdown)) as path:
         path.write_text(table1_markdown(comparisons))
+    write_json(Path(snakemake.output.provenance), provenance(**dict(snakemake.params.items())))
 
 
 try:
