@@ -140,6 +140,8 @@ class PruningSection(Section):
     """Part of each layer's FFN neurons that is kept."""
     importance_split: Literal["train", "validation"] = "train"
     """Split over which importance is accumulated."""
+    importance_examples: PositiveInt | None = 1000
+    """How many of its examples are used, drawn once; null: all."""
 
 
 class MeasuringSection(Section):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -29,6 +30,7 @@ from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
 
 CHECKPOINT_COMPLETE = "trainer_state.json"
 """The last file that Trainer writes into a checkpoint."""
+_SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         importance_batches=lambda: _batches(
             load_tokenised(job.importance_data) if job.importance_data else split,
             collate,
+            examples=job.pruning.importance_examples,
             batch_size=job.settings.batch_size,
             device=arguments.device,
         ),
@@ -232,13 +235,14 @@ def _arguments(job: Job, state: Path, *, examples: int) -> TrainingArguments:
 
 
 def _batches(
-    split: TokenisedSplit, collate: Collator, *, batch_size: int, device: torch.device
+    split: TokenisedSplit, collate: Collator, *, examples: int | None, batch_size: int, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """The whole split once, in an order that pads little; importance is a sum, so the order is free."""
-    examples = Examples(split)
-    order = sorted(range(len(split)), key=lambda index: len(split.input_ids[index]))
+    """Some examples (None: all) once, in an order that pads little; importance is a sum."""
+    drawn = np.random.default_rng(_SAMPLE_SEED).permutation(len(split))[:examples].tolist()
+    order = sorted(drawn, key=lambda index: len(split.input_ids[index]))
+    rows = Examples(split)
     for start in range(0, len(order), batch_size):
-        batch = collate([examples[index] for index in order[start : start + batch_size]])
+        batch = collate([rows[index] for index in order[start : start + batch_size]])
         yield {name: tensor.to(device) for name, tensor in batch.items()}
 
 
