@@ -80,7 +80,7 @@ _SENTIMENT_LEVELS = {
     2: _Opinion(_STATEMENT, (0, 1)),
     3: _Opinion(_LAST_DECIDES, (0,)),
     4: _Opinion(_CONTRAST, (0,)),
-    5: _Opinion(_CONTRAST, (0, 1)),
+    5: _Opinion(_CONTRAST, (0, 1, 2)),
 }
 
 
@@ -99,7 +99,7 @@ def _opinion(rng: Random, level: int, label: int, aspect: str) -> str:
 
 def _restated_opinion(rng: Random) -> tuple[str, str]:
     """An opinion and its gist."""
-    level, polarity = rng.choice(LEVELS), rng.randrange(2)
+    level, polarity = rng.choice(tuple(_SENTIMENT_LEVELS)), rng.randrange(2)
     gist = _GIST.format(adjective=rng.choice(_ADJECTIVES[polarity]))
     return _opinion(rng, level, polarity, rng.choice(_ASPECTS)), gist
 
@@ -112,27 +112,30 @@ def _clause(rng: Random, aspect: str, polarity: int, negations: int) -> str:
 
 # --- Paraphrase ------------------------------------------------------------------------------------------
 
-_SYNONYMS = {
-    "person": (
-        ("doctors", "physicians"),
-        ("lawyers", "attorneys"),
-        ("teachers", "instructors"),
-        ("farmers", "growers"),
-        ("writers", "authors"),
-        ("workers", "labourers"),
-    ),
-    "deed": (
-        ("praised", "commended"),
-        ("blamed", "accused"),
-        ("helped", "assisted"),
-        ("greeted", "welcomed"),
-    ),
-    "adverb": (("often", "frequently"), ("rarely", "seldom")),
-}
-_SYNONYM = {
-    word: other for pairs in _SYNONYMS.values() for pair in pairs for word, other in (pair, pair[::-1])
-}
+_PEOPLE = (
+    ("doctors", "physicians"),
+    ("lawyers", "attorneys"),
+    ("teachers", "instructors"),
+    ("farmers", "growers"),
+    ("writers", "authors"),
+    ("workers", "labourers"),
+)
+_DEEDS = (("praised", "commended"), ("blamed", "accused"), ("helped", "assisted"), ("greeted", "welcomed"))
+_ADVERBS = (("often", "frequently"), ("rarely", "seldom"))
+_CONVERSES = (("feared", "frightened"), ("followed", "led"), ("liked", "pleased"), ("visited", "hosted"))
+"""Deeds whose second word tells the same with agent and patient exchanged."""
+_DENIAL = "never"
 _VOICES = ("{agent} {adverb} {deed} {patient}", "{patient} were {adverb} {deed} by {agent}")
+
+_Pairs = tuple[tuple[str, str], ...]
+
+
+def _partners(pairs: _Pairs) -> dict[str, str]:
+    return {word: other for pair in pairs for word, other in (pair, pair[::-1])}
+
+
+_SYNONYM = _partners(_PEOPLE + _DEEDS + _ADVERBS)
+_CONVERSE = _partners(_CONVERSES)
 
 
 @dataclass(frozen=True)
@@ -145,78 +148,100 @@ class _Fact:
     adverb: str
 
 
-def _fact(rng: Random) -> _Fact:
-    agent, patient = (rng.choice(pair) for pair in rng.sample(_SYNONYMS["person"], 2))
-    adverb = rng.choice(rng.choice(_SYNONYMS["adverb"]))
-    return _Fact(agent=agent, deed=rng.choice(rng.choice(_SYNONYMS["deed"])), patient=patient, adverb=adverb)
+def _fact(rng: Random, deeds: _Pairs) -> _Fact:
+    agent, patient = (rng.choice(pair) for pair in rng.sample(_PEOPLE, 2))
+    return _Fact(agent=agent, deed=_word(rng, deeds), patient=patient, adverb=_word(rng, _ADVERBS))
 
 
-def _with_synonyms(rng: Random, fact: _Fact, slots: tuple[str, ...]) -> _Fact:
-    """Say the same with each word of the named slots kept or replaced by its synonym."""
-    return replace(
-        fact, **{slot: rng.choice((word, _SYNONYM[word])) for slot in slots if (word := getattr(fact, slot))}
-    )
+def _word(rng: Random, pairs: _Pairs, *, unlike: str = "") -> str:
+    """A word of one of the pairs, not of the one that holds ``unlike``."""
+    return rng.choice(rng.choice([pair for pair in pairs if unlike not in pair]))
 
 
-def _another(rng: Random, word: str, kind: str) -> str:
-    """A word of the same kind with another meaning."""
-    return rng.choice(rng.choice([pair for pair in _SYNONYMS[kind] if word not in pair]))
+# Ways of telling the same ...
+
+
+def _same_people(rng: Random, fact: _Fact) -> _Fact:
+    return replace(fact, deed=_perhaps(rng, fact.deed, _SYNONYM))
+
+
+def _synonyms(rng: Random, fact: _Fact) -> _Fact:
+    return _Fact(**{slot: _perhaps(rng, word, _SYNONYM) for slot, word in vars(fact).items()})
+
+
+def _converse(rng: Random, fact: _Fact) -> _Fact:
+    deed = _perhaps(rng, fact.deed, _CONVERSE)
+    return fact if deed == fact.deed else _exchanged(rng, replace(fact, deed=deed))
+
+
+def _perhaps(rng: Random, word: str, partner: Mapping[str, str]) -> str:
+    return rng.choice((word, partner.get(word, word)))
+
+
+# ... and something else.
+
+
+def _denied(_: Random, fact: _Fact) -> _Fact:
+    return replace(fact, adverb=_DENIAL)
 
 
 def _other_adverb(rng: Random, fact: _Fact) -> _Fact:
-    return replace(fact, adverb=_another(rng, fact.adverb, "adverb"))
+    return replace(fact, adverb=_word(rng, _ADVERBS, unlike=fact.adverb))
 
 
 def _other_deed(rng: Random, fact: _Fact) -> _Fact:
-    return replace(fact, deed=_another(rng, fact.deed, "deed"))
+    return replace(fact, deed=_word(rng, _DEEDS, unlike=fact.deed))
 
 
-def _exchanged_roles(_: Random, fact: _Fact) -> _Fact:
+def _exchanged(_: Random, fact: _Fact) -> _Fact:
     return replace(fact, agent=fact.patient, patient=fact.agent)
+
+
+_Change = Callable[[Random, _Fact], _Fact]
 
 
 @dataclass(frozen=True)
 class _Retelling:
     """What a level of the paraphrase task is made of."""
 
-    falsify: Callable[[Random, _Fact], _Fact]
-    """Makes the other fact that a pair with label 0 tells."""
-    synonyms: tuple[str, ...]
-    """The slots of a fact whose words may differ between the sentences."""
-    voices: bool
+    falsify: _Change
+    """Turns the second sentence's fact into another one where the label is 0."""
+    reword: _Change = _same_people
+    """Says the same in other words."""
+    voices: bool = False
     """Whether one sentence may be active and the other passive."""
+    deeds: _Pairs = _DEEDS
 
 
-_ALL = ("agent", "deed", "patient", "adverb")
 _PARAPHRASE_LEVELS = {
-    1: _Retelling(_other_adverb, synonyms=("deed",), voices=False),
-    2: _Retelling(_other_deed, synonyms=_ALL, voices=False),
-    3: _Retelling(_exchanged_roles, synonyms=("deed",), voices=False),
-    4: _Retelling(_exchanged_roles, synonyms=("deed",), voices=True),
-    5: _Retelling(_exchanged_roles, synonyms=_ALL, voices=True),
+    1: _Retelling(_denied),
+    2: _Retelling(_other_adverb),
+    3: _Retelling(_other_deed, reword=_synonyms),
+    4: _Retelling(_exchanged),
+    5: _Retelling(_exchanged, reword=_synonyms, voices=True),
+    6: _Retelling(_exchanged, reword=_converse, voices=True, deeds=_CONVERSES),
 }
 
 
 def _paraphrase(rng: Random, level: int, label: int) -> Row:
     """Two sentences that tell the same fact (1) or two different ones (0)."""
     retelling = _PARAPHRASE_LEVELS[level]
-    fact = _fact(rng)
-    told = _with_synonyms(rng, fact if label else retelling.falsify(rng, fact), retelling.synonyms)
+    fact = _fact(rng, retelling.deeds)
+    told = retelling.reword(rng, fact)
+    if not label:
+        told = retelling.falsify(rng, told)
     voice = rng.choice(_VOICES)
     other_voice = rng.choice(_VOICES) if retelling.voices else voice
-    return {"sentence1": _say(fact, voice), "sentence2": _say(told, other_voice)}
-
-
-def _say(fact: _Fact, voice: str) -> str:
-    return voice.format(**vars(fact))
+    return {"sentence1": voice.format(**vars(fact)), "sentence2": other_voice.format(**vars(told))}
 
 
 def _restated_fact(rng: Random) -> tuple[str, str]:
     """A fact told twice: half of the time in the same words, else with synonyms and perhaps in the other voice."""
-    fact, voice = _fact(rng), rng.choice(_VOICES)
+    fact, voice = _fact(rng, _DEEDS + _CONVERSES), rng.choice(_VOICES)
+    first = voice.format(**vars(fact))
     if rng.random() < 0.5:
-        return _say(fact, voice), _say(fact, voice)
-    return _say(fact, voice), _say(_with_synonyms(rng, fact, _ALL), rng.choice(_VOICES))
+        return first, first
+    return first, rng.choice(_VOICES).format(**vars(_synonyms(rng, fact)))
 
 
 # --- Rows ------------------------------------------------------------------------------------------------
@@ -227,8 +252,10 @@ SYNTHETIC_TASKS: Mapping[str, Generator] = MappingProxyType(
 )
 """By task name: a function of a random generator, the level and the label that makes one example."""
 
-LEVELS = (1, 2, 3, 4, 5)
-"""Levels of difficulty, easiest first; each has the same share of the rows."""
+LEVELS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {"generated-sentiment": tuple(_SENTIMENT_LEVELS), "generated-paraphrase": tuple(_PARAPHRASE_LEVELS)}
+)
+"""By task name: its levels of difficulty, easiest first; each has the same share of the rows."""
 
 
 def generate(task: str, split: str, rows: int) -> dict[str, list]:
@@ -243,10 +270,10 @@ def generate(task: str, split: str, rows: int) -> dict[str, list]:
         Columns of equal length: the task's text (``sentence``, or ``sentence1`` and ``sentence2``: words
         separated by spaces), ``label`` (0 or 1, in turn) and ``difficulty`` (level from 1 on).
     """
-    rng = Random(f"{task}/{split}")
+    rng, levels = Random(f"{task}/{split}"), LEVELS[task]
     columns: dict[str, list] = {}
     for index in range(rows):
-        label, level = index % 2, LEVELS[index // 2 % len(LEVELS)]
+        label, level = index % 2, levels[index // 2 % len(levels)]
         row = _draw(lambda: SYNTHETIC_TASKS[task](rng, level, label), split)  # noqa: B023
         for name, value in (row | {"label": label, "difficulty": level}).items():
             columns.setdefault(name, []).append(value)
@@ -268,13 +295,13 @@ def pretraining_text(rows: int) -> list[tuple[str, str]]:
     No labels: what the second sentence teaches is which words can stand for which, and where to look for them.
     """
     rng = Random("pretraining")
-    makers = (_restated_opinion, _restated_fact)
+    makers = (_restated_opinion, _restated_fact, _restated_fact)
     return [makers[index % len(makers)](rng) for index in range(rows)]
 
 
 def vocabulary() -> list[str]:
     """All words of both tasks, sorted; punctuation marks are words."""
-    tables = (_ASPECTS, *_ADJECTIVES.values(), _SYNONYM)
+    tables = (_ASPECTS, *_ADJECTIVES.values(), _SYNONYM, _CONVERSE, (_DENIAL,))
     templates = (*_STATEMENT, *_CONTRAST, _GIST, *_VOICES, *(t for ts in _CLAUSES.values() for t in ts))
     words = {word for table in tables for word in table}
     return sorted(words.union(*(_literal_words(template) for template in templates)))

@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-from pipeops.commutativity import compare, table1, table1_markdown
+from pipeops.commutativity import compare, table1
 from pipeops.curves import read_curve
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.pipeline import orderings
 from pipeops.provenance import provenance, write_json
+from pipeops.reporting import table1_markdown
 
 
 def main() -> None:
