@@ -54,11 +54,11 @@ class DataSection(Section):
 class PretrainingSection(Section):
     """Masked language modelling of the `tiny` backbone on generated text."""
 
-    examples: PositiveInt = 20000
+    examples: PositiveInt = 48000
     """Generated sentence pairs."""
     epochs: Annotated[float, Field(ge=0)] = 1
     """Passes over them; 0 starts fine-tuning from random weights."""
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 32
     """Pairs per step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
@@ -73,9 +73,9 @@ class TrainingSettings(Section):
 
     epochs: Annotated[float, Field(gt=0)] = 1
     """Passes over the training examples."""
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = 16
     """Examples per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Peak learning rate."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Part of the steps over which the learning rate rises; it then falls linearly to 0."""
@@ -96,7 +96,7 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2}, "D": {"learning_rate": 5e-4}}
     """Per operator letter (O, D, P or E): keys of this section with other values."""
 
     @model_validator(mode="after")

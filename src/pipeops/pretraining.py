@@ -47,7 +47,11 @@ def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
                 model=model,
                 args=_arguments(Path(scratch), settings),
                 train_dataset=examples,
-                data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
+                # More and other replacements than BERT's: the text is far more regular than natural language,
+                # and words that are replaced by others make the model compare the two sentences of a pair.
+                data_collator=DataCollatorForLanguageModeling(
+                    tokenizer, mlm_probability=0.3, mask_replace_prob=0.5, random_replace_prob=0.4
+                ),
             ).train()
     save_backbone(model.roberta, tokenizer, output)
 
@@ -84,6 +88,8 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> RobertaConfig:
         intermediate_size=tiny.ffn_size,
         max_position_embeddings=tiny.max_length + tokenizer.pad_token_id + 1,
         type_vocab_size=1,
+        hidden_dropout_prob=0.0,  # so small a model underfits
+        attention_probs_dropout_prob=0.0,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -99,8 +105,8 @@ def _arguments(scratch: Path, settings: PretrainingSection) -> TrainingArguments
         lr_scheduler_type="linear",
         warmup_steps=0.1,
         weight_decay=0.01,
+        adam_beta2=0.98,  # as RoBERTa's pretraining
         optim="adamw_torch_fused",
-        train_sampling_strategy="group_by_length",
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
         data_seed=settings.seed,
