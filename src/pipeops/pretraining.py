@@ -10,7 +10,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
@@ -19,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from pipeops.architectures import TINY_ARCHITECTURE
 from pipeops.backbones import save_backbone
 from pipeops.config import PretrainingSection
+from pipeops.sampling import ReproducibleTrainer
 from pipeops.synthetic import pretraining_text, vocabulary
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -43,7 +43,9 @@ def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
         encoded = tokenizer(list(first), list(second), truncation=True)
         examples = [{"input_ids": ids} for ids in encoded["input_ids"]]
         with tempfile.TemporaryDirectory() as scratch:
-            Trainer(
+            ReproducibleTrainer(
+                lengths=[len(ids) for ids in encoded["input_ids"]],
+                length_grouped=True,
                 model=model,
                 args=_arguments(Path(scratch), settings),
                 train_dataset=examples,
@@ -88,6 +90,8 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> RobertaConfig:
         intermediate_size=tiny.ffn_size,
         max_position_embeddings=tiny.max_length + tokenizer.pad_token_id + 1,
         type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        initializer_range=0.05,  # 0.02 is for a width of 768
         hidden_dropout_prob=0.0,  # so small a model underfits
         attention_probs_dropout_prob=0.0,
         pad_token_id=tokenizer.pad_token_id,
@@ -111,6 +115,7 @@ def _arguments(scratch: Path, settings: PretrainingSection) -> TrainingArguments
         seed=settings.seed,
         data_seed=settings.seed,
         save_strategy="no",
+        logging_steps=0.05,
         report_to="none",
         disable_tqdm=True,
     )

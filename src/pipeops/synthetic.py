@@ -3,13 +3,13 @@
 ``generated-sentiment``: is the opinion that a sentence ends up with positive (1) or negative (0)? At level 1
 one adjective tells; then come negation (2), contrast (3, 4), and both with several negations (5).
 
-``generated-paraphrase``: do two sentences tell the same (1) or not (0)? Up to level 3 a wrong word gives the
-difference away: a denial (1), another adverb (2), another deed among synonyms (3). From level 4 on both labels
-have the same words and two roles may be exchanged, then (5) between synonyms and across active and passive,
-then (6) also across converse verbs ("doctors feared lawyers" is "lawyers frightened doctors").
+``generated-paraphrase``: do two sentences tell the same (1) or not (0)? Up to level 3 a wrong word gives it
+away: a denial (1), another adverb (2), another deed among synonyms (3). From level 4 on roles are exchanged,
+so that both labels have the same words: in the same voice (4), between synonyms, active and passive (5),
+and with converse verbs (6: "doctors feared lawyers" is "lawyers frightened doctors").
 
-Everything is drawn by ``random.Random`` from fixed seeds. A text's checksum says to which split it belongs, so
-no number of rows makes the splits overlap; within a split, the few sentences of the easiest levels recur.
+Everything is drawn by ``random.Random`` from fixed seeds. A text's checksum says to which split it belongs,
+so no number of rows makes the splits overlap; within a split, the few sentences of the easiest levels recur.
 """
 
 import zlib
@@ -287,9 +287,8 @@ def _draw(make: Callable[[], Row], split: str) -> Row:
 def pretraining_text(rows: int) -> list[tuple[str, str]]:
     """Generate text for masked language modelling: sentences, each with a second one that restates it.
 
-    There are no labels and no text of a validation split. What the second sentence teaches is which words can
-    stand for each other, what a sentence amounts to, and to look for a word's counterpart in the other sentence
-    (without which the paraphrase task is not learned).
+    There are no labels and no texts of a validation split. The second sentence teaches which words can stand
+    for each other, what a sentence amounts to, and to look for a word's counterpart in the other sentence.
     """
     rng = Random("pretraining")
     makers = (_opinion_and_gist, _fact_twice, _fact_twice)  # comparing is the slower to learn

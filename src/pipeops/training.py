@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from pipeops.backbones import WEIGHTS, load_tokenizer
@@ -25,7 +25,7 @@ from pipeops.losses import distillation_loss
 from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
 from pipeops.operators import PREPARE, Context
 from pipeops.provenance import provenance, write_json
-from pipeops.sampling import EpochSampler
+from pipeops.sampling import ReproducibleTrainer
 from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
 
 CHECKPOINT_COMPLETE = "trainer_state.json"
@@ -96,6 +96,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     trainer = OperatorTrainer(
         model=trainee.model,
         teacher=trainee.teacher,
+        lengths=[len(ids) for ids in split.input_ids],
         length_grouped=job.settings.length_grouped,
         args=arguments,
         train_dataset=Examples(split),
@@ -109,23 +110,12 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     shutil.rmtree(state, ignore_errors=True)
 
 
-class OperatorTrainer(Trainer):
+class OperatorTrainer(ReproducibleTrainer):
     """Trainer with the loss of :class:`pipeops.operators.Trainee`."""
 
-    def __init__(
-        self, *, teacher: MultiExitForSequenceClassification | None, length_grouped: bool, **arguments: Any
-    ) -> None:
+    def __init__(self, *, teacher: MultiExitForSequenceClassification | None, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.length_grouped = length_grouped
         self.teacher = teacher.to(self.args.device).eval() if teacher else None
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:  # noqa: ARG002
-        return EpochSampler(
-            [len(ids) for ids in self.train_dataset.split.input_ids],
-            batch_size=self.args.train_batch_size,
-            grouped=self.length_grouped,
-            seed=self.args.data_seed,
-        )
 
     def compute_loss(
         self,
