@@ -54,7 +54,7 @@ class DataSection(Section):
 class PretrainingSection(Section):
     """Masked language modelling of the `tiny` backbone on generated text."""
 
-    examples: PositiveInt = 40000
+    examples: PositiveInt = 48000
     """Generated sentence pairs."""
     epochs: Annotated[float, Field(ge=0)] = 1
     """Passes over them; 0 starts fine-tuning from random weights."""
