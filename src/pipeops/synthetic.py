@@ -25,8 +25,6 @@ Row = dict[str, str]
 
 _VALIDATION_SHARE = 5  # one text in five belongs to the validation split
 
-# --- Sentiment -------------------------------------------------------------------------------------------
-
 _ASPECTS = ("acting", "cast", "dialogue", "ending", "humour", "music", "plot", "script")
 _ADJECTIVES = {
     1: ("brilliant", "charming", "clever", "gripping", "moving", "superb", "warm", "witty"),
@@ -96,8 +94,6 @@ def _opinion_and_gist(rng: Random) -> tuple[str, str]:
     opinion = _draw(partial(_sentiment, rng, level, polarity), "train")
     return opinion["sentence"], _GIST.format(adjective=rng.choice(_ADJECTIVES[polarity]))
 
-
-# --- Paraphrase ------------------------------------------------------------------------------------------
 
 _PEOPLE = (
     ("doctors", "physicians"),
@@ -238,8 +234,6 @@ def _fact_twice(rng: Random) -> tuple[str, str]:
     row = _draw(partial(_restated_fact, rng), "train")
     return row["sentence1"], row["sentence2"]
 
-
-# --- Rows ------------------------------------------------------------------------------------------------
 
 Generator = Callable[[Random, int, int], Row]
 SYNTHETIC_TASKS: Mapping[str, Generator] = MappingProxyType(

@@ -8,6 +8,8 @@ rule export:
         multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
     log:
         "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.log",
+    benchmark:
+        "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.tsv"
     priority: 5
     resources:
         mem_mb=4000,
@@ -30,6 +32,8 @@ rule measure:
         details="<results>/curves/{dataset}/{pipeline}/seed{seed}.json",
     log:
         "<logs>/curves/{dataset}/{pipeline}/seed{seed}.log",
+    benchmark:
+        "<logs>/curves/{dataset}/{pipeline}/seed{seed}.tsv"
     # All of them: nothing else may run while time is measured. How many are measured is a setting.
     threads: workflow.cores
     resources:

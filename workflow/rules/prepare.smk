@@ -6,6 +6,8 @@ rule backbone:
         multiext("<results>/backbones/base/", *BACKBONE),
     log:
         "<logs>/backbones/base.log",
+    benchmark:
+        "<logs>/backbones/base.tsv"
     threads: study.pretraining.threads
     resources:
         mem_mb=4000,
@@ -26,6 +28,8 @@ rule student:
         multiext("<results>/backbones/student/", *BACKBONE),
     log:
         "<logs>/backbones/student.log",
+    benchmark:
+        "<logs>/backbones/student.tsv"
     resources:
         mem_mb=4000,
         runtime=30,
@@ -45,6 +49,8 @@ rule tokenise:
         "<results>/data/{dataset}/{split}.parquet",
     log:
         "<logs>/data/{dataset}/{split}.log",
+    benchmark:
+        "<logs>/data/{dataset}/{split}.tsv"
     resources:
         mem_mb=4000,
         runtime=30,

@@ -12,6 +12,8 @@ rule train:
         multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT),
     log:
         "<logs>/models/{dataset}/{pipeline}/seed{seed}.log",
+    benchmark:
+        "<logs>/models/{dataset}/{pipeline}/seed{seed}.tsv"
     # Trainings go before measurements, which need the machine to themselves.
     priority: 10
     threads: training_threads
