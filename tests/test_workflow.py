@@ -209,3 +209,18 @@ def test_the_snakefile_imports_nothing_heavy():
     script = "import sys, pipeops.config, pipeops.pipeline, pipeops.revisions; print(*sorted(sys.modules))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "datasets", "onnxruntime", "pandas"} & set(run.stdout.split())
+
+
+def test_real_data_and_a_real_encoder(glue, minilm, tmp_path):
+    """The SST-2 study as its file says, on few examples, up to E's curve."""
+    config = yaml.safe_load((ROOT / "configs/sst2-minilm.yaml").read_text())
+    few = {"train_examples": 64, "validation_examples": 40}
+    settings = ["--config", f"glue={glue}", f"model={{backbone: {minilm}}}"]
+    target = "results/sst2-minilm/curves/sst2/E/seed1.csv"
+    config |= {"data": few, "training": {"epochs": 1, "batch_size": 16, "operators": {"O": {"epochs": 1}}}}
+    config["measuring"] |= {"timing_rounds": 3, "check_examples": 5}
+    snakemake(tmp_path, "--cores", "2", target, *settings, config=config)
+    curve = pd.read_csv(tmp_path / target)
+    assert len(curve) == 18
+    assert curve.mean_exit_layer.iloc[[0, -1]].tolist() == [1, 6]
+    assert curve.time_relative.iloc[0] < 0.5 < curve.time_relative.iloc[-1]

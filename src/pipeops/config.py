@@ -71,7 +71,7 @@ class PretrainingSection(Section):
 class TrainingSettings(Section):
     """Hyper-parameters of one training."""
 
-    epochs: Annotated[float, Field(gt=0)] = 1
+    epochs: Annotated[float, Field(gt=0)] = 0.5
     """Passes over the training examples."""
     batch_size: PositiveInt = 16
     """Examples per step."""
@@ -96,7 +96,7 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2}, "D": {"learning_rate": 5e-4}}
+    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2}, "D": {"epochs": 1, "learning_rate": 5e-4}}
     """Per operator letter (O, D, P or E): keys of this section with other values."""
 
     @model_validator(mode="after")
@@ -158,7 +158,7 @@ class MeasuringSection(Section):
     """How often each exit's time is measured, next to O's each time; medians are reported."""
     check_thresholds: PositiveInt = 3
     """How many thresholds are also really run, to record how far the replay is off."""
-    check_examples: PositiveInt = 60
+    check_examples: PositiveInt = 30
     """How many validation examples each of them is run on."""
 
     @field_validator("thresholds")

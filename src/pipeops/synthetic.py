@@ -285,7 +285,7 @@ def pretraining_text(rows: int) -> list[tuple[str, str]]:
     for each other, what a sentence amounts to, and to look for a word's counterpart in the other sentence.
     """
     rng = Random("pretraining")
-    makers = (_opinion_and_gist, _fact_twice, _fact_twice)  # comparing is the slower to learn
+    makers = (_opinion_and_gist, _fact_twice)
     return [makers[index % len(makers)](rng) for index in range(rows)]
 
 
