@@ -96,7 +96,7 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2}, "D": {"epochs": 1, "learning_rate": 5e-4}}
+    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2.5}, "D": {"epochs": 1, "learning_rate": 5e-4}}
     """Per operator letter (O, D, P or E): keys of this section with other values."""
 
     @model_validator(mode="after")

@@ -105,7 +105,16 @@ _PEOPLE = (
 )
 _DEEDS = (("praised", "commended"), ("blamed", "accused"), ("helped", "assisted"), ("greeted", "welcomed"))
 _ADVERBS = (("often", "frequently"), ("rarely", "seldom"))
-_CONVERSES = (("feared", "frightened"), ("followed", "led"), ("liked", "pleased"), ("visited", "hosted"))
+_CONVERSES = (
+    ("feared", "frightened"),
+    ("followed", "led"),
+    ("liked", "pleased"),
+    ("visited", "hosted"),
+    ("admired", "impressed"),
+    ("believed", "convinced"),
+    ("obeyed", "commanded"),
+    ("succeeded", "preceded"),
+)
 """Deeds whose second word tells the same with agent and patient exchanged."""
 _DENIAL = "never"
 _VOICES = ("{agent} {adverb} {deed} {patient}", "{patient} were {adverb} {deed} by {agent}")
@@ -285,7 +294,7 @@ def pretraining_text(rows: int) -> list[tuple[str, str]]:
     for each other, what a sentence amounts to, and to look for a word's counterpart in the other sentence.
     """
     rng = Random("pretraining")
-    makers = (_opinion_and_gist, _fact_twice)
+    makers = (_opinion_and_gist, _fact_twice, _fact_twice)  # comparing is the slower to learn
     return [makers[index % len(makers)](rng) for index in range(rows)]
 
 
