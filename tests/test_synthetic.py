@@ -29,7 +29,16 @@ MEANING = dict(
     frequently often
     seldom rarely""".strip().splitlines()
 )
-CONVERSE = {"frightened": "feared", "led": "followed", "pleased": "liked", "hosted": "visited"}
+CONVERSE = {
+    "frightened": "feared",
+    "led": "followed",
+    "pleased": "liked",
+    "hosted": "visited",
+    "impressed": "admired",
+    "convinced": "believed",
+    "commanded": "obeyed",
+    "preceded": "succeeded",
+}
 ADVERB = "often|frequently|rarely|seldom|never"
 FACT = re.compile(
     rf"(?P<agent>\w+) (?P<adverb>{ADVERB}) (?P<deed>\w+) (?P<patient>\w+)"
@@ -95,7 +104,7 @@ def test_fewer_rows_are_a_prefix_of_more(task):
     ("task", "digest"),
     [
         (SENTIMENT, "3a6cf287ac17e7de"),
-        (PARAPHRASE, "9d49048591a69c54"),
+        (PARAPHRASE, "96333d08f3df86b7"),
     ],
 )
 def test_the_same_rows_for_ever(task, digest):
@@ -105,7 +114,7 @@ def test_the_same_rows_for_ever(task, digest):
 
 def test_the_same_pretraining_text_for_ever():
     text = json.dumps(pretraining_text(500))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "b4f81acaa254ee76"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e88cd4004729c3a2"
 
 
 @pytest.mark.parametrize("task", TASKS)
