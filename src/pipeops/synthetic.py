@@ -233,7 +233,7 @@ def _pair(fact: _Fact, voice: str, told: _Fact, other_voice: str) -> Row:
 
 def _restated_fact(rng: Random) -> Row:
     """A fact told twice: as often in the same words as with synonyms and perhaps in the other voice."""
-    fact, voice = _fact(rng, _DEEDS + _CONVERSES), rng.choice(_VOICES)
+    fact, voice = _fact(rng, _DEEDS), rng.choice(_VOICES)
     if rng.random() < 0.5:
         return _pair(fact, voice, fact, voice)
     return _pair(fact, voice, _synonyms(rng, fact), rng.choice(_VOICES))
@@ -290,8 +290,8 @@ def _draw(make: Callable[[], Row], split: str) -> Row:
 def pretraining_text(rows: int) -> list[tuple[str, str]]:
     """Generate text for masked language modelling: sentences, each with a second one that restates it.
 
-    There are no labels and no texts of a validation split. The second sentence teaches which words can stand
-    for each other, what a sentence amounts to, and to look for a word's counterpart in the other sentence.
+    There are no labels, no texts of a validation split and no converse verbs. The second sentence teaches which
+    words can stand for each other, what a sentence amounts to, and to look for a word's counterpart in the other.
     """
     rng = Random("pretraining")
     makers = (_opinion_and_gist, _fact_twice, _fact_twice)  # comparing is the slower to learn
