@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pipeops.errors import PipeOpsError
 from pipeops.shape import Family
@@ -43,20 +43,24 @@ def architecture(source: str) -> Architecture | None:
         return None
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        return _from_config(json.loads(path.read_text()), source)
     except FileNotFoundError:
         raise PipeOpsError(f"{path}: not found; '{source}' is no pretrained model") from None
-    except json.JSONDecodeError as error:
-        raise PipeOpsError(f"{path}: not JSON ({error}); fetch the model again") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PipeOpsError(f"{path}: no encoder's configuration ({reason}); fetch the model again") from None
+
+
+def _from_config(config: dict[str, Any], source: str) -> Architecture:
     family = check_family(config.get("model_type"), source)
-    reserved = config.get("pad_token_id", 1) + 1 if family == "roberta" else 0
+    reserved = int(config.get("pad_token_id", 1)) + 1 if family == "roberta" else 0
     return Architecture(
         family=family,
-        layers=config["num_hidden_layers"],
-        hidden_size=config["hidden_size"],
-        heads=config["num_attention_heads"],
-        ffn_size=config["intermediate_size"],
-        max_length=config["max_position_embeddings"] - reserved,
+        layers=int(config["num_hidden_layers"]),
+        hidden_size=int(config["hidden_size"]),
+        heads=int(config["num_attention_heads"]),
+        ffn_size=int(config["intermediate_size"]),
+        max_length=int(config["max_position_embeddings"]) - reserved,
     )
 
 

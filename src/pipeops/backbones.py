@@ -21,7 +21,13 @@ def load_backbone(folder: Path) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that lies beside a backbone or a trained model."""
+    """Load the tokenizer that lies beside a backbone or a trained model.
+
+    Raises:
+        PipeOpsError: there is none.
+    """
+    if not (folder / "tokenizer.json").exists():
+        raise PipeOpsError(f"{folder / 'tokenizer.json'}: not found; fetch the backbone into {folder} first")
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -39,6 +45,11 @@ def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) ->
     config = _from_source(AutoConfig, source)
     check_family(config.model_type, source)
     tokenizer = _from_source(AutoTokenizer, source)
+    if len(tokenizer) < config.vocab_size // 2:
+        raise PipeOpsError(
+            f"backbone '{source}': its tokenizer has {len(tokenizer)} tokens, its vocabulary "
+            f"{config.vocab_size}; add the tokenizer's files"
+        )
     if teacher is not None:
         _check_student(source, config.hidden_size, tokenizer, teacher)
     encoder = _load_weights(source)
@@ -65,14 +76,23 @@ def _from_source(auto_class: Any, source: str) -> Any:
 def _load_weights(source: str) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     try:
-        return AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+        encoder, report = AutoModel.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
     except SafetensorError as error:
         raise PipeOpsError(
             f"{source}/{WEIGHTS}: not readable ({error}); delete it and fetch it again"
         ) from None
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise PipeOpsError(f"backbone '{source}': no safetensors weights can be loaded ({reason})") from None
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise PipeOpsError(
+            f"{source}/{WEIGHTS}: lacks {len(missing)} tensors of its config.json, {missing[0]} first; "
+            "fetch the model again"
+        )
+    return encoder
 
 
 def _check_student(source: str, hidden_size: int, tokenizer: PreTrainedTokenizerBase, teacher: Path) -> None:

@@ -290,8 +290,8 @@ def _draw(make: Callable[[], Row], split: str) -> Row:
 def pretraining_text(rows: int) -> list[tuple[str, str]]:
     """Generate text for masked language modelling: sentences, each with a second one that restates it.
 
-    There are no labels, no texts of a validation split and no converse verbs. The second sentence teaches which
-    words can stand for each other, what a sentence amounts to, and to look for a word's counterpart in the other.
+    There are no labels, no texts of a validation split and no converse verbs. The second sentence teaches
+    which words can stand for each other, what a sentence amounts to, and to look for a word's counterpart.
     """
     rng = Random("pretraining")
     makers = (_opinion_and_gist, _fact_twice, _fact_twice)  # comparing is the slower to learn

@@ -76,6 +76,9 @@ def load_split(task: Task, split: str, *, glue: str, examples: int | None) -> "D
             found = ", ".join(dataset.column_names)
             raise PipeOpsError(f"{glue}: {task.name}/{split} has no column '{column}' (found {found})")
     dataset = dataset.select_columns([*task.columns, "label"])
+    for column in task.columns:
+        if None in dataset[column]:
+            raise PipeOpsError(f"{glue}: {task.name}/{split} has an empty cell in column '{column}'")
     _check_labels(task, split, dataset["label"], glue)
     if examples is not None and examples < len(dataset):
         dataset = dataset.shuffle(seed=_SUBSET_SEED).select(range(examples))

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
+from pipeops import revisions
 from pipeops.backbones import WEIGHTS, load_tokenizer
 from pipeops.config import PruningSection, TrainingSettings
 from pipeops.errors import PipeOpsError
@@ -68,6 +69,11 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     Raises:
         PipeOpsError: the parent's checkpoint cannot be read, or the operator cannot be applied.
     """
+    if job.operator not in PREPARE:
+        raise PipeOpsError(f"operator '{job.operator}' cannot be trained; known are {', '.join(PREPARE)}")
+    if (job.parent is None) != (job.operator == "O"):
+        problem = "has no parent" if job.parent else "needs the parent that it is applied to"
+        raise PipeOpsError(f"operator {job.operator} {problem}: see --parent")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     if not torch.cuda.is_available():
@@ -240,6 +246,7 @@ def _fingerprint(job: Job) -> str:
     """Hash of everything that the result depends on."""
     described: dict[str, Any] = {
         "operator": job.operator,
+        "revision": revisions.OPERATOR[job.operator],
         "seed": job.seed,
         "settings": job.settings.model_dump(),
         "pruning": job.pruning.model_dump() if job.operator == "P" else None,
