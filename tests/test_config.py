@@ -75,7 +75,7 @@ BAD = {
     ),
     "untrained operator": ({"training": {"operators": {"Q": {}}}}, "'Q' is not a trained operator"),
     "wrong type": ({"training": {"epochs": "many"}}, "training.epochs: input should be a valid number"),
-    "empty seeds": ({"seeds": []}, "seeds: list should have at least 1 item"),
+    "empty seeds": ({"seeds": []}, "seeds: is empty; list at least one"),
     "duplicate seeds": ({"seeds": [1, 2, 1]}, "seeds: '1' is listed 2 times; list it once"),
     "negative seed": ({"seeds": [-1]}, "seeds.0: input should be greater than or equal to 0"),
     "unknown dataset": ({"datasets": ["sts2"]}, "datasets: unknown dataset 'sts2' (did you mean 'sst2'?)"),
@@ -97,9 +97,15 @@ BAD = {
     "thresholds": ({"measuring": {"thresholds": [0.9, 0.5]}}, "measuring.thresholds: must be ascending"),
     "no thresholds": (
         {"measuring": {"thresholds": []}},
-        "measuring.thresholds: list should have at least 1 item",
+        "measuring.thresholds: is empty",
     ),
-    "not a section": ({"training": 3}, "training: input should be"),
+    "inference only": ({"operator_sets": ["DEQ"]}, "operator_sets: operator set 'DEQ': Q changes inference only"),
+    "substring": ({"training": {"operators": {"DP": {}}}}, "'DP' is not a trained operator"),
+    "pathvars": ({"pathvars": {"resultz": "x"}}, "unknown key 'pathvars.resultz' (did you mean 'results'?)"),
+    "huge seed": ({"seeds": [2**32]}, "seeds.0: input should be less than or equal to 4294967295"),
+    "braces": ({"model": {"backbone": "a{b}"}}, "model.backbone: 'a{b}': braces are not allowed"),
+    "tiny student": ({"model": {"student": "tiny"}}, "model.student: 'tiny' is a backbone only"),
+    "not a section": ({"training": 3}, "training: is a section of keys and values"),
 }
 
 
@@ -129,6 +135,26 @@ def test_a_local_backbone_is_looked_at(tmp_path):
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(PipeOpsError, match="is a gpt2 model; PipeOps supports the roberta and bert families"):
         load_config({"datasets": ["sst2"], "model": model})
+
+
+@pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[1]", "\xff", '{"model_type": "roberta", "pad_token_id": null}'])
+def test_a_damaged_backbone_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(PipeOpsError, match=r"config.json: no encoder's configuration") as error:
+        load_config({"datasets": ["sst2"], "model": {"backbone": str(tmp_path)}})
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_local_glue_is_looked_at_and_home_is_expanded(tmp_path, monkeypatch):
+    backbone = write_backbone(tmp_path / "base", family="bert")
+    values = {"datasets": ["sst2"], "model": {"backbone": str(backbone), "max_length": 20}, "glue": "~/glue"}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "glue/sst2").mkdir(parents=True)
+    (tmp_path / "glue/sst2/train-0.parquet").touch()
+    with pytest.raises(PipeOpsError, match=r"has no sst2/validation\*; name a complete folder"):
+        load_config(values)
+    (tmp_path / "glue/sst2/validation-0.parquet").touch()
+    assert load_config(values).glue == str(tmp_path / "glue")
 
 
 def test_operator_settings_override_the_shared_ones():

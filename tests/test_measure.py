@@ -85,10 +85,13 @@ def test_a_single_exit_has_one_row_without_threshold(exported, tmp_path):
     assert curve.accuracy.tolist() == table.accuracy.tolist()
 
 
-def test_the_csv_is_a_curve(exported, tmp_path):
-    table, _ = measured(exported, tmp_path / "E.csv", "E")
-    curve = read_curve(tmp_path / "E.csv")
-    assert curve.time[0] == table.time_relative.min()
+def test_the_csv_is_a_curve_and_a_lost_row_is_noticed(exported, tmp_path):
+    path = tmp_path / "E.csv"
+    table, _ = measured(exported, path, "E")
+    assert read_curve(path).time[0] == table.time_relative.min()
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    with pytest.raises(PipeOpsError, match="has 4 rows where 6 were measured; delete it and run again"):
+        read_curve(path)
 
 
 def test_graphs_that_disagree_are_refused(exported, tmp_path):

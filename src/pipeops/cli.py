@@ -11,7 +11,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from pipeops.architectures import TINY
+from pipeops.architectures import TINY, architecture
 from pipeops.config import MeasuringSection, PretrainingSection, PruningSection, Section, TrainingSettings
 from pipeops.errors import PipeOpsError
 from pipeops.tasks import TASKS
@@ -63,6 +63,11 @@ def tokenise(
     if dataset not in TASKS:
         raise PipeOpsError(f"unknown dataset '{dataset}'; known are {', '.join(TASKS)}")
     tokenizer = load_tokenizer(backbone)
+    known = architecture(str(backbone))
+    if known and max_length > known.max_length:
+        raise PipeOpsError(
+            f"model.max_length: {max_length} is more than the backbone's {known.max_length} positions; lower it"
+        )
     run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
 
 

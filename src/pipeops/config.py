@@ -14,19 +14,35 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeops.architectures import TINY, architecture
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set
-from pipeops.tasks import REGRESSION_TASKS, TASKS
+from pipeops.tasks import REGRESSION_TASKS, SPLITS, TASKS
 
 ALTERNATE = "alternate"
 """Student made of every second layer of the pretrained backbone."""
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+TRAINED = ("O", "D", "P", "E")
+"""Letters of the operators that can be trained."""
 PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class UnusableSetting(PipeOpsError, ValueError):
+    """A value that is valid by itself but not for the model it is applied to."""
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Pathvars(Section):
+    """Snakemake's pathvars: where results and logs go, so that studies do not mix."""
+
+    results: Annotated[str, Field(min_length=1)] = "results"
+    """Folder of the results."""
+    logs: Annotated[str, Field(min_length=1)] = "logs"
+    """Folder of the jobs' logs, times and memory."""
 
 
 class ModelSection(Section):
@@ -40,6 +56,11 @@ class ModelSection(Section):
     size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
     max_length: Annotated[int, Field(ge=8)] = 40
     """Longest input, in tokens; inputs are padded to it unless L is applied."""
+
+    @field_validator("backbone", "student")
+    @classmethod
+    def _exists(cls, source: str) -> str:
+        return source if source in (TINY, ALTERNATE) else _existing_if_path(source)
 
 
 class DataSection(Section):
@@ -64,7 +85,7 @@ class PretrainingSection(Section):
     """Peak learning rate."""
     threads: PositiveInt = 2
     """CPU threads."""
-    seed: int = 0
+    seed: Seed = 0
     """Its own seed: all runs start from one pretrained backbone, as they would from a downloaded one."""
 
 
@@ -102,8 +123,8 @@ class TrainingSection(TrainingSettings):
     @model_validator(mode="after")
     def _check_operators(self) -> Self:
         for letter, changes in self.operators.items():
-            if letter not in "ODPE":
-                raise ValueError(f"'{letter}' is not a trained operator; known are O, D, P, E")
+            if letter not in TRAINED:
+                raise ValueError(f"'{letter}' is not a trained operator; known are {', '.join(TRAINED)}")
             known = list(TrainingSettings.model_fields)
             for key in changes:
                 if key not in known:
@@ -121,11 +142,11 @@ def kept_count(fraction: float, total: int, *, what: str) -> int:
     """How many of ``total`` units ``fraction`` keeps.
 
     Raises:
-        ValueError: none would be left.
+        UnusableSetting: none would be left.
     """
     count = round(fraction * total)
     if count < 1:
-        raise ValueError(
+        raise UnusableSetting(
             f"pruning.{what}: {fraction} of {total} rounds to none; raise it above {0.5 / total:.3g}"
         )
     return count
@@ -172,11 +193,10 @@ class MeasuringSection(Section):
 class Config(Section):
     """A study: datasets, seeds, operator sets and how everything is trained and measured."""
 
-    pathvars: dict[str, str] = Field(default_factory=lambda: {"results": "results", "logs": "logs"})
-    """Where results and logs go (Snakemake's pathvars), so that studies do not mix."""
+    pathvars: Pathvars = Pathvars()
     datasets: Annotated[list[str], Field(min_length=1)] = ["generated-sentiment", "generated-paraphrase"]
     """GLUE tasks (mrpc, sst2, qnli, qqp) or generated ones (generated-sentiment, generated-paraphrase)."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2, 3]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
     """One run of everything per seed."""
     operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
     """Sets of operators whose orders Table 1 compares."""
@@ -211,7 +231,14 @@ class Config(Section):
     @field_validator("operator_sets")
     @classmethod
     def _valid_sets(cls, sets: list[str]) -> list[str]:
-        return _each_once([parse_operator_set(text) for text in sets])
+        canonical = [parse_operator_set(text) for text in sets]
+        for operators in canonical:
+            if untrained := [letter for letter in operators if letter not in TRAINED]:
+                raise ValueError(
+                    f"operator set '{operators}': {', '.join(untrained)} changes inference only and has no order "
+                    "to study; leave it out"
+                )
+        return _each_once(canonical)
 
     @field_validator("glue")
     @classmethod
@@ -219,14 +246,21 @@ class Config(Section):
         return _existing_if_path(source)
 
     @model_validator(mode="after")
+    def _glue_has_the_tasks(self) -> Self:
+        """Look for the files of a local GLUE; what is in them is checked when they are read."""
+        folder = Path(self.glue)
+        for task in (TASKS[name] for name in self.datasets):
+            if task.generated or not folder.is_dir():
+                continue
+            for split in SPLITS:
+                if not any((folder / task.name).glob(f"{split}*")):
+                    raise ValueError(f"glue: '{self.glue}' has no {task.name}/{split}*; name a complete folder")
+        return self
+
+    @model_validator(mode="after")
     def _check_sources(self) -> Self:
-        for key in ("backbone", "student"):
-            source = getattr(self.model, key)
-            if source not in (TINY, ALTERNATE):
-                try:
-                    _existing_if_path(source)
-                except ValueError as error:
-                    raise ValueError(f"model.{key}: {error}") from None
+        if self.model.student == TINY:
+            raise ValueError("model.student: 'tiny' is a backbone only; use 'alternate' or name a pretrained model")
         if self.model.backbone == TINY and any(not TASKS[name].generated for name in self.datasets):
             raise ValueError(
                 "model.backbone: 'tiny' knows only the generated tasks' words; name a pretrained one"
@@ -248,8 +282,9 @@ class Config(Section):
                 f"model.max_length: {self.model.max_length} is more than the backbone's "
                 f"{backbone.max_length} positions; lower it"
             )
-        for key, total in (("keep_heads", backbone.heads), ("keep_ffn", backbone.ffn_size)):
-            kept_count(getattr(self.pruning, key), total, what=key)
+        for pruned in filter(None, (backbone, student)):
+            kept_count(self.pruning.keep_heads, pruned.heads, what="keep_heads")
+            kept_count(self.pruning.keep_ffn, pruned.ffn_size, what="keep_ffn")
         if student and student.hidden_size != backbone.hidden_size:
             raise ValueError(
                 f"model.student: '{self.model.student}' has hidden size {student.hidden_size}, the backbone "
@@ -307,6 +342,10 @@ def _line(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "extra_forbidden":
         return _unknown(key, last, _known_keys(parents))
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "too_short":
+        return f"{key}: is empty; list at least one"
+    if detail["type"] in ("model_type", "model_attributes_type"):
+        return f"{key}: is a section of keys and values (got {detail['input']!r}); write its keys below it"
     if detail["type"] == "value_error" and key == "(whole)":
         return message
     given = "" if detail["type"] in ("missing", "value_error") else f" (got {detail['input']!r})"
@@ -340,7 +379,12 @@ def _each_once(values: list[Any]) -> list[Any]:
 
 def _existing_if_path(source: str) -> str:
     """Pass a hub id (``name`` or ``owner/name``) or an existing folder; anything else names no source."""
+    if "{" in source or "}" in source:
+        raise ValueError(f"'{source}': braces are not allowed in a path; rename the folder")
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if looks_like_path and not Path(source).expanduser().is_dir():
+    if not looks_like_path:
+        return source
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
         raise ValueError(f"'{source}' is not a folder; give an existing one or a hub id such as owner/name")
-    return source
+    return str(folder)

@@ -1,5 +1,6 @@
 """Tradeoff curves: accuracy against inference time, and how far two of them are apart."""
 
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,8 @@ def read_curve(path: Path, *, inference: str = "") -> TradeoffCurve:
     """Read the curve of ``time_relative`` and ``accuracy`` from a file written by ``pipeops.measure``.
 
     Args:
-        path: CSV with a row per (inference letters, threshold).
+        path: CSV with a row per (inference letters, threshold). The number of rows is checked against the
+            JSON beside it, where there is one.
         inference: The inference letters whose rows are wanted, in the order L, Q; empty for neither.
 
     Raises:
@@ -112,6 +114,9 @@ def _read_measurements(path: Path) -> pd.DataFrame:
         raise PipeOpsError(f"{path}: cut off in the middle of its last line; {remedy}")
     if table.empty:
         raise PipeOpsError(f"{path}: has no rows; {remedy}")
+    details = path.with_suffix(".json")
+    if details.exists() and (rows := json.loads(details.read_text())["rows"]) != len(table):
+        raise PipeOpsError(f"{path}: has {len(table)} rows where {rows} were measured; {remedy}")
     for column in _NUMBERS:
         broken = ~np.isfinite(table[column].to_numpy())
         if broken.any():

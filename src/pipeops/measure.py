@@ -118,6 +118,7 @@ def measure(
     _refuse_wrong_replay(checks, model)
     record = provenance(seed=seed, settings=settings.model_dump(), model=str(model), original=str(original))
     measured = {
+        "rows": len(rows),
         "validation_examples": len(validation),
         "max_length": validation.max_length,
         "exit_layers": layers.tolist(),

@@ -100,7 +100,7 @@ def pruned(
         keep_ffn: fraction of each layer's FFN neurons to keep, in (0, 1].
 
     Raises:
-        ValueError: a fraction leaves nothing.
+        UnusableSetting: a fraction leaves nothing.
     """
     heads = [most_important(s, kept_count(keep_heads, len(s), what="keep_heads")) for s in scores.heads]
     neurons = [most_important(s, kept_count(keep_ffn, len(s), what="keep_ffn")) for s in scores.ffn]

@@ -66,13 +66,8 @@ def tokenise(
         examples: how many examples to take, None for all.
 
     Raises:
-        PipeOpsError: the split cannot be loaded, or the backbone has fewer positions than ``max_length``.
+        PipeOpsError: the split cannot be loaded.
     """
-    if max_length > tokenizer.model_max_length:
-        raise PipeOpsError(
-            f"model.max_length: {max_length} is more than the backbone's "
-            f"{tokenizer.model_max_length} positions; lower it"
-        )
     dataset = load_split(task, split, glue=glue, examples=examples)
     encoded = tokenizer(
         *(list(dataset[column]) for column in task.columns),

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from pipeops import revisions
-from pipeops.config import load_config
+from pipeops.config import TRAINED, load_config
 from pipeops.errors import PipeOpsError
-from pipeops.pipeline import OPERATORS, Pipeline
+from pipeops.pipeline import Pipeline
 from pipeops.tasks import TASKS
 from snakemake.exceptions import WorkflowError
 
@@ -31,7 +31,7 @@ EXPORTED = ["model.onnx", "profile.onnx"]
 
 wildcard_constraints:
     dataset="|".join(TASKS),
-    pipeline="[{}]+".format("".join(OPERATORS)),
+    pipeline="[{}]+".format("".join(TRAINED)),
     seed=r"\d+",
     split="train|validation",
 

@@ -38,4 +38,5 @@ def main() -> None:
 try:
     main()
 except PipeOpsError as error:
+    Path(snakemake.log[0]).write_text(f"error: {error}\n")
     sys.exit(f"error: {error}")
