@@ -42,6 +42,21 @@ def test_what_is_no_backbone_is_refused(tmp_path):
     refused("no safetensors weights can be loaded", cut, tmp_path / "out")
 
 
+def test_an_incomplete_backbone_is_refused(tmp_path):
+    deeper = write_backbone(tmp_path / "deeper")
+    config = json.loads((deeper / "config.json").read_text())
+    (deeper / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 6}))
+    refused("lacks 32 tensors of its config.json, encoder.layer.4", deeper, tmp_path / "out")
+    (deeper / "config.json").write_text(json.dumps(config | {"intermediate_size": 12}))
+    refused("no safetensors weights can be loaded", deeper, tmp_path / "out")
+    bare = write_backbone(tmp_path / "bare")
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    refused("its tokenizer has .* add the tokenizer's files", bare, tmp_path / "out")
+    with pytest.raises(PipeOpsError, match=r"tokenizer.json: not found"):
+        load_tokenizer(bare)
+
+
 def test_a_student_must_fit_its_teacher(tmp_path):
     base = write_backbone(tmp_path / "base")
     fetch_backbone(str(write_backbone(tmp_path / "good", layers=2)), tmp_path / "student", teacher=base)

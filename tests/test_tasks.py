@@ -53,6 +53,9 @@ def test_missing_split_column_task_and_labels_are_named(tmp_path):
         other = write_glue(tmp_path / name, ROWS | {"label": labels})
         with pytest.raises(PipeOpsError, match=r"sst2/train has labels .* expected class ids \[0, 1\]"):
             load(other)
+    holes = write_glue(tmp_path / "holes", ROWS | {"sentence": [None, *ROWS["sentence"][1:]]})
+    with pytest.raises(PipeOpsError, match="sst2/train has an empty cell in column 'sentence'"):
+        load(holes)
     with pytest.raises(PipeOpsError, match="'/no/such/folder' has no sst2/train"):
         load("/no/such/folder")
 

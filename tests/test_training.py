@@ -208,3 +208,13 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_an_operator_that_cannot_be_applied_is_refused(workshop, tmp_path):
+    for operator, parent, message in [
+        ("X", None, "operator 'X' cannot be trained; known are O, D, P, E"),
+        ("D", None, "operator D needs the parent"),
+        ("O", workshop / "base", "operator O has no parent"),
+    ]:
+        with pytest.raises(PipeOpsError, match=message):
+            train(job(workshop, operator, parent), tmp_path / "out", state_root=tmp_path / "state")
