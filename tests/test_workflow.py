@@ -178,7 +178,7 @@ def test_a_curve_that_was_cut_off_is_named(finished, tmp_path):
 
 @pytest.mark.parametrize(
     ("configuration", "results", "trainings"),
-    [(None, "results", 72), ("paper", "results/paper", 240), ("sst2-minilm", "results/sst2-minilm", 10)],
+    [(None, "results", 36), ("paper", "results/paper", 240), ("sst2-minilm", "results/sst2-minilm", 10)],
 )
 def test_every_shipped_configuration_plans_without_a_network(tmp_path, configuration, results, trainings):
     config = yaml.safe_load((ROOT / f"configs/{configuration}.yaml").read_text()) if configuration else {}

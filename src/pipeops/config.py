@@ -92,7 +92,7 @@ class PretrainingSection(Section):
 class TrainingSettings(Section):
     """Hyper-parameters of one training."""
 
-    epochs: Annotated[float, Field(gt=0)] = 0.5
+    epochs: Annotated[float, Field(gt=0)] = 1
     """Passes over the training examples."""
     batch_size: PositiveInt = 16
     """Examples per step."""
@@ -117,7 +117,7 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2.5}, "D": {"epochs": 1, "learning_rate": 5e-4}}
+    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2.5}, "D": {"learning_rate": 5e-4}}
     """Per operator letter (O, D, P or E): keys of this section with other values."""
 
     @model_validator(mode="after")
@@ -194,7 +194,7 @@ class Config(Section):
     """A study: datasets, seeds, operator sets and how everything is trained and measured."""
 
     pathvars: Pathvars = Pathvars()
-    datasets: Annotated[list[str], Field(min_length=1)] = ["generated-sentiment", "generated-paraphrase"]
+    datasets: Annotated[list[str], Field(min_length=1)] = ["generated-sentiment"]
     """GLUE tasks (mrpc, sst2, qnli, qqp) or generated ones (generated-sentiment, generated-paraphrase)."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
     """One run of everything per seed."""
