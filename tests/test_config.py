@@ -99,7 +99,10 @@ BAD = {
         {"measuring": {"thresholds": []}},
         "measuring.thresholds: is empty",
     ),
-    "inference only": ({"operator_sets": ["DEQ"]}, "operator_sets: operator set 'DEQ': Q changes inference only"),
+    "inference only": (
+        {"operator_sets": ["DEQ"]},
+        "operator_sets: operator set 'DEQ': Q changes inference only",
+    ),
     "substring": ({"training": {"operators": {"DP": {}}}}, "'DP' is not a trained operator"),
     "pathvars": ({"pathvars": {"resultz": "x"}}, "unknown key 'pathvars.resultz' (did you mean 'results'?)"),
     "huge seed": ({"seeds": [2**32]}, "seeds.0: input should be less than or equal to 4294967295"),
@@ -137,7 +140,9 @@ def test_a_local_backbone_is_looked_at(tmp_path):
         load_config({"datasets": ["sst2"], "model": model})
 
 
-@pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[1]", "\xff", '{"model_type": "roberta", "pad_token_id": null}'])
+@pytest.mark.parametrize(
+    "content", ['{"model_type": "bert"}', "[1]", "\xff", '{"model_type": "roberta", "pad_token_id": null}']
+)
 def test_a_damaged_backbone_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
     with pytest.raises(PipeOpsError, match=r"config.json: no encoder's configuration") as error:

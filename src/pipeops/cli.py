@@ -66,7 +66,8 @@ def tokenise(
     known = architecture(str(backbone))
     if known and max_length > known.max_length:
         raise PipeOpsError(
-            f"model.max_length: {max_length} is more than the backbone's {known.max_length} positions; lower it"
+            f"model.max_length: {max_length} is more than the backbone's {known.max_length} positions; "
+            "lower it"
         )
     run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
 

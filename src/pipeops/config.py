@@ -235,8 +235,8 @@ class Config(Section):
         for operators in canonical:
             if untrained := [letter for letter in operators if letter not in TRAINED]:
                 raise ValueError(
-                    f"operator set '{operators}': {', '.join(untrained)} changes inference only and has no order "
-                    "to study; leave it out"
+                    f"operator set '{operators}': {', '.join(untrained)} changes inference only "
+                    "and has no order to study; leave it out"
                 )
         return _each_once(canonical)
 
@@ -254,13 +254,16 @@ class Config(Section):
                 continue
             for split in SPLITS:
                 if not any((folder / task.name).glob(f"{split}*")):
-                    raise ValueError(f"glue: '{self.glue}' has no {task.name}/{split}*; name a complete folder")
+                    missing = f"{task.name}/{split}*"
+                    raise ValueError(f"glue: '{self.glue}' has no {missing}; name a complete folder")
         return self
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
         if self.model.student == TINY:
-            raise ValueError("model.student: 'tiny' is a backbone only; use 'alternate' or name a pretrained model")
+            raise ValueError(
+                "model.student: 'tiny' is a backbone only; use 'alternate' or name a pretrained model"
+            )
         if self.model.backbone == TINY and any(not TASKS[name].generated for name in self.datasets):
             raise ValueError(
                 "model.backbone: 'tiny' knows only the generated tasks' words; name a pretrained one"
