@@ -62,7 +62,7 @@ def replay(
     confidence = ask(profiler, split).confidence
     costs = exit_costs(target, baseline, [split.padded(index % len(split)) for index in range(rounds)])
     chosen = [chosen_exits(confidence, [threshold] * (len(layers) - 1)) for threshold in thresholds]
-    per_round = int(layers.sum()) + baseline.shape.num_layers
+    per_round = int(layers.sum()) + len(layers) * baseline.shape.num_layers
     return Outcome(
         relative=np.array([costs.relative[exits].mean() for exits in chosen]),
         exit_layer=np.array([layers[exits].mean() for exits in chosen]),

@@ -150,18 +150,24 @@ def exit_costs(
     Args:
         target: the measured model.
         baseline: O.
-        inputs: one per round: ``input_ids`` and ``attention_mask``, each (1, length). In a round, O and every
-            exit run on the same input, one after the other.
+        inputs: one per round: ``input_ids`` and ``attention_mask``, each (1, length). In a round every exit is
+            taken once, each right after a run of O: as when deployed, the caches do not hold the model.
     """
     forced = [force_exit(layer, target.shape.exit_layers) for layer in target.shape.exit_layers]
     warm_up = [inputs[0]] * WARM_UP
     original_ms, ratios = [], []
     for number, (ids, mask) in enumerate([*warm_up, *inputs]):
-        of_original = _milliseconds(lambda: baseline.run(ids, mask))  # noqa: B023 - called at once
-        of_exits = [_milliseconds(lambda: target.run(ids, mask, thresholds)) for thresholds in forced]  # noqa: B023
+        pairs = [
+            (
+                _milliseconds(lambda: baseline.run(ids, mask)),  # noqa: B023 - called at once
+                _milliseconds(lambda: target.run(ids, mask, thresholds)),  # noqa: B023
+            )
+            for thresholds in forced
+        ]
         if number >= WARM_UP:
+            of_original, of_exits = np.array(pairs).T
             original_ms.append(of_original)
-            ratios.append(np.array(of_exits) / of_original)
+            ratios.append(of_exits / of_original)
     return Costs(relative=np.median(ratios, axis=0), original_ms=float(np.median(original_ms)))
 
 
