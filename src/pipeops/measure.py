@@ -150,8 +150,8 @@ def exit_costs(
     Args:
         target: the measured model.
         baseline: O.
-        inputs: one per round: ``input_ids`` and ``attention_mask``, each (1, length). In a round every exit is
-            taken once, each right after a run of O: as when deployed, the caches do not hold the model.
+        inputs: one per round: ``input_ids`` and ``attention_mask``, each (1, length). In a round every exit
+            is taken once, each right after a run of O, so that no exit finds the caches warmed by another.
     """
     forced = [force_exit(layer, target.shape.exit_layers) for layer in target.shape.exit_layers]
     warm_up = [inputs[0]] * WARM_UP
