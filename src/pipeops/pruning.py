@@ -24,11 +24,10 @@ class LayerMasks:
 
 def ones_like_model(model: MultiExitForSequenceClassification) -> LayerMasks:
     """Masks that keep everything."""
-    ones = torch.ones_like
-    first = model.layers[0].intermediate.dense.weight[:, 0]
+    weight = model.layers[0].intermediate.dense.weight  # for its device and precision
     return LayerMasks(
-        heads=[ones(first[:1]).repeat(heads) for heads in model.config.heads_per_layer],
-        ffn=[ones(first[:1]).repeat(ffn) for ffn in model.config.ffn_per_layer],
+        heads=[weight.new_ones(heads) for heads in model.config.heads_per_layer],
+        ffn=[weight.new_ones(ffn) for ffn in model.config.ffn_per_layer],
     )
 
 
