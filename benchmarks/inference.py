@@ -103,7 +103,7 @@ def export_all(shape: ModelShape, folder: Path) -> float:
     (checkpoint / "config.json").write_text(json.dumps(asdict(shape)))
     save_file(weights, checkpoint / "model.safetensors")
     start = time.perf_counter()
-    export(checkpoint, model=folder / "model.onnx", profile=folder / "profile.onnx")
+    export(checkpoint, folder)
     seconds = time.perf_counter() - start
     single_exit = replace(shape, exit_layers=(shape.num_layers,))
     one_layer = replace(

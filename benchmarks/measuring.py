@@ -16,9 +16,10 @@ from rich.table import Table
 
 from pipeops.config import MeasuringSection
 from pipeops.errors import PipeOpsError
-from pipeops.measure import ask, exit_costs
+from pipeops.measure import ask
 from pipeops.provenance import cpu
 from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits
+from pipeops.timing import exit_costs, input_lengths
 from pipeops.tokenised import TokenisedSplit, load_tokenised
 
 
@@ -60,11 +61,12 @@ def replay(
     """As `pipeops.measure` does it: one pass over the split, and the cost of each exit on a sample."""
     start, layers = time.perf_counter(), np.array(target.shape.exit_layers)
     confidence = ask(profiler, split).confidence
-    costs = exit_costs(target, baseline, [split.padded(index % len(split)) for index in range(rounds)])
+    costs = exit_costs({"": target}, baseline, split, rounds=rounds)[""]
+    lengths = input_lengths(split, "")
     chosen = [chosen_exits(confidence, [threshold] * (len(layers) - 1)) for threshold in thresholds]
     per_round = int(layers.sum()) + len(layers) * baseline.shape.num_layers
     return Outcome(
-        relative=np.array([costs.relative[exits].mean() for exits in chosen]),
+        relative=np.array([costs.of(lengths, exits).mean() for exits in chosen]),
         exit_layer=np.array([layers[exits].mean() for exits in chosen]),
         layer_runs=len(split) * target.shape.num_layers + rounds * per_round,
         seconds=time.perf_counter() - start,

@@ -13,7 +13,7 @@ def test_a_quick_run_counts_layers_and_finds_the_same_exits(tmp_path):
     for name, model in {"O": tiny_model(), "E": tiny_model(exits=True, seed=5)}.items():
         model.save_pretrained(tmp_path / "torch" / name)
         folder = tmp_path / name
-        export(tmp_path / "torch" / name, model=folder / "model.onnx", profile=folder / "profile.onnx")
+        export(tmp_path / "torch" / name, folder)
     data = write_examples(tmp_path / "validation.parquet", rows=30)
     command = [sys.executable, ROOT / "benchmarks/measuring.py", "--original", tmp_path / "O", "--data", data]
     run = subprocess.run(

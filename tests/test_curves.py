@@ -1,14 +1,12 @@
 import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeops.curves import TradeoffCurve, distance, read_curve
-from pipeops.errors import PipeOpsError
+from pipeops.curves import TradeoffCurve, distance, mean_curve, mean_distance, pareto_front
 
 # Grid points, so that curves often share knots, repeat times, touch in one point or miss each other.
 TIMES = st.integers(0, 12).map(lambda tick: tick / 4)
@@ -96,75 +94,55 @@ def test_distance_does_not_depend_on_the_unit_of_time(
     assert distance(a_scaled, b_scaled) == pytest.approx(distance(a, b), abs=1e-9)
 
 
-HEADER = "inference,threshold,accuracy,time_ms,time_relative,mean_exit_layer,flops_relative\n"
-ROWS = (
-    ",0.5,0.75,3.0,0.3,2.0,0.33\n"
-    ",0.9,0.875,6.0,0.6,4.0,0.66\n"
-    "Q,0.5,0.5,1.0,0.1,2.0,0.33\n"
-    "LQ,0.5,0.5,0.5,0.05,2.0,0.33\n"
-)
+def test_mean_distance_of_a_hand_worked_pair() -> None:
+    # The difference goes 0.1 -> -0.1 -> -0.1: two triangles of half a unit each, then a rectangle of one.
+    a = TradeoffCurve([0, 1, 2], [0.6, 0.5, 0.7])
+    b = TradeoffCurve([0, 1, 2], [0.5, 0.6, 0.8])
+    assert mean_distance(a, b) == pytest.approx(100 * (0.5 * 0.1 + 0.1) / 2)
 
 
-def write(folder: Path, text: str) -> Path:
-    path = folder / "seed1.csv"
-    path.write_text(text)
-    return path
+@given(CURVES, CURVES)
+def test_mean_distance_is_a_fine_sums_limit(a: TradeoffCurve, b: TradeoffCurve) -> None:
+    start, end = overlap(a, b)
+    assume(start < end)
+    times = np.linspace(start, end, 20_001)
+    difference = np.abs(a.at(times) - b.at(times))
+    assert mean_distance(a, b) == pytest.approx(100 * difference.mean(), abs=0.05)
+    assert mean_distance(a, b) <= distance(a, b) + 1e-9
+    assert mean_distance(a, b) == pytest.approx(mean_distance(b, a), abs=1e-9)
 
 
-def test_read_curve_takes_relative_time_and_accuracy_of_the_wanted_rows(tmp_path: Path) -> None:
-    path = write(tmp_path, HEADER + ROWS)
-    raw = read_curve(path)
-    np.testing.assert_array_equal(raw.time, [0.3, 0.6])
-    np.testing.assert_array_equal(raw.accuracy, [0.75, 0.875])
-    np.testing.assert_array_equal(read_curve(path, inference="LQ").time, [0.05])
+def test_mean_distance_at_a_single_common_time_and_at_none() -> None:
+    a, b = TradeoffCurve([0, 1], [0.5, 0.6]), TradeoffCurve([1, 2], [0.9, 0.9])
+    assert mean_distance(a, b) == pytest.approx(30)
+    with pytest.warns(UserWarning, match="share no time"):
+        assert np.isnan(mean_distance(a, TradeoffCurve([5], [0.9])))
 
 
-def test_read_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> None:
-    curve = read_curve(write(tmp_path, HEADER + ",,0.9,10.0,1.0,6.0,1.0\n"))
-    assert (curve.time.item(), curve.accuracy.item()) == (1.0, 0.9)
+def test_mean_curve_of_two_hand_worked_runs() -> None:
+    runs = [TradeoffCurve([0, 2], [0.5, 0.7]), TradeoffCurve([1, 3], [0.8, 1.0])]
+    time, accuracy, low, high = mean_curve(runs)
+    assert time.tolist() == [1, 2]
+    assert accuracy == pytest.approx([0.7, 0.8])
+    # Accuracies 0.6 and 0.8: SD 0.1414, and t with one degree of freedom is 12.706.
+    assert (high - accuracy)[0] == pytest.approx(12.7062 * np.sqrt(0.02) / np.sqrt(2), rel=1e-4)
+    assert accuracy - low == pytest.approx(high - accuracy)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "empty; delete it"),
-        (HEADER, "has no rows; delete it"),
-        (HEADER + ROWS[:-1], "cut off in the middle of its last line; delete it"),
-        (HEADER + ROWS[:-8], "cut off in the middle of its last line; delete it"),
-        (HEADER + ",0.5,0.75,3.0\n", "line 2 has no number in column time_relative; delete it"),
-        (HEADER + ROWS + ",0.5,,3.0,0.3,2.0,0.33\n", "line 6 has no number in column accuracy; delete it"),
-        (HEADER + ",0.5,0.75,3.0,inf,2.0,0.33\n", "line 2 has no number in column time_relative; delete it"),
-        (HEADER + ",0.5,best,3.0,0.3,2.0,0.33\n", "not a file of measurements"),
-        (HEADER + ROWS + "\0\0\0,,,,,,,,\n", "not a file of measurements"),
-        (HEADER + ",0.5,87.5,3.0,0.3,2.0,0.33\n", "column accuracy must hold fractions from 0 to 1"),
-        ("inference,threshold,accuracy\n,0.5,0.7\n", "column time_ms, time_relative, mean_exit_layer"),
-        ("inf", "column inference"),
-    ],
-)
-def test_read_curve_refuses_broken_files_with_one_line(tmp_path: Path, text: str, message: str) -> None:
-    path = write(tmp_path, text)
-    with pytest.raises(PipeOpsError) as refusal:
-        read_curve(path)
-    assert str(refusal.value).startswith(f"{path}: ")
-    assert message in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+def test_the_mean_of_one_run_is_that_run_without_a_band() -> None:
+    time, accuracy, low, high = mean_curve([TradeoffCurve([0, 2], [0.5, 0.7])])
+    assert (time.tolist(), accuracy.tolist()) == ([0, 2], [0.5, 0.7])
+    assert np.isnan([low, high]).all()
 
 
-def test_every_cut_within_a_line_is_noticed(tmp_path: Path) -> None:
-    text = HEADER + ROWS
-    for end in range(len(text)):
-        if not text[:end].endswith("\n"):
-            with pytest.raises(PipeOpsError, match="delete it and run again"):
-                read_curve(write(tmp_path, text[:end]))
+def test_the_mean_of_runs_that_share_no_time_is_empty() -> None:
+    with pytest.warns(UserWarning, match="share no time"):
+        assert mean_curve([TradeoffCurve([0], [0.5]), TradeoffCurve([1], [0.5])]).time.size == 0
 
 
-def test_read_curve_names_what_was_measured_instead(tmp_path: Path) -> None:
-    with pytest.raises(
-        PipeOpsError, match=re.escape("inference operators L, only with (none), Q, LQ; delete")
-    ):
-        read_curve(write(tmp_path, HEADER + ROWS), inference="L")
-
-
-def test_read_curve_of_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(PipeOpsError, match=r"seed9\.csv: not found; measure it first"):
-        read_curve(tmp_path / "seed9.csv")
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=15))
+def test_the_pareto_front_by_brute_force(points: list[tuple[int, int]]) -> None:
+    time, accuracy = np.array(points).reshape(-1, 2).T
+    front = [points[i] for i in pareto_front(time, accuracy)]
+    beaten = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] >= p[1]}
+    assert front == sorted(set(points) - beaten)

@@ -21,9 +21,11 @@ TOLERANCE = 1e-4
 
 
 def exported(checkpoint: Path, folder: Path) -> tuple[EarlyExitModel, Profiler]:
-    model, profile = folder / "model.onnx", folder / "profile.onnx"
-    export(checkpoint, model=model, profile=profile)
-    return EarlyExitModel.load(model, threads=1), Profiler.load(profile, threads=1)
+    export(checkpoint, folder)
+    return (
+        EarlyExitModel.load(folder / "model.onnx", threads=1),
+        Profiler.load(folder / "profile.onnx", threads=1),
+    )
 
 
 def hugging_face_logits(shape: ModelShape, weights: dict[str, np.ndarray], ids, mask) -> np.ndarray:
@@ -140,7 +142,7 @@ def refused(checkpoint: Path, message: str) -> None:
     model = checkpoint / "model.onnx"
     model.write_bytes(b"earlier")
     with pytest.raises(PipeOpsError, match=message) as caught:
-        export(checkpoint, model=model, profile=checkpoint / "profile.onnx")
+        export(checkpoint, checkpoint)
     assert "\n" not in str(caught.value)
     assert model.read_bytes() == b"earlier"
     assert not list(checkpoint.glob("*.tmp")) + list(checkpoint.glob(".*.tmp"))
@@ -200,7 +202,7 @@ from pathlib import Path
 from pipeops.export import export
 from pipeops.runtime import EarlyExitModel
 folder = Path({str(checkpoint)!r})
-export(folder, model=folder / "model.onnx", profile=folder / "profile.onnx")
+export(folder, folder)
 answer = EarlyExitModel.load(folder / "model.onnx", threads=1).run([[0, 5, 2]], [[1, 1, 1]], [2, 2])
 print(answer.exit_layer, *sorted({{"torch", "transformers", "datasets", "pandas"}} & set(sys.modules)))
 """

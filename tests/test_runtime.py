@@ -13,9 +13,11 @@ from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
 
 
 def load(shape, folder) -> tuple[EarlyExitModel, Profiler]:
-    model, profile = folder / "model.onnx", folder / "profile.onnx"
-    export(write_checkpoint(folder, shape), model=model, profile=profile)
-    return EarlyExitModel.load(model, threads=1), Profiler.load(profile, threads=1)
+    export(write_checkpoint(folder, shape), folder)
+    return (
+        EarlyExitModel.load(folder / "model.onnx", threads=1),
+        Profiler.load(folder / "profile.onnx", threads=1),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_every_pipeline_has_its_shape_and_reloads_into_onnx(
     assert (shape.num_layers, len(shape.exit_layers)) == (layers, exits)
     assert set(shape.heads_per_layer) == {heads}
     assert set(shape.ffn_per_layer) == {ffn}
-    export(trained[pipeline], model=tmp_path / "model.onnx", profile=tmp_path / "profile.onnx")
+    export(trained[pipeline], tmp_path)
     split = load_tokenised(workshop / "train.parquet")
     ids, mask = pad(split.input_ids[:5], pad_token_id=split.pad_token_id)
     exported = Profiler.load(tmp_path / "profile.onnx", threads=1).run(ids, mask).logits

@@ -112,10 +112,10 @@ def train(
 
 @app.command()
 def export(checkpoint: Path, output: Output) -> None:
-    """Export a checkpoint: `model.onnx` to deploy, `profile.onnx` to measure."""
+    """Export a checkpoint: `model[-int8].onnx` to deploy, `profile[-int8].onnx` to measure."""
     from pipeops.export import export as run
 
-    run(checkpoint, model=output / "model.onnx", profile=output / "profile.onnx")
+    run(checkpoint, output)
 
 
 @app.command()

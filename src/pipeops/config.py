@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeops.architectures import TINY, architecture
 from pipeops.errors import PipeOpsError
-from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set
+from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, parts_of
 from pipeops.tasks import REGRESSION_TASKS, SPLITS, TASKS
 
 ALTERNATE = "alternate"
@@ -200,6 +200,13 @@ class Config(Section):
     """One run of everything per seed."""
     operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
     """Sets of operators whose orders Table 1 compares."""
+    pipelines: list[str] = ["O", "D", "P", "E", "DP"]
+    """Trained pipelines that are measured beside those orders: rows of Table 2, and parts of estimates."""
+    table2: Annotated[list[str], Field(min_length=1)] = ["O", "D", "P", "DP"]
+    """Pipelines that get a row in Table 2: what Q and L save at their end."""
+    cumulativeness: list[str] | None = None
+    """Operator sets whose tradeoff is estimated from O, D, P and E; null: those of `operator_sets` that have
+    E."""
     glue: str = "nyu-mll/glue"
     """Where GLUE is: a hub id, or a folder of the same layout."""
     model: ModelSection = ModelSection()
@@ -239,6 +246,56 @@ class Config(Section):
                     "and has no order to study; leave it out"
                 )
         return _each_once(canonical)
+
+    @field_validator("pipelines", "table2")
+    @classmethod
+    def _trained_pipelines(cls, texts: list[str]) -> list[str]:
+        for pipeline in map(Pipeline.parse, texts):
+            if pipeline.inference:
+                raise ValueError(
+                    f"'{pipeline}': every pipeline is measured with and without L and Q; "
+                    f"write '{pipeline.trained}'"
+                )
+            if untrainable := set(pipeline.trained) - set(TRAINED):
+                raise ValueError(f"'{pipeline}': {', '.join(untrainable)} cannot be trained; leave it out")
+        return _each_once(texts)
+
+    @field_validator("cumulativeness")
+    @classmethod
+    def _estimable_sets(cls, sets: list[str] | None) -> list[str] | None:
+        if sets is None:
+            return None
+        canonical = [parse_operator_set(text) for text in sets]
+        for operators in canonical:
+            if not _estimable(operators):
+                raise ValueError(
+                    f"'{operators}' cannot be estimated; the equations take E with D, P or both: DE, PE, DPE"
+                )
+        return _each_once(canonical)
+
+    @model_validator(mode="after")
+    def _everything_used_is_measured(self) -> Self:
+        measured = [str(pipeline) for pipeline in self.measured]
+        for pipeline in self.table2:
+            if pipeline not in measured:
+                raise ValueError(
+                    f"table2: '{pipeline}' is not measured; add it: "
+                    f"pipelines: [{', '.join([*self.pipelines, pipeline])}]"
+                )
+        for operators in self.estimated_sets:
+            parts = parts_of(operators)
+            if missing := [part for part in parts if part not in measured]:
+                raise ValueError(
+                    f"cumulativeness: '{operators}' is estimated from {', '.join(parts)}, but "
+                    f"{', '.join(missing)} is not measured; add it: "
+                    f"pipelines: [{', '.join([*self.pipelines, *missing])}]"
+                )
+            if not any(str(order) in measured for order in orderings(operators)):
+                raise ValueError(
+                    f"cumulativeness: no order of '{operators}' is measured; add it: "
+                    f"operator_sets: [{', '.join([*self.operator_sets, operators])}]"
+                )
+        return self
 
     @field_validator("glue")
     @classmethod
@@ -321,9 +378,28 @@ class Config(Section):
         return list(dict.fromkeys(p for operators in self.operator_sets for p in orderings(operators)))
 
     @property
+    def measured(self) -> list[Pipeline]:
+        """Every trained pipeline that is measured, each once: the orderings and `pipelines`."""
+        return list(dict.fromkeys([*self.orderings, *map(Pipeline.parse, self.pipelines)]))
+
+    @property
+    def estimated_sets(self) -> list[str]:
+        """The operator sets whose tradeoff is estimated."""
+        if self.cumulativeness is None:
+            return [operators for operators in self.operator_sets if _estimable(operators)]
+        return self.cumulativeness
+
+    @property
+    def estimated_from(self) -> list[Pipeline]:
+        """The measured pipelines that estimates are made from and compared with."""
+        wanted = {part for operators in self.estimated_sets for part in parts_of(operators)}
+        wanted |= {str(order) for operators in self.estimated_sets for order in orderings(operators)}
+        return [pipeline for pipeline in self.measured if str(pipeline) in wanted]
+
+    @property
     def trainings(self) -> list[Pipeline]:
         """Every pipeline that is trained per dataset and seed, parents first."""
-        return closure(self.orderings)
+        return closure(self.measured)
 
 
 def load_config(values: Mapping[str, Any]) -> Config:
@@ -365,6 +441,11 @@ def _known_keys(parents: list[str]) -> list[str]:
     for part in parents:
         section = section.model_fields[part].annotation
     return list(section.model_fields)
+
+
+def _estimable(operators: str) -> bool:
+    """Whether the equations estimate this set: E with D, P or both."""
+    return "E" in operators and len(operators) > 1 and set(operators) <= set("DPE")
 
 
 def _nearest(word: str, known: Any) -> str:

@@ -1,20 +1,15 @@
-"""Tradeoff curves: accuracy against inference time, and how far two of them are apart."""
+"""Tradeoff curves: accuracy against inference time, how far two are apart, and the mean of several."""
 
-import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-
-from pipeops.errors import PipeOpsError
+from scipy.stats import t as student_t
 
 FloatArray = NDArray[np.float64]
-
-_NUMBERS = ["accuracy", "time_ms", "time_relative", "mean_exit_layer", "flops_relative"]
-_COLUMNS = ["inference", "threshold", *_NUMBERS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,70 +53,85 @@ def distance(a: TradeoffCurve, b: TradeoffCurve) -> float:
     neighbouring knots the difference is linear, so it is largest on a knot of either curve. NaN, with a
     warning, where the curves share no time.
     """
+    _, difference = _differences(a, b)
+    return 100 * float(np.abs(difference).max()) if difference.size else float("nan")
+
+
+def mean_distance(a: TradeoffCurve, b: TradeoffCurve) -> float:
+    """Return the mean absolute accuracy difference over the times that both cover, in percentage points.
+
+    Exact: the integral of a piecewise linear function over the length of its interval. Where the curves share
+    a single time it is the difference there. NaN, with a warning, where they share none.
+    """
+    knots, difference = _differences(a, b)
+    if knots.size < 2:
+        return 100 * float(np.abs(difference).mean()) if knots.size else float("nan")
+    left, right = difference[:-1], difference[1:]
+    total = np.abs(left) + np.abs(right)
+    # A segment that crosses zero holds two triangles, one of each sign.
+    crossing = np.divide(left**2 + right**2, total, out=np.zeros_like(total), where=total > 0)
+    heights = np.where(left * right < 0, crossing, total) / 2
+    return 100 * float((heights * np.diff(knots)).sum() / (knots[-1] - knots[0]))
+
+
+class MeanCurve(NamedTuple):
+    """The mean of several runs' curves, with a confidence band. All arrays have one length."""
+
+    time: FloatArray
+    accuracy: FloatArray
+    """Mean of the runs' accuracies at that time."""
+    low: FloatArray
+    """Lower end of the confidence interval of the mean; NaN for a single run."""
+    high: FloatArray
+    """Upper end."""
+
+
+def mean_curve(curves: Sequence[TradeoffCurve], *, confidence: float = 0.95) -> MeanCurve:
+    """Average curves whose points lie at different times.
+
+    Every curve is interpolated at the knots of all of them, over the times that all cover; at each such time
+    the accuracies are averaged, and the confidence interval is Student's t for the mean of so many runs,
+    pointwise. Without a time that all cover the arrays are empty, with a warning.
+
+    Raises:
+        ValueError: no curves.
+    """
+    start, end = max(c.time[0] for c in curves), min(c.time[-1] for c in curves)
+    if start > end:
+        warnings.warn(f"{len(curves)} tradeoff curves share no time and have no mean", stacklevel=2)
+    knots = np.unique(np.concatenate([curve.time for curve in curves]))
+    knots = knots[(start <= knots) & (knots <= end)]
+    values = np.stack([curve.at(knots) for curve in curves])
+    mean, runs = values.mean(axis=0), len(curves)
+    if runs == 1:
+        unknown = np.full_like(mean, np.nan)
+        return MeanCurve(knots, mean, unknown, unknown)
+    margin = student_t.ppf((1 + confidence) / 2, runs - 1) * values.std(axis=0, ddof=1) / np.sqrt(runs)
+    return MeanCurve(knots, mean, mean - margin, mean + margin)
+
+
+def pareto_front(time: ArrayLike, accuracy: ArrayLike) -> NDArray[np.intp]:
+    """Return the positions of the points that no other beats, by ascending time.
+
+    A point is beaten by one that is at most as slow and at least as accurate, and better in one of the two.
+    Of points that are alike the first is kept.
+    """
+    time, accuracy = np.asarray(time, float), np.asarray(accuracy, float)
+    order = np.lexsort((-accuracy, time))
+    best = np.maximum.accumulate(accuracy[order])
+    first = np.r_[True, best[1:] > best[:-1]] if order.size else np.zeros(0, bool)
+    return order[first]
+
+
+def _differences(a: TradeoffCurve, b: TradeoffCurve) -> tuple[FloatArray, FloatArray]:
+    """Knots of both curves over the times that both cover, and a's accuracy minus b's there."""
     start, end = max(a.time[0], b.time[0]), min(a.time[-1], b.time[-1])
     if start > end:
         warnings.warn(
             f"no distance between tradeoff curves that share no time: one ends at {end:.4g}, "
             f"the other begins at {start:.4g}",
-            stacklevel=2,
+            stacklevel=3,
         )
-        return float("nan")
-    knots = np.concatenate([a.time, b.time])
+    knots = np.unique(np.concatenate([a.time, b.time]))
     knots = knots[(start <= knots) & (knots <= end)]
-    return 100 * float(np.abs(a.at(knots) - b.at(knots)).max())
-
-
-def read_curve(path: Path, *, inference: str = "") -> TradeoffCurve:
-    """Read the curve of ``time_relative`` and ``accuracy`` from a file written by ``pipeops.measure``.
-
-    Args:
-        path: CSV with a row per (inference letters, threshold). The number of rows is checked against the
-            JSON beside it, where there is one.
-        inference: The inference letters whose rows are wanted, in the order L, Q; empty for neither.
-
-    Raises:
-        PipeOpsError: the file is absent, cut off or not such a file, or was not measured with ``inference``.
-    """
-    table = _read_measurements(path)
-    measured = table["inference"].fillna("")
-    rows = table[measured == inference]
-    if rows.empty:
-        found = ", ".join(letters or "(none)" for letters in measured.unique())
-        raise PipeOpsError(
-            f"{path}: not measured with inference operators {inference or '(none)'}, only with {found}; "
-            "delete it and run again"
-        )
-    return TradeoffCurve(rows["time_relative"].to_numpy(), rows["accuracy"].to_numpy())
-
-
-def _read_measurements(path: Path) -> pd.DataFrame:
-    """Read the whole file, with every number in it checked."""
-    remedy = "delete it and run again"
-    try:
-        with path.open("rb") as file:
-            complete = file.read()[-1:] == b"\n"
-        table = pd.read_csv(path, dtype={"inference": "str"} | dict.fromkeys(_NUMBERS, "float64"))
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; measure it first") from None
-    except pd.errors.EmptyDataError:
-        raise PipeOpsError(f"{path}: empty; {remedy}") from None
-    except ValueError as error:  # ragged lines, text where a number belongs, bytes that are no text
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a file of measurements ({reason}); {remedy}") from None
-    if missing := [column for column in _COLUMNS if column not in table]:
-        raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {remedy}")
-    if not complete:
-        raise PipeOpsError(f"{path}: cut off in the middle of its last line; {remedy}")
-    if table.empty:
-        raise PipeOpsError(f"{path}: has no rows; {remedy}")
-    details = path.with_suffix(".json")
-    if details.exists() and (rows := json.loads(details.read_text())["rows"]) != len(table):
-        raise PipeOpsError(f"{path}: has {len(table)} rows where {rows} were measured; {remedy}")
-    for column in _NUMBERS:
-        broken = ~np.isfinite(table[column].to_numpy())
-        if broken.any():
-            line = int(broken.argmax()) + 2  # counted from 1, after the header
-            raise PipeOpsError(f"{path}: line {line} has no number in column {column}; {remedy}")
-    if not table["accuracy"].between(0, 1).all():
-        raise PipeOpsError(f"{path}: column accuracy must hold fractions from 0 to 1; {remedy}")
-    return table
+    return knots, a.at(knots) - b.at(knots)

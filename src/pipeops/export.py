@@ -1,6 +1,6 @@
 """Exporting a checkpoint to ONNX, without torch or transformers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from pipeops.emission import Weights, emit_stages
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
+from pipeops.quantisation import quantise
+from pipeops.runtime import graph_path
 from pipeops.shape import ModelShape
 from pipeops.stitching import early_exit_graph, straight_graph
 
@@ -17,22 +19,27 @@ from pipeops.stitching import early_exit_graph, straight_graph
 MAX_WEIGHTS = 2**31 - 2**24
 
 
-def export(checkpoint: Path, *, model: Path, profile: Path) -> None:
-    """Write a checkpoint as the graph to deploy and as the graph to profile. Same weights, same bytes.
+def export(checkpoint: Path, output: Path) -> None:
+    """Write a checkpoint as graphs, in fp32 and in int8. Same weights, same bytes.
 
     Args:
         checkpoint: folder with ``config.json`` and ``model.safetensors``.
-        model: where to write the graph with early exits (``stitching.early_exit_graph``).
-        profile: where to write the graph that returns every exit's answer (``stitching.straight_graph``).
+        output: folder for ``model[-int8].onnx``, the graph to deploy (``stitching.early_exit_graph``), and
+            ``profile[-int8].onnx``, the one that returns every exit's answer (``stitching.straight_graph``).
 
     Raises:
         PipeOpsError: the checkpoint is damaged, disagrees with its configuration, or cannot be exported.
     """
     shape = ModelShape.from_checkpoint(checkpoint)
     with checked_weights(checkpoint / "model.safetensors", shape) as weights:
-        stages = emit_stages(shape, weights)
-    for path, stitch in ((model, early_exit_graph), (profile, straight_graph)):
-        write(stitch(stages, shape), path)
+        _write_graphs(emit_stages(shape, weights), shape, output, quantised=False)
+        int8_stages = [quantise(stage) for stage in emit_stages(shape, weights, zero_padding=True)]
+    _write_graphs(int8_stages, shape, output, quantised=True)
+
+
+def _write_graphs(stages: Sequence[ModelProto], shape: ModelShape, folder: Path, *, quantised: bool) -> None:
+    write(early_exit_graph(stages, shape), graph_path(folder, "model", quantised=quantised))
+    write(straight_graph(stages, shape), graph_path(folder, "profile", quantised=quantised))
 
 
 def write(graph: ModelProto, path: Path) -> None:

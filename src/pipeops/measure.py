@@ -1,11 +1,11 @@
 """Measuring one exported model: its accuracy-time tradeoff over the exit thresholds, on ONNX Runtime.
 
-Every example's answer at every exit is taken once, and each threshold is replayed from that. The time of
-leaving at an exit is measured next to a run of O, so that a drifting machine cancels out.
+The model is run as it is, with L, with Q and with both. Every example's answer at every exit is taken once,
+and each threshold is replayed from that. The time of leaving at an exit is measured next to a run of O, so
+that a drifting machine cancels out.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from pipeops.config import MeasuringSection
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
-from pipeops.provenance import provenance, write_json
-from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
+from pipeops.provenance import INT8_WITHOUT_DOT_PRODUCTS, int8_kernels, provenance, write_json
+from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, graph_path
+from pipeops.shape import ModelShape
+from pipeops.timing import Check, Costs, check, exit_costs, input_lengths
 from pipeops.tokenised import TokenisedSplit, load_tokenised
 
-WARM_UP = 5
-CHECK_REPEATS = 3
-ROUNDING = 1e-5
-"""Confidences closer to a threshold than this may fall on either side of it, padded or not (fp32)."""
+INFERENCE = ("", "L", "Q", "LQ")
+"""The inference operators that every model is measured with: none, either, both."""
 _SAMPLE_SEED = 0
 
 
@@ -35,28 +35,6 @@ class Answers:
     """Largest class probability, shape (examples, exits)."""
     correct: NDArray[np.bool_]
     """Whether the answer is right, shape (examples, exits)."""
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Time of leaving at each exit, padded to ``max_length``."""
-
-    relative: NDArray[np.float64]
-    """Over O's time, shape (exits,)."""
-    original_ms: float
-    """O's time per example, milliseconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """How far the replay of one threshold is off from really running it."""
-
-    threshold: float
-    examples: int
-    differing_exits: int
-    """Examples that left elsewhere although their confidence was clear of the threshold: none is expected."""
-    time_relative_replayed: float
-    time_relative_run: float
 
 
 def measure(
@@ -71,10 +49,11 @@ def measure(
     """Measure one pipeline; write its CSV and, beside it, a JSON with provenance, costs and checks.
 
     Args:
-        model: folder with the pipeline's ``model.onnx`` and ``profile.onnx``.
+        model: folder with the pipeline's exported graphs.
         original: folder with O's, of the same dataset and seed.
         data: tokenised validation examples.
-        output: the CSV; one row per threshold, or a single one without a threshold for a single exit.
+        output: the CSV; for each of ``INFERENCE`` one row per threshold, or a single one without a threshold
+            for a single exit.
         settings: thresholds, threads, rounds.
         seed: for the record.
 
@@ -82,38 +61,48 @@ def measure(
         PipeOpsError: a file cannot be read, or a real run leaves at other exits than the replay.
     """
     validation = load_tokenised(data)
-    target = EarlyExitModel.load(model / "model.onnx", threads=settings.threads)
-    baseline = EarlyExitModel.load(original / "model.onnx", threads=settings.threads)
+    kernels = _announced_kernels()
+    baseline = EarlyExitModel.load(graph_path(original, "model", quantised=False), threads=settings.threads)
+    models, answers = {}, {}
+    for quantised in (False, True):
+        path = graph_path(model, "model", quantised=quantised)
+        models[quantised] = EarlyExitModel.load(path, threads=settings.threads)
+        path = graph_path(model, "profile", quantised=quantised)
+        answers[quantised] = ask(Profiler.load(path, threads=settings.threads), validation)
+    targets = {inference: models["Q" in inference] for inference in INFERENCE}
+    costs = exit_costs(targets, baseline, validation, rounds=settings.timing_rounds)
 
-    order = np.random.default_rng(_SAMPLE_SEED).permutation(len(validation)).tolist()
-    answers = ask(Profiler.load(model / "profile.onnx", threads=settings.threads), validation)
-    costs = exit_costs(target, baseline, [validation.padded(i) for i in order[: settings.timing_rounds]])
-    flops = (
-        np.array(target.shape.flops(validation.max_length)) / baseline.shape.flops(validation.max_length)[-1]
-    )
-    layers = np.array(target.shape.exit_layers)
-    exits_before_last = len(layers) - 1
-    thresholds = settings.thresholds if exits_before_last else [np.nan]
-    rows = []
-    for threshold in thresholds:
-        chosen = chosen_exits(answers.confidence, [threshold] * exits_before_last)
-        rows.append(
-            {
-                "inference": "",
-                "threshold": threshold,
-                "accuracy": answers.correct[np.arange(len(chosen)), chosen].mean(),
-                "time_ms": costs.relative[chosen].mean() * costs.original_ms,
-                "time_relative": costs.relative[chosen].mean(),
-                "mean_exit_layer": layers[chosen].mean(),
-                "flops_relative": flops[chosen].mean(),
-            }
+    shape = models[False].shape
+    thresholds = settings.thresholds if shape.has_exits else [np.nan]
+    original_flops = baseline.shape.flops(validation.max_length)[-1]
+    rows = [
+        {"inference": inference, "threshold": threshold}
+        | operating_point(
+            answers["Q" in inference],
+            costs[inference],
+            input_lengths(validation, inference),
+            shape,
+            threshold=threshold,
+            original_flops=original_flops,
         )
-    sample = order[: settings.check_examples]
-    inputs = [validation.padded(i) for i in sample]
+        | {"kernels": kernels if "Q" in inference else "fp32"}
+        for inference in INFERENCE
+        for threshold in thresholds
+    ]
+    sample = np.random.default_rng(_SAMPLE_SEED).permutation(len(validation))[: settings.check_examples]
     checks = [
-        check(target, baseline, inputs, answers.confidence[sample], costs.relative, threshold=threshold)
-        for threshold in _spread(settings.thresholds, settings.check_thresholds)
-        if exits_before_last
+        check(
+            inference,
+            target,
+            baseline,
+            validation,
+            answers["Q" in inference].confidence,
+            costs[inference],
+            examples=sample.tolist(),
+            threshold=threshold,
+        )
+        for inference, target in targets.items()
+        for threshold in _spread(thresholds, settings.check_thresholds)
     ]
     _refuse_wrong_replay(checks, model)
     record = provenance(seed=seed, settings=settings.model_dump(), model=str(model), original=str(original))
@@ -121,10 +110,15 @@ def measure(
         "rows": len(rows),
         "validation_examples": len(validation),
         "max_length": validation.max_length,
-        "exit_layers": layers.tolist(),
-        "original_ms": costs.original_ms,
-        "exit_time_relative": costs.relative.tolist(),
-        "exit_accuracy": answers.correct.mean(axis=0).tolist(),
+        "int8_kernels": kernels,
+        "exit_layers": list(shape.exit_layers),
+        "original_ms": costs[""].original_ms,
+        "timed_lengths": {inference: c.lengths.tolist() for inference, c in costs.items()},
+        "exit_time_relative": {inference: c.relative.tolist() for inference, c in costs.items()},
+        "exit_accuracy": {
+            "int8" if quantised else "fp32": a.correct.mean(axis=0).tolist()
+            for quantised, a in answers.items()
+        },
         "checks": [asdict(one) for one in checks],
     }
     write_json(output.with_suffix(".json"), record | measured)
@@ -142,85 +136,46 @@ def ask(profiler: Profiler, split: TokenisedSplit) -> Answers:
     return Answers(np.stack(confidences), np.stack(correct))
 
 
-def exit_costs(
-    target: EarlyExitModel, baseline: EarlyExitModel, inputs: Sequence[tuple[NDArray, NDArray]]
-) -> Costs:
-    """Time of leaving at each exit over the time of O, the median over rounds.
-
-    Args:
-        target: the measured model.
-        baseline: O.
-        inputs: one per round: ``input_ids`` and ``attention_mask``, each (1, length). In a round every exit
-            is taken once, each right after a run of O, so that no exit finds the caches warmed by another.
-    """
-    forced = [force_exit(layer, target.shape.exit_layers) for layer in target.shape.exit_layers]
-    warm_up = [inputs[0]] * WARM_UP
-    original_ms, ratios = [], []
-    for number, (ids, mask) in enumerate([*warm_up, *inputs]):
-        pairs = [
-            (
-                _milliseconds(lambda: baseline.run(ids, mask)),  # noqa: B023 - called at once
-                _milliseconds(lambda: target.run(ids, mask, thresholds)),  # noqa: B023
-            )
-            for thresholds in forced
-        ]
-        if number >= WARM_UP:
-            of_original, of_exits = np.array(pairs).T
-            original_ms.append(of_original)
-            ratios.append(of_exits / of_original)
-    return Costs(relative=np.median(ratios, axis=0), original_ms=float(np.median(original_ms)))
-
-
-def check(
-    target: EarlyExitModel,
-    baseline: EarlyExitModel,
-    inputs: Sequence[tuple[NDArray, NDArray]],
-    confidence: NDArray[np.float32],
-    relative_costs: NDArray[np.float64],
+def operating_point(
+    answers: Answers,
+    costs: Costs,
+    lengths: NDArray[np.int64],
+    shape: ModelShape,
     *,
     threshold: float,
-) -> Check:
-    """Really run one threshold, next to O, and compare exits and time with the replay.
+    original_flops: int,
+) -> dict[str, float]:
+    """Replay one threshold: accuracy and mean cost over all examples.
 
     Args:
-        target: the measured model.
-        baseline: O.
-        inputs: padded ``input_ids`` and ``attention_mask`` of each example.
-        confidence: the same examples' confidences, shape (examples, exits).
-        relative_costs: cost of leaving at each exit, over O's.
+        answers: every exit's of every example.
+        costs: the model's.
+        lengths: each example's input length as the model is run.
+        shape: the model's.
         threshold: used at every exit.
+        original_flops: O's for one input of ``max_length`` tokens.
     """
-    layers = target.shape.exit_layers
-    thresholds = [threshold] * (len(layers) - 1)
-    chosen = chosen_exits(confidence, thresholds)
-    clear = (np.abs(confidence[:, :-1] - threshold) > ROUNDING).all(axis=1)
-    differing, ratios = 0, []
-    for (ids, mask), exit_index, is_clear in zip(inputs, chosen, clear, strict=True):
-        answer = target.run(ids, mask, thresholds)
-        differing += int(is_clear and answer.exit_layer != layers[exit_index])
-        pairs = [
-            (
-                _milliseconds(lambda: target.run(ids, mask, thresholds)),  # noqa: B023 - called at once
-                _milliseconds(lambda: baseline.run(ids, mask)),  # noqa: B023
-            )
-            for _ in range(CHECK_REPEATS)
-        ]
-        of_target, of_original = np.median(pairs, axis=0)
-        ratios.append(of_target / of_original)
-    return Check(
-        threshold=threshold,
-        examples=len(inputs),
-        differing_exits=differing,
-        time_relative_replayed=float(relative_costs[chosen].mean()),
-        time_relative_run=float(np.mean(ratios)),
-    )
+    layers = np.array(shape.exit_layers)
+    chosen = chosen_exits(answers.confidence, [threshold] * (len(layers) - 1))
+    by_length = {int(length): shape.flops(int(length)) for length in np.unique(lengths)}
+    flops = [by_length[int(length)][exit_index] for length, exit_index in zip(lengths, chosen, strict=True)]
+    relative = costs.of(lengths, chosen).mean()
+    return {
+        "accuracy": answers.correct[np.arange(len(chosen)), chosen].mean(),
+        "time_ms": relative * costs.original_ms,
+        "time_relative": relative,
+        "mean_exit_layer": layers[chosen].mean(),
+        "flops_relative": np.mean(flops) / original_flops,
+    }
 
 
-def _milliseconds(run: Callable[[], object]) -> float:
-    """How long a call takes, in milliseconds."""
-    start = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - start) / 1e6
+def _announced_kernels() -> str:
+    """Which kernels Q runs on, said in the log too."""
+    kernels = int8_kernels()
+    print(f"Q runs on {kernels} int8 kernels", flush=True)
+    if kernels == INT8_WITHOUT_DOT_PRODUCTS:
+        print("This CPU has no int8 dot products (VNNI or the like): expect Q to save less time.", flush=True)
+    return kernels
 
 
 def _spread(values: Sequence[float], count: int) -> list[float]:

@@ -155,6 +155,15 @@ def parse_operator_set(text: str) -> str:
     return "".join(letter for letter in OPERATORS if letter in text)
 
 
+def parts_of(operators: str) -> list[str]:
+    """List what the tradeoff of a set of E with D, P or both is estimated from (paper, section 6).
+
+    Returns:
+        O, then D and P where they are in the set, then E.
+    """
+    return ["O", *operators.replace("E", ""), "E"]
+
+
 def closure(pipelines: Iterable[Pipeline]) -> list[Pipeline]:
     """List all that must be trained for ``pipelines``: every trained prefix once, parents first.
 

@@ -2,27 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from importlib.resources import files
 from itertools import count
 
 import pandas as pd
 
 from pipeops.commutativity import Comparison, smallest_p_value, table1
+from pipeops.paper import paper_table1, title
 
 _LEVEL = 0.05
-_DATASETS = {"mrpc": "MRPC", "sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP"}  # as the paper writes them
-
-
-def paper_table1() -> pd.DataFrame:
-    """Return the figures of the paper's Table 1, as ``table1`` does but for the numbers that it lacks."""
-    with files("pipeops").joinpath("paper_table1.csv").open() as file:
-        wide = pd.read_csv(file)
-    rows = [
-        (row["dataset"], operators, row["pairs"], row[f"{operators}_mean"], row[f"{operators}_sd"])
-        for row in wide.to_dict("records")
-        for operators in ("DE", "PE", "DPE")
-    ]
-    return pd.DataFrame(rows, columns=["dataset", "operators", "pairs", "mean", "sd"])
 
 
 def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
@@ -56,7 +43,7 @@ def _distances_as_text(table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
     }
     rows = [
-        [_DATASETS.get(dataset, dataset) if pairs == "same" else "", order]
+        [title(dataset) if pairs == "same" else "", order]
         + [cells.get((dataset, pairs, operators), "-") for operators in table["operators"].unique()]
         for dataset in table["dataset"].unique()
         for pairs, order in [("same", "Same"), ("different", "Diff.")]
@@ -67,8 +54,7 @@ def _distances_as_text(table: pd.DataFrame) -> str:
 def _p_values_as_text(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
     sets = list(dict.fromkeys(operators for _, operators in comparisons))
     rows = [
-        [_DATASETS.get(dataset, dataset)]
-        + [_p_value_as_text(comparisons.get((dataset, operators))) for operators in sets]
+        [title(dataset)] + [_p_value_as_text(comparisons.get((dataset, operators))) for operators in sets]
         for dataset in dict.fromkeys(dataset for dataset, _ in comparisons)
     ]
     return _markdown(["Dataset", *map("+".join, sets)], rows)
@@ -88,7 +74,7 @@ def _notes(comparisons: Mapping[tuple[str, str], Comparison]) -> list[str]:
             cells.setdefault(note, []).append(name)
         if c.disjoint:
             note = f"{c.disjoint} pairs of curves share no time and are left out."
-            cells.setdefault(note, []).append(f"{name} on {_DATASETS.get(dataset, dataset)}")
+            cells.setdefault(note, []).append(f"{name} on {title(dataset)}")
     return [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in cells.items()]
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import onnxruntime
@@ -18,6 +18,11 @@ NEVER = 2.0
 """A threshold that no probability reaches."""
 ALWAYS = 0.0
 """A threshold that every probability reaches."""
+
+
+def graph_path(folder: Path, graph: Literal["model", "profile"], *, quantised: bool) -> Path:
+    """Where a pipeline's graph lies in its folder: the one to deploy or to profile, in fp32 or int8."""
+    return folder / f"{graph}{'-int8' if quantised else ''}.onnx"
 
 
 class Answer(NamedTuple):

@@ -26,7 +26,7 @@ BACKBONE = [
     "tokenizer_config.json",
 ]
 CHECKPOINT = ["config.json", "model.safetensors", "training.json"]
-EXPORTED = ["model.onnx", "profile.onnx"]
+EXPORTED = ["model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx"]
 
 
 wildcard_constraints:

@@ -1,22 +1,17 @@
 """Table 1 from the measured curves."""
 
-import sys
 from pathlib import Path
 
 from pipeops.commutativity import compare, table1
-from pipeops.curves import read_curve
-from pipeops.errors import PipeOpsError
+from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
+from pipeops.measurements import curves, read_runs
 from pipeops.pipeline import orderings
 from pipeops.provenance import provenance, write_json
 from pipeops.reporting import table1_markdown
 
-
-def main() -> None:
-    runs = {}
-    for path in map(Path, snakemake.input):
-        dataset, ordering, seed = path.parts[-3], path.parts[-2], int(path.stem.removeprefix("seed"))
-        runs[dataset, ordering, seed] = read_curve(path)
+with errors_in_one_line(Path(snakemake.log[0])):
+    runs = curves(read_runs(map(Path, snakemake.input)))
     comparisons = {
         (dataset, operators): compare(
             {
@@ -33,10 +28,3 @@ def main() -> None:
     with replaced(Path(snakemake.output.markdown)) as path:
         path.write_text(table1_markdown(comparisons))
     write_json(Path(snakemake.output.provenance), provenance(**dict(snakemake.params.items())))
-
-
-try:
-    main()
-except PipeOpsError as error:
-    Path(snakemake.log[0]).write_text(f"error: {error}\n")
-    sys.exit(f"error: {error}")

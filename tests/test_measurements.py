@@ -1,0 +1,103 @@
+"""Reading measurements back: what is refused, and how curves are taken from them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeops.errors import PipeOpsError
+from pipeops.measurements import curves, read_curve, read_runs
+
+HEADER = "inference,threshold,accuracy,time_ms,time_relative,mean_exit_layer,flops_relative,kernels\n"
+ROWS = (
+    ",0.5,0.75,3.0,0.3,2.0,0.33,fp32\n"
+    ",0.9,0.875,6.0,0.6,4.0,0.66,fp32\n"
+    "Q,0.5,0.5,1.0,0.1,2.0,0.33,AVX512-VNNI\n"
+    "LQ,0.5,0.5,0.5,0.05,2.0,0.33,AVX512-VNNI\n"
+)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "seed1.csv"
+    path.write_text(text)
+    return path
+
+
+def test_read_curve_takes_relative_time_and_accuracy_of_the_wanted_rows(tmp_path: Path) -> None:
+    path = write(tmp_path, HEADER + ROWS)
+    raw = read_curve(path)
+    np.testing.assert_array_equal(raw.time, [0.3, 0.6])
+    np.testing.assert_array_equal(raw.accuracy, [0.75, 0.875])
+    np.testing.assert_array_equal(read_curve(path, inference="LQ").time, [0.05])
+
+
+def test_read_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> None:
+    curve = read_curve(write(tmp_path, HEADER + ",,0.9,10.0,1.0,6.0,1.0\n"))
+    assert (curve.time.item(), curve.accuracy.item()) == (1.0, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty; delete it"),
+        (HEADER, "has no rows; delete it"),
+        (HEADER + ROWS[:-1], "cut off in the middle of its last line; delete it"),
+        (HEADER + ROWS[:-8], "cut off in the middle of its last line; delete it"),
+        (HEADER + ",0.5,0.75,3.0\n", "line 2 has no number in column time_relative; delete it"),
+        (HEADER + ROWS + ",0.5,,3.0,0.3,2.0,0.33\n", "line 6 has no number in column accuracy; delete it"),
+        (HEADER + ",0.5,0.75,3.0,inf,2.0,0.33\n", "line 2 has no number in column time_relative; delete it"),
+        (HEADER + ",0.5,best,3.0,0.3,2.0,0.33\n", "not a file of measurements"),
+        (HEADER + ROWS + "\0\0\0,,,,,,,,\n", "not a file of measurements"),
+        (HEADER + ",0.5,87.5,3.0,0.3,2.0,0.33\n", "column accuracy must hold fractions from 0 to 1"),
+        ("inference,threshold,accuracy\n,0.5,0.7\n", "column time_ms, time_relative, mean_exit_layer"),
+        ("inf", "column inference"),
+    ],
+)
+def test_read_curve_refuses_broken_files_with_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(PipeOpsError) as refusal:
+        read_curve(path)
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_cut_within_a_line_is_noticed(tmp_path: Path) -> None:
+    text = HEADER + ROWS
+    for end in range(len(text)):
+        if not text[:end].endswith("\n"):
+            with pytest.raises(PipeOpsError, match="delete it and run again"):
+                read_curve(write(tmp_path, text[:end]))
+
+
+def test_read_curve_names_what_was_measured_instead(tmp_path: Path) -> None:
+    with pytest.raises(
+        PipeOpsError, match=re.escape("inference operators L, only with (none), Q, LQ; delete")
+    ):
+        read_curve(write(tmp_path, HEADER + ROWS), inference="L")
+
+
+def test_read_curve_of_an_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(PipeOpsError, match=r"seed9\.csv: not found; measure it first"):
+        read_curve(tmp_path / "seed9.csv")
+
+
+def test_runs_are_named_by_their_paths(tmp_path: Path) -> None:
+    for pipeline, seed in (("DE", 1), ("DE", 12), ("O", 1)):
+        path = tmp_path / f"results/curves/sst2/{pipeline}/seed{seed}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(HEADER + ROWS)
+    runs = read_runs(sorted((tmp_path / "results/curves").rglob("*.csv")))
+    assert runs.columns[:3].tolist() == ["dataset", "pipeline", "seed"]
+    assert len(runs) == 3 * 4
+    by_run = curves(runs)
+    assert set(by_run) == {("sst2", "DE", 1), ("sst2", "DE", 12), ("sst2", "O", 1)}
+    np.testing.assert_array_equal(by_run["sst2", "DE", 12].time, [0.3, 0.6])
+    assert curves(runs, inference="Q")["sst2", "O", 1].time.tolist() == [0.1]
+    assert curves(runs, inference="L") == {}
+
+
+def test_no_measurements_is_an_error_of_one_line() -> None:
+    with pytest.raises(PipeOpsError, match="no measurements to read: list datasets"):
+        read_runs([])

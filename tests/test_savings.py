@@ -1,0 +1,69 @@
+"""Table 2 on hand-worked measurements."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from pipeops.errors import PipeOpsError
+from pipeops.savings import table2
+
+
+def run(pipeline, seed, *, accuracy, accuracy_q, time, left_q, left_l, left_lq, thresholds=(math.nan,)):
+    rows = []
+    for inference, correct, left in (
+        ("", accuracy, 1), ("L", accuracy, left_l), ("Q", accuracy_q, left_q), ("LQ", accuracy_q, left_lq),
+    ):  # fmt: skip
+        for depth, threshold in enumerate(thresholds, start=1):
+            share = depth / len(thresholds)
+            rows.append(
+                {
+                    "dataset": "sst2",
+                    "pipeline": pipeline,
+                    "seed": seed,
+                    "inference": inference,
+                    "threshold": threshold,
+                    "accuracy": correct * share,
+                    "time_ms": 10 * time * left * share,
+                    "time_relative": time * left * share,
+                }
+            )
+    return rows
+
+
+def test_a_row_by_hand() -> None:
+    rows = run("O", 1, accuracy=0.9, accuracy_q=0.89, time=1.0, left_q=0.4, left_l=0.2, left_lq=0.1)
+    rows += run("O", 2, accuracy=0.8, accuracy_q=0.80, time=1.2, left_q=0.5, left_l=0.2, left_lq=0.1)
+    [row] = table2(pd.DataFrame(rows), ["O"]).to_dict("records")
+    assert (row["dataset"], row["pipeline"], row["n_seeds"]) == ("sst2", "O", 2)
+    assert row["acc_raw_mean"] == pytest.approx(85)
+    assert row["acc_raw_sd"] == pytest.approx(10 / math.sqrt(2))
+    assert row["acc_change_q_mean"] == pytest.approx(100 * (0.89 / 0.9 - 1) / 2)
+    assert row["time_raw_ms_mean"] == pytest.approx(11)
+    assert row["saving_q_mean"] == pytest.approx(55)
+    assert row["saving_l_sd"] == pytest.approx(0)
+    assert row["saving_lq_mean"] == pytest.approx(90)
+    # Per seed 1 - 0.4 * 0.2 and 1 - 0.5 * 0.2.
+    assert row["saving_lq_est_mean"] == pytest.approx((92 + 90) / 2)
+
+
+def test_one_seed_has_means_without_sds() -> None:
+    rows = run("O", 1, accuracy=0.9, accuracy_q=0.9, time=1.0, left_q=0.4, left_l=0.2, left_lq=0.1)
+    [row] = table2(pd.DataFrame(rows), ["O"]).to_dict("records")
+    assert row["acc_raw_mean"] == pytest.approx(90)
+    assert math.isnan(row["acc_raw_sd"])
+
+
+def test_a_pipeline_with_exits_is_taken_at_its_highest_threshold() -> None:
+    options = {"accuracy": 0.9, "accuracy_q": 0.8, "time": 1.0, "left_q": 0.4, "left_l": 0.2, "left_lq": 0.1}
+    rows = run("DE", 1, **options, thresholds=(0.0, 0.9, 1.01))
+    [row] = table2(pd.DataFrame(rows[::-1]), ["DE"]).to_dict("records")
+    assert row["acc_raw_mean"] == pytest.approx(90)
+    assert row["time_raw_ms_mean"] == pytest.approx(10)
+    assert row["saving_q_mean"] == pytest.approx(60)
+
+
+def test_a_pipeline_that_was_not_measured_is_named() -> None:
+    rows = run("O", 1, accuracy=0.9, accuracy_q=0.9, time=1.0, left_q=0.4, left_l=0.2, left_lq=0.1)
+    with pytest.raises(PipeOpsError, match=r"table2: DP was not measured on sst2; .* pipelines: \[DP\]"):
+        table2(pd.DataFrame(rows), ["O", "DP"])
