@@ -1,4 +1,5 @@
 # make table1   install, then reproduce Table 1 on the generated tasks
+# make report   install, then everything: tables, estimates, figures, and results/report.zip
 # make test     install, then lint, check types and run the tests
 PYTHON ?= python3.11
 VENV   ?= .venv
@@ -6,7 +7,7 @@ CORES  ?= 8
 BIN    := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup table1 test lint format bench schema lock
+.PHONY: help setup table1 report test lint format bench schema lock
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -21,6 +22,10 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 table1: setup
 	$(BIN)/snakemake --cores $(CORES) results/table1.csv
+
+report: setup
+	$(BIN)/snakemake --cores $(CORES) all
+	$(BIN)/snakemake --report results/report.zip
 
 test: lint
 	$(BIN)/pytest --numprocesses 2

@@ -1,6 +1,7 @@
 """PipeOps: efficiency operators on transformers, in every order.
 
-data -> O -> {D, P, E} -> ... -> export -> measure (dataset, ordering, seed) -> Table 1
+data -> O -> {D, P, E} -> ... -> export -> measure (dataset, ordering, seed)
+                                                -> Tables 1 and 2, estimates, figures
 """
 
 from snakemake.utils import min_version
@@ -9,6 +10,9 @@ min_version("9.27")
 
 
 configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
@@ -21,7 +25,7 @@ include: "workflow/rules/analyse.smk"
 rule all:
     default_target: True
     input:
-        "<results>/table1.csv",
+        all_results(),
 
 
 onsuccess:

@@ -8,7 +8,7 @@ the runs of one seed may swap their order labels, and the measured difference is
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations, product
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeops.curves import FloatArray, TradeoffCurve, distance
 from pipeops.errors import PipeOpsError
+from pipeops.pipeline import orderings
 
 MAX_LABELLINGS = 9_999
 """Up to so many labellings are all tried; where there are more, so many random ones are."""
@@ -84,6 +85,35 @@ def compare(curves: Mapping[tuple[str, int], TradeoffCurve]) -> Comparison:
         disjoint=disjoint,
         p_value=permutation_p_value(distances),
     )
+
+
+def compare_all(
+    runs: Mapping[tuple[str, str, int], TradeoffCurve], operator_sets: Sequence[str]
+) -> dict[tuple[str, str], Comparison]:
+    """Compare the orderings of every operator set on every dataset, over all seeds.
+
+    Args:
+        runs: The curve of every (dataset, ordering, seed); other pipelines in it are left aside.
+        operator_sets: The sets, each with at least two orderings.
+
+    Returns:
+        The comparison of every (dataset, operators).
+
+    Raises:
+        PipeOpsError: a run is missing.
+    """
+    comparisons = {}
+    for dataset in dict.fromkeys(dataset for dataset, _, _ in runs):
+        for operators in operator_sets:
+            wanted = {str(ordering) for ordering in orderings(operators)}
+            comparisons[dataset, operators] = compare(
+                {
+                    (ordering, seed): curve
+                    for (where, ordering, seed), curve in runs.items()
+                    if where == dataset and ordering in wanted
+                }
+            )
+    return comparisons
 
 
 def table1(comparisons: Mapping[tuple[str, str], Comparison]) -> pd.DataFrame:

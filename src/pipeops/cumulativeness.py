@@ -118,10 +118,12 @@ def summary(study: pd.DataFrame) -> pd.DataFrame:
     """Mean and sample SD over the seeds of each curve's errors: a row per ``CURVE``.
 
     Returns:
-        Columns ``CURVE``, n_seeds, and for each of ``ERRORS`` its ``_mean`` and ``_sd`` (NaN with one seed).
+        Columns ``CURVE``, n_seeds, for each of ``ERRORS`` its ``_mean`` and ``_sd`` (NaN with one seed), and
+        the mean measured and estimated accuracy and ``time_relative`` at the highest threshold.
     """
-    grouped = study.drop_duplicates([*CURVE, "seed"]).groupby(CURVE, sort=False)
-    columns = {"n_seeds": ("seed", "size")}
+    deepest = study.sort_values("threshold").drop_duplicates([*CURVE, "seed"], keep="last").sort_index()
+    grouped = deepest.groupby(CURVE, sort=False)
+    columns = {"n_seeds": ("seed", "size")} | {name: (name, "mean") for name in POINT[2:]}
     for error in ERRORS:
         columns |= {f"{error}_mean": (error, "mean"), f"{error}_sd": (error, "std")}
     return grouped.agg(**columns).reset_index()

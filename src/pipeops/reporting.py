@@ -1,15 +1,54 @@
-"""Table 1 as text: as the paper prints it, with the p-values and what a reader must know about them."""
+"""Tables as text: as the paper prints them, with what a reader must know about the numbers."""
 
 import math
 from collections.abc import Mapping
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from markdown_it import MarkdownIt
 
 from pipeops.commutativity import Comparison, smallest_p_value, table1
-from pipeops.paper import paper_table1, title
+from pipeops.cumulativeness import NAIVE
+from pipeops.files import replaced
+from pipeops.paper import paper_table1, paper_table2, title
+from pipeops.provenance import provenance, write_json
 
 _LEVEL = 0.05
+_ONE_SEED = "one seed: no standard deviations."
+_STYLE = """
+body { font: 15px/1.5 sans-serif; margin: 2em; max-width: 70em }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { border: 1px solid #bbb; padding: .3em .7em; text-align: left; white-space: nowrap }
+th { background: #eee }
+pre { background: #f6f6f6; padding: 1em }
+"""
+
+
+def write_table(
+    table: pd.DataFrame, markdown: str, *, outputs: Mapping[str, str], parameters: Mapping[str, Any]
+) -> None:
+    """Write one table in all its forms.
+
+    Args:
+        table: its numbers.
+        markdown: as a person reads it.
+        outputs: paths of the ``csv``, the ``markdown``, its ``html`` page and the ``provenance`` (JSON).
+        parameters: what the table depends on, for the provenance.
+    """
+    with replaced(Path(outputs["csv"])) as path:
+        table.to_csv(path, index=False)
+    for form, text in (("markdown", markdown), ("html", html_page(markdown))):
+        with replaced(Path(outputs[form])) as path:
+            path.write_text(text)
+    write_json(Path(outputs["provenance"]), provenance(**parameters))
+
+
+def html_page(markdown: str) -> str:
+    """Render a table's Markdown as a page of its own, for the report."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    return f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><style>{_STYLE}</style>\n{body}</html>\n'
 
 
 def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
@@ -35,6 +74,97 @@ def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
     if not paper.empty:
         parts += ["The paper's own figures (RoBERTa-base):", _distances_as_text(paper)]
     return "\n\n".join(parts) + "\n"
+
+
+def table2_markdown(table: pd.DataFrame) -> str:
+    """Print what ``savings.table2`` returns as the paper prints its Table 2, the paper's rows below ours."""
+    paper = paper_table2().set_index(["dataset", "pipeline"])
+    rows, shown = [], None
+    for row in _records(table):
+        key = (row["dataset"], row["pipeline"])
+        rows.append([title(key[0]) if key[0] != shown else "", key[1], *_table2_cells(row)])
+        if key in paper.index:
+            rows.append(["", f"{key[1]}, the paper", *_table2_cells(_as_means(paper.loc[key]))])
+        shown = key[0]
+    header = ["Dataset", "Pipeline", "Accuracy, %", "+Q", "Time, ms"]
+    parts = [
+        "# Table 2: what do Q and L save at the end of a pipeline?",
+        "Accuracy without and with Q (relative change); time per example padded to `max_length`, and what\n"
+        "of it is saved by Q (quantisation), by L (dynamic length) and by both. The last column is computed\n"
+        "from the two: 1 - (1 - L)(1 - Q). L does not change the accuracy. Mean ± SD over the seeds.",
+        _markdown([*header, "+Q saves", "+L saves", "+LQ saves", "+LQ (est.)"], rows),
+    ]
+    if (table["n_seeds"] == 1).any():
+        parts.append(f"- {_ONE_SEED}")
+    return "\n\n".join(parts) + "\n"
+
+
+def cumulativeness_markdown(summary: pd.DataFrame) -> str:
+    """Print what ``cumulativeness.summary`` returns, a table per dataset."""
+    parts = [
+        "# Can a pipeline be predicted from its parts?",
+        "Tradeoff curves estimated from O, D, P and E alone (the paper's equations 1-5), against the\n"
+        "measured ones. Accuracy errors: largest and mean difference at the same time, in percentage\n"
+        "points. Time error: mean relative difference at the same threshold. Mean ± SD over the seeds. At\n"
+        "full depth the estimate and the measurement stand side by side (means). Where P and Q meet, PQ is\n"
+        "measured as one operator; the naive rows take Q's saving from O instead.",
+    ]
+    for dataset, rows in summary.groupby("dataset", sort=False):
+        cells = [_estimate_cells(row) for row in _records(rows)]
+        header = ["Operators", "Order", "Run with", "Largest error", "Mean error", "Time error"]
+        full_depth = ["Accuracy, %: est.", "measured", "Time / O: est.", "measured"]
+        parts += [f"## {title(str(dataset))}", _markdown([*header, *full_depth], cells)]
+    if summary.empty:
+        parts.append("- no operator set holds E with D or P: nothing is estimated.")
+    elif (summary["n_seeds"] == 1).any():
+        parts.append(f"- {_ONE_SEED}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table2_cells(row: Mapping[str, Any]) -> list[str]:
+    def text(measure: str, digits: int) -> str:
+        return _mean_and_sd_as_text(row[f"{measure}_mean"], row[f"{measure}_sd"], digits=digits)
+
+    savings = [text(f"saving_{letters}", 0) + "%" for letters in ("q", "l", "lq", "lq_est")]
+    with_q = f"{text('acc_q', 1)} ({row['acc_change_q_mean']:+.1f}%)"
+    return [
+        text("acc_raw", 1),
+        with_q,
+        text("time_raw_ms", 2 if row["time_raw_ms_mean"] < 10 else 1),
+        *savings,
+    ]
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
+
+
+def _as_means(row: pd.Series) -> dict[str, float]:
+    """Return a row of the paper's Table 2 in the columns of ours; it prints no SDs."""
+    change = 100 * (row["acc_q"] / row["acc_raw"] - 1)
+    values = row.to_dict() | {"acc_change_q": change}
+    return {f"{name}_mean": value for name, value in values.items()} | {
+        f"{name}_sd": math.nan for name in values
+    }
+
+
+def _estimate_cells(row: Mapping[str, Any]) -> list[str]:
+    def text(error: str, *, factor: float = 1, digits: int = 2) -> str:
+        return _mean_and_sd_as_text(factor * row[f"{error}_mean"], factor * row[f"{error}_sd"], digits=digits)
+
+    naive = " (naive)" if row["estimate"] == NAIVE else ""
+    accuracies = [f"{100 * row[name]:.1f}" for name in ("accuracy_estimated", "accuracy")]
+    times = [f"{row[name]:.3f}" for name in ("time_relative_estimated", "time_relative")]
+    return [
+        "+".join(row["operators"]),
+        row["pipeline"],
+        f"{row['inference'] or '-'}{naive}",
+        text("max_accuracy_error"),
+        text("mean_accuracy_error"),
+        text("mean_time_error", factor=100, digits=1) + "%",
+        *accuracies,
+        *times,
+    ]
 
 
 def _distances_as_text(table: pd.DataFrame) -> str:
@@ -82,10 +212,10 @@ def _seeds_needed(*, num_orderings: int) -> int:
     return next(s for s in count(2) if smallest_p_value(num_orderings=num_orderings, num_seeds=s) < _LEVEL)
 
 
-def _mean_and_sd_as_text(mean: float, sd: float) -> str:
+def _mean_and_sd_as_text(mean: float, sd: float, *, digits: int = 2) -> str:
     if math.isnan(mean):
         return "-"
-    return f"{mean:.2f}" if math.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
+    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def _p_value_as_text(c: Comparison | None) -> str:

@@ -8,15 +8,16 @@ rule table1:
         csv=report(
             "<results>/table1.csv",
             caption="../report/table1.rst",
-            category="Commutativity",
-            labels={"table": "1", "form": "CSV"},
+            category="1 Commutativity",
+            labels={"result": "Table 1", "form": "CSV"},
         ),
-        markdown=report(
-            "<results>/table1.md",
+        html=report(
+            "<results>/table1.html",
             caption="../report/table1.rst",
-            category="Commutativity",
-            labels={"table": "1", "form": "as in the paper"},
+            category="1 Commutativity",
+            labels={"result": "Table 1", "form": "table"},
         ),
+        markdown="<results>/table1.md",
         provenance="<results>/table1.json",
     log:
         "<logs>/table1.log",
@@ -25,5 +26,203 @@ rule table1:
         datasets=study.datasets,
         operator_sets=study.operator_sets,
         seeds=study.seeds,
+        revision=revisions.ANALYSE,
     script:
         "../scripts/table1.py"
+
+
+rule table2:
+    input:
+        curves_of(study.table2),
+    output:
+        csv=report(
+            "<results>/table2.csv",
+            caption="../report/table2.rst",
+            category="2 Quantisation and dynamic length",
+            labels={"result": "Table 2", "form": "CSV"},
+        ),
+        html=report(
+            "<results>/table2.html",
+            caption="../report/table2.rst",
+            category="2 Quantisation and dynamic length",
+            labels={"result": "Table 2", "form": "table"},
+        ),
+        markdown="<results>/table2.md",
+        provenance="<results>/table2.json",
+    log:
+        "<logs>/table2.log",
+    localrule: True
+    params:
+        datasets=study.datasets,
+        pipelines=study.table2,
+        seeds=study.seeds,
+        revision=revisions.ANALYSE,
+    script:
+        "../scripts/table2.py"
+
+
+rule cumulativeness:
+    input:
+        curves_of(study.estimated_from),
+    output:
+        csv=report(
+            "<results>/cumulativeness.csv",
+            caption="../report/cumulativeness.rst",
+            category="3 Cumulativeness",
+            labels={"result": "Estimates", "form": "CSV"},
+        ),
+        html=report(
+            "<results>/cumulativeness.html",
+            caption="../report/cumulativeness.rst",
+            category="3 Cumulativeness",
+            labels={"result": "Estimates", "form": "table"},
+        ),
+        markdown="<results>/cumulativeness.md",
+        provenance="<results>/cumulativeness.json",
+    log:
+        "<logs>/cumulativeness.log",
+    localrule: True
+    params:
+        datasets=study.datasets,
+        operator_sets=study.estimated_sets,
+        seeds=study.seeds,
+        revision=revisions.ANALYSE,
+    script:
+        "../scripts/cumulativeness.py"
+
+
+rule figure2:
+    input:
+        curves_of(study.orderings),
+    output:
+        png=report(
+            "<results>/figures/figure2.png",
+            caption="../report/figure2.rst",
+            category="1 Commutativity",
+            labels={"result": "Figure 2: orders", "form": "PNG"},
+        ),
+        pdf=report(
+            "<results>/figures/figure2.pdf",
+            caption="../report/figure2.rst",
+            category="1 Commutativity",
+            labels={"result": "Figure 2: orders", "form": "PDF"},
+        ),
+    log:
+        "<logs>/figures/figure2.log",
+    localrule: True
+    params:
+        figure="figure2",
+        operator_sets=study.operator_sets,
+        revision=revisions.ANALYSE,
+    script:
+        "../scripts/figure.py"
+
+
+use rule figure2 as figure3 with:
+    output:
+        png=report(
+            "<results>/figures/figure3.png",
+            caption="../report/figure3.rst",
+            category="1 Commutativity",
+            labels={"result": "Figure 3: orders and seeds", "form": "PNG"},
+        ),
+        pdf=report(
+            "<results>/figures/figure3.pdf",
+            caption="../report/figure3.rst",
+            category="1 Commutativity",
+            labels={"result": "Figure 3: orders and seeds", "form": "PDF"},
+        ),
+    log:
+        "<logs>/figures/figure3.log",
+    params:
+        figure="figure3",
+        operator_sets=study.operator_sets,
+        revision=revisions.ANALYSE,
+
+
+use rule figure2 as heatmap with:
+    output:
+        png=report(
+            "<results>/figures/table1.png",
+            caption="../report/heatmap.rst",
+            category="1 Commutativity",
+            labels={"result": "Table 1 as a heat map", "form": "PNG"},
+        ),
+        pdf=report(
+            "<results>/figures/table1.pdf",
+            caption="../report/heatmap.rst",
+            category="1 Commutativity",
+            labels={"result": "Table 1 as a heat map", "form": "PDF"},
+        ),
+    log:
+        "<logs>/figures/table1.log",
+    params:
+        figure="table1",
+        operator_sets=study.operator_sets,
+        revision=revisions.ANALYSE,
+
+
+use rule figure2 as figure4 with:
+    input:
+        curves_of(study.estimated_from),
+    output:
+        png=report(
+            "<results>/figures/figure4.png",
+            caption="../report/figure4.rst",
+            category="3 Cumulativeness",
+            labels={"result": "Figure 4: estimates", "form": "PNG"},
+        ),
+        pdf=report(
+            "<results>/figures/figure4.pdf",
+            caption="../report/figure4.rst",
+            category="3 Cumulativeness",
+            labels={"result": "Figure 4: estimates", "form": "PDF"},
+        ),
+    log:
+        "<logs>/figures/figure4.log",
+    params:
+        figure="figure4",
+        operator_sets=study.estimated_sets,
+        revision=revisions.ANALYSE,
+
+
+use rule figure2 as pareto with:
+    input:
+        curves_of(study.measured),
+    output:
+        png=report(
+            "<results>/figures/pareto.png",
+            caption="../report/pareto.rst",
+            category="4 All pipelines",
+            labels={"result": "Accuracy against time", "form": "PNG"},
+        ),
+        pdf=report(
+            "<results>/figures/pareto.pdf",
+            caption="../report/pareto.rst",
+            category="4 All pipelines",
+            labels={"result": "Accuracy against time", "form": "PDF"},
+        ),
+    log:
+        "<logs>/figures/pareto.log",
+    params:
+        figure="pareto",
+        operator_sets=study.operator_sets,
+        revision=revisions.ANALYSE,
+
+
+rule study:
+    output:
+        html=report(
+            "<results>/study.html",
+            caption="../report/study.rst",
+            category="5 Study",
+            labels={"result": "Configuration and provenance", "form": "page"},
+        ),
+    log:
+        "<logs>/study.log",
+    localrule: True
+    params:
+        config=study.model_dump(mode="json"),
+        revision=revisions.ANALYSE,
+    script:
+        "../scripts/study.py"

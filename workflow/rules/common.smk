@@ -127,8 +127,25 @@ def curves_of(pipelines):
     )
 
 
+def all_results():
+    """Every table and figure, and what they come from."""
+    figures = ["figure2", "figure3", "table1", "pareto"]
+    tables = ["table1", "table2"]
+    if study.estimated_sets:
+        figures.append("figure4")
+        tables.append("cumulativeness")
+    return [
+        *expand("<results>/{table}.csv", table=tables),
+        *expand(
+            "<results>/figures/{figure}.{form}", figure=figures, form=["png", "pdf"]
+        ),
+        "<results>/study.html",
+    ]
+
+
 def show_results():
-    """Print Table 1 at the end of a run."""
-    table = Path(workflow.pathvars.get("results")) / "table1.md"
-    if table.exists():
-        print(table.read_text())
+    """Print the tables that are there at the end of a run."""
+    for name in ("table1", "table2", "cumulativeness"):
+        table = Path(workflow.pathvars.get("results")) / f"{name}.md"
+        if table.exists():
+            print(table.read_text())
