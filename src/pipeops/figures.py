@@ -128,7 +128,7 @@ def estimates(measurements: pd.DataFrame, study: pd.DataFrame) -> Figure:
             for _, rows in one_order.groupby("seed")
         ]
         label = f"{'+'.join(operators)}, estimated"
-        _draw_mean(ax, mean_curve(predicted), color=orange, linestyle="--", label=label, band=False)
+        _draw_mean(ax, mean_curve(predicted), color=orange, label=label, band=False)
         ax.set_title(f"{title(str(dataset))}, {'+'.join(operators)}")
         ax.legend(fontsize="x-small")
     return figure
@@ -191,7 +191,7 @@ def pareto(measurements: pd.DataFrame) -> Figure:
         new = np.r_[True, names[1:] != names[:-1]]
         for number, (time, accuracy) in enumerate(zip(x[new], y[new], strict=True), start=1):
             ax.annotate(str(number), (time, accuracy), (-4, 5), textcoords="offset points", ha="right")
-        key = "\n".join(f"{number}  {name}" for number, name in enumerate(names[new], start=1))
+        key = "\n".join(f"{number:>2}  {name}" for number, name in enumerate(names[new], start=1))
         ax.text(1.02, 1, f"on the front\n{key}", transform=ax.transAxes, va="top", family="monospace")
         ax.set_xscale("log")
         ax.set(xlabel=_TIME, ylabel=_ACCURACY, title=f"{title(str(dataset))}: all measured pipelines")

@@ -112,7 +112,7 @@ def cumulativeness_markdown(summary: pd.DataFrame) -> str:
     for dataset, rows in summary.groupby("dataset", sort=False):
         cells = [_estimate_cells(row) for row in _records(rows)]
         header = ["Operators", "Order", "Run with", "Largest error", "Mean error", "Time error"]
-        full_depth = ["Accuracy, %: est.", "measured", "Time / O: est.", "measured"]
+        full_depth = ["Accuracy est., %", "Accuracy, %", "Time / O est.", "Time / O"]
         parts += [f"## {title(str(dataset))}", _markdown([*header, *full_depth], cells)]
     if summary.empty:
         parts.append("- no operator set holds E with D or P: nothing is estimated.")
