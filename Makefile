@@ -28,7 +28,7 @@ report: setup
 	$(BIN)/snakemake --report results/report.zip
 
 test: lint
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,63 +1,78 @@
-"""What early exiting costs: ``model.onnx`` against straight graphs, on a RoBERTa-base with random weights.
+"""What early exiting and int8 cost and save on a RoBERTa-base with random weights.
 
 Every round runs each graph once, in a turning order, so that a drifting machine drifts for all of them; a
 ratio is the median of the rounds' ratios. The tables are judged by the limits below, but this only reports.
+With ``--glue`` and ``--tokenizer`` the times of the paper's Table 2 follow (``table2.py``).
 """
 
 import argparse
-import json
+import os
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
+from common import Runs, export_random, interleaved, introduce, random_weights, roberta
 from rich.console import Console
 from rich.table import Table
-from safetensors.numpy import save_file
+from table2 import print_table2
 
-import pipeops
 from pipeops.emission import emit_stages
-from pipeops.export import export, tensor_shapes, write
-from pipeops.provenance import cpu
-from pipeops.runtime import EarlyExitModel, Profiler, force_exit
+from pipeops.export import write
+from pipeops.runtime import EarlyExitModel, Profiler, force_exit, graph_path
 from pipeops.shape import ModelShape
 from pipeops.stitching import straight_graph
 
 EXPORT_LIMIT_S = 60.0
 SIZE_LIMIT = 1.05
-COMPARISONS: tuple[tuple[str, str, float | None], ...] = (
-    ("full depth", "every exit", 1.03),  # they do the same work
-    ("full depth", "one exit", None),
-    ("layer 1", "one layer", 1.30),  # the embeddings, one layer and its exit
-)
-"""How ``model.onnx`` is run, the straight graph it is compared with, and the limit of the ratio."""
+INT8_SIZE_LIMIT = 0.3
 
-Weights = dict[str, np.ndarray]
-Runs = dict[str, Callable[[], object]]
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs; the ratio is the first's time over the second's."""
+
+    run: str
+    base: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def verdict(self, ratio: float) -> str:
+        if self.at_most is not None:
+            return f"<= {self.at_most:.2f} {'ok' if ratio <= self.at_most else 'over'}"
+        if self.at_least is not None:
+            return f">= {self.at_least:.2f} {'ok' if ratio >= self.at_least else 'under'}"
+        return ""
+
+
+COMPARISONS = (
+    Comparison("fp32 full depth", "fp32 every exit", at_most=1.03),  # they do the same work
+    Comparison("fp32 full depth", "fp32 one exit"),
+    Comparison("fp32 layer 1", "fp32 one layer", at_most=1.30),  # the embeddings, one layer and its exit
+    Comparison("int8 full depth", "int8 every exit", at_most=1.03),
+    Comparison("fp32 every exit", "int8 every exit", at_least=2.5),
+    Comparison("fp32 full depth", "int8 full depth", at_least=2.5),
+    Comparison("fp32 layer 1", "int8 layer 1"),
+)
 
 
 def main() -> None:
     args = arguments()
     shape = roberta(args.layers, args.hidden, args.vocab)
     console = Console()
-    machine = cpu()
-    instructions = " ".join(machine["instructions"])
-    console.print(
-        f"{machine['model']} ({instructions}), {machine['cores']} cores, {args.threads} threads measured"
-    )
-    versions = {"pipeops": pipeops, "onnx": onnx, "onnxruntime": onnxruntime, "numpy": np}
-    console.print(", ".join(f"{name} {module.__version__}" for name, module in versions.items()))
+    introduce(console, threads=args.threads)
     console.print(
         f"RoBERTa, {args.layers} layers, hidden {args.hidden}, random weights; {args.rounds} rounds"
     )
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = export_all(shape, Path(folder))
-        console.print(export_table(Path(folder), seconds))
-        console.print(time_table(Path(folder), shape, args))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        console.print(export_table(folder, export_random(shape, folder)))
+        write_straight_graphs(shape, folder)
+        console.print(time_table(folder, shape, args))
+    if args.glue and args.tokenizer:
+        print_table2(console, Path(args.glue), Path(args.tokenizer), threads=args.threads)
+    else:
+        console.print("Table 2 skipped: give --glue and --tokenizer, or set PIPEOPS_GLUE and PIPEOPS_MINILM")
 
 
 def arguments() -> argparse.Namespace:
@@ -72,39 +87,16 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--glue", default=os.environ.get("PIPEOPS_GLUE"), help="folder of GLUE, for Table 2")
+    parser.add_argument(
+        "--tokenizer", default=os.environ.get("PIPEOPS_MINILM"), help="folder of a tokenizer, for Table 2"
+    )
     return parser.parse_args()
 
 
-def roberta(layers: int, hidden: int, vocab: int) -> ModelShape:
-    """RoBERTa-base at the defaults, with an exit after every layer."""
-    return ModelShape(
-        family="roberta",
-        vocab_size=vocab,
-        hidden_size=hidden,
-        head_size=64,
-        heads_per_layer=(hidden // 64,) * layers,
-        ffn_per_layer=(4 * hidden,) * layers,
-        exit_layers=tuple(range(1, layers + 1)),
-        num_labels=2,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        pad_token_id=1,
-        sep_token_id=2,
-        layer_norm_eps=1e-5,
-        hidden_act="gelu",
-    )
-
-
-def export_all(shape: ModelShape, folder: Path) -> float:
-    """Write the graphs to compare; return how long exporting the checkpoint took, in seconds."""
+def write_straight_graphs(shape: ModelShape, folder: Path) -> None:
+    """Write what early exits are compared with: the model without them, and its first layer alone."""
     weights = random_weights(shape)
-    checkpoint = folder / "checkpoint"
-    checkpoint.mkdir()
-    (checkpoint / "config.json").write_text(json.dumps(asdict(shape)))
-    save_file(weights, checkpoint / "model.safetensors")
-    start = time.perf_counter()
-    export(checkpoint, folder)
-    seconds = time.perf_counter() - start
     single_exit = replace(shape, exit_layers=(shape.num_layers,))
     one_layer = replace(
         shape,
@@ -114,72 +106,70 @@ def export_all(shape: ModelShape, folder: Path) -> float:
     )
     for name, variant in (("single-exit", single_exit), ("one-layer", one_layer)):
         write(straight_graph(emit_stages(variant, weights.__getitem__), variant), folder / f"{name}.onnx")
-    return seconds
-
-
-def random_weights(shape: ModelShape) -> Weights:
-    rng = np.random.default_rng(0)
-    return {name: rng.normal(0, 0.02, dims).astype(np.float32) for name, dims in tensor_shapes(shape).items()}
 
 
 def export_table(folder: Path, seconds: float) -> Table:
+    size = {path.name: path.stat().st_size for path in folder.glob("*.onnx")}
+    rows = [
+        ("all four graphs, s", seconds, EXPORT_LIMIT_S),
+        ("model.onnx / profile.onnx, bytes", size["model.onnx"] / size["profile.onnx"], SIZE_LIMIT),
+        (
+            "model-int8.onnx / model.onnx, bytes",
+            size["model-int8.onnx"] / size["model.onnx"],
+            INT8_SIZE_LIMIT,
+        ),
+    ]
     table = Table("export", "measured", "limit", "verdict")
-    sizes = [(folder / name).stat().st_size for name in ("model.onnx", "profile.onnx")]
-    table.add_row(
-        "both graphs, s", f"{seconds:.1f}", f"{EXPORT_LIMIT_S:.0f}", verdict(seconds, EXPORT_LIMIT_S)
-    )
-    ratio = sizes[0] / sizes[1]
-    label = f"size, {sizes[0] / 1e6:.1f} MB over the straight graph's"
-    table.add_row(label, f"{ratio:.4f}", f"{SIZE_LIMIT:.2f}", verdict(ratio, SIZE_LIMIT))
+    for name, value, limit in rows:
+        table.add_row(name, f"{value:.4g}", f"{limit:g}", "ok" if value <= limit else "over")
     return table
 
 
 def time_table(folder: Path, shape: ModelShape, args: argparse.Namespace) -> Table:
-    table = Table("tokens", "early exit", "ms", "straight", "ms", "ratio", "limit")
-    model = EarlyExitModel.load(folder / "model.onnx", threads=args.threads)
-    straight = {
-        name: Profiler.load(folder / f"{name}.onnx", threads=args.threads)
-        for name in ("profile", "single-exit", "one-layer")
-    }
+    table = Table("tokens", "run", "ms", "base", "ms", "run / base", "limit")
+    graphs = load(folder, threads=args.threads)
     for length in args.lengths:
-        times = interleaved(runs(model, straight, shape, length), args.rounds)
-        for early, base, limit in COMPARISONS:
-            ratio = float(np.median(times[early] / times[base]))
-            early_ms, base_ms = (f"{np.median(times[name]) * 1e3:.2f}" for name in (early, base))
-            judged = "" if limit is None else f"{limit:.2f} {verdict(ratio, limit)}"
-            table.add_row(str(length), early, early_ms, base, base_ms, f"{ratio:.3f}", judged)
+        times = interleaved(runs(graphs, shape, length), args.rounds)
+        for comparison in COMPARISONS:
+            run, base = times[comparison.run], times[comparison.base]
+            ratio = float(np.median(run / base))
+            run_ms, base_ms = (f"{np.median(seconds) * 1e3:.2f}" for seconds in (run, base))
+            cells = [comparison.run, run_ms, comparison.base, base_ms, f"{ratio:.3f}"]
+            table.add_row(str(length), *cells, comparison.verdict(ratio))
         table.add_section()
     return table
 
 
-def runs(model: EarlyExitModel, straight: dict[str, Profiler], shape: ModelShape, length: int) -> Runs:
-    """The graphs to time, each on the same random input."""
+def load(folder: Path, *, threads: int) -> dict[str, EarlyExitModel | Profiler]:
+    """The graphs by name: early exits and every exit in both precisions, and those to compare with."""
+    graphs: dict[str, EarlyExitModel | Profiler] = {
+        f"fp32 {name.replace('-', ' ')}": Profiler.load(folder / f"{name}.onnx", threads=threads)
+        for name in ("single-exit", "one-layer")
+    }
+    for precision, quantised in (("fp32", False), ("int8", True)):
+        model, profile = (graph_path(folder, kind, quantised=quantised) for kind in ("model", "profile"))
+        graphs[f"{precision} early exit"] = EarlyExitModel.load(model, threads=threads)
+        graphs[f"{precision} every exit"] = Profiler.load(profile, threads=threads)
+    return graphs
+
+
+def runs(graphs: dict, shape: ModelShape, length: int) -> Runs:
+    """What is timed, each on the same random input."""
     ids = np.random.default_rng(length).integers(3, shape.vocab_size, (1, length))
     mask = np.ones_like(ids)
     last, first = (force_exit(layer, shape.exit_layers) for layer in (shape.num_layers, 1))
-    return {
-        "every exit": lambda: straight["profile"].run(ids, mask),
-        "one exit": lambda: straight["single-exit"].run(ids, mask),
-        "full depth": lambda: model.run(ids, mask, last),
-        "one layer": lambda: straight["one-layer"].run(ids, mask),
-        "layer 1": lambda: model.run(ids, mask, first),
+    found: Runs = {
+        "fp32 one exit": lambda: graphs["fp32 single exit"].run(ids, mask),
+        "fp32 one layer": lambda: graphs["fp32 one layer"].run(ids, mask),
     }
-
-
-def interleaved(runs: Runs, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds that each run took, in every round; the first three rounds warm up and are dropped."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for turn in range(rounds + 3):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = time.perf_counter()
-            runs[name]()
-            times[name].append(time.perf_counter() - start)
-    return {name: np.array(values[3:]) for name, values in times.items()}
-
-
-def verdict(value: float, limit: float) -> str:
-    return "ok" if value <= limit else "over"
+    for precision in ("fp32", "int8"):
+        early, every = graphs[f"{precision} early exit"], graphs[f"{precision} every exit"]
+        found |= {
+            f"{precision} every exit": lambda every=every: every.run(ids, mask),
+            f"{precision} full depth": lambda early=early: early.run(ids, mask, last),
+            f"{precision} layer 1": lambda early=early: early.run(ids, mask, first),
+        }
+    return found
 
 
 if __name__ == "__main__":

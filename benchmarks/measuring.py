@@ -14,11 +14,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeops.config import MeasuringSection
 from pipeops.errors import PipeOpsError
 from pipeops.measure import ask
 from pipeops.provenance import cpu
 from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits
+from pipeops.sections import MeasuringSection
 from pipeops.timing import exit_costs, input_lengths
 from pipeops.tokenised import TokenisedSplit, load_tokenised
 

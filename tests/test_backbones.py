@@ -6,9 +6,9 @@ from conftest import write_backbone
 
 from pipeops.architectures import TINY_ARCHITECTURE, architecture, check_family
 from pipeops.backbones import fetch_backbone, load_backbone, load_tokenizer
-from pipeops.config import PretrainingSection
 from pipeops.errors import PipeOpsError
 from pipeops.pretraining import pretrain_tiny
+from pipeops.sections import PretrainingSection
 
 
 def test_a_folder_is_fetched_in_float32(tmp_path):

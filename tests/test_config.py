@@ -4,8 +4,9 @@ import pytest
 import yaml
 from conftest import ROOT, write_backbone
 
-from pipeops.config import Config, kept_count, load_config
+from pipeops.config import Config, load_config
 from pipeops.errors import PipeOpsError
+from pipeops.sections import kept_count
 
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
 
@@ -63,6 +64,20 @@ def test_twelve_trainings_and_seven_orderings():
     assert [str(p) for p in study.orderings] == ["DE", "ED", "EP", "PE", "DEP", "DPE", "EDP"]
 
 
+def test_estimated_sets_follow_the_operator_sets_unless_named():
+    assert Config().estimated_sets == ["DE", "PE", "DPE"]
+    assert Config(operator_sets=["DE"]).estimated_sets == ["DE"]
+    assert Config(cumulativeness=["EP"]).estimated_sets == ["PE"]
+    assert Config(cumulativeness=[]).estimated_sets == []
+    assert [str(p) for p in Config(cumulativeness=["DE"]).estimated_from] == ["DE", "ED", "O", "D", "E"]
+
+
+def test_everything_that_a_table_needs_is_measured():
+    study = Config()
+    measured = [str(pipeline) for pipeline in study.measured]
+    assert measured == ["DE", "ED", "EP", "PE", "DEP", "DPE", "EDP", "O", "D", "P", "E", "DP"]
+
+
 BAD = {
     "unknown key, nearest named": ({"sedes": [1]}, "unknown key 'sedes' (did you mean 'seeds'?)"),
     "unknown nested key": (
@@ -84,6 +99,29 @@ BAD = {
     "twice": ({"operator_sets": ["EE"]}, "operator_sets: operator set 'EE'"),
     "one order only": ({"operator_sets": ["PD"]}, "operator_sets: operator set 'PD'"),
     "inference": ({"operator_sets": ["QD"]}, "operator_sets: operator set 'QD'"),
+    "Q in pipelines": (
+        {"pipelines": ["DQ"]},
+        "pipelines: 'DQ': every pipeline is measured with and without L",
+    ),
+    "C in pipelines": ({"pipelines": ["C"]}, "pipelines: 'C': C cannot be trained; leave it out"),
+    "no pipeline": ({"table2": ["PD"]}, "table2: pipeline 'PD': D cannot come after P"),
+    "table 2 of what is not measured": (
+        {"pipelines": ["O", "D", "P", "E"]},
+        "table2: 'DP' is not measured; add it: pipelines: [O, D, P, E, DP]",
+    ),
+    "estimate without a part": (
+        {"pipelines": ["O", "D", "DP"], "table2": ["O"], "operator_sets": ["PE"]},
+        "cumulativeness: 'PE' is estimated from O, P, E, of which P, E is not measured; "
+        "add it: pipelines: [O, D, DP, P, E]",
+    ),
+    "estimate without a target": (
+        {"operator_sets": ["DE"], "cumulativeness": ["DE", "EP"]},
+        "cumulativeness: no order of 'PE' is measured; add it: operator_sets: [DE, PE]",
+    ),
+    "estimate without E": (
+        {"cumulativeness": ["DP"]},
+        "cumulativeness: operator set 'DP' has only one order",
+    ),
     "no head": ({"pruning": {"keep_heads": 0}}, "pruning.keep_heads: input should be greater than 0"),
     "too many": ({"pruning": {"keep_ffn": 1.5}}, "pruning.keep_ffn: input should be less than or equal to 1"),
     "rounds to none": ({"pruning": {"keep_heads": 0.1}}, "pruning.keep_heads: 0.1 of 4 rounds to none"),

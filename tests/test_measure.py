@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import tiny_model, write_examples
 
-from pipeops.config import MeasuringSection
 from pipeops.errors import PipeOpsError
 from pipeops.export import export
 from pipeops.measure import INFERENCE, measure
 from pipeops.measurements import read_curve
+from pipeops.sections import MeasuringSection
 from pipeops.shape import ModelShape
 from pipeops.tokenised import load_tokenised
 

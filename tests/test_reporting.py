@@ -1,7 +1,21 @@
+import json
+
+import pandas as pd
 from test_commutativity import flat
+from test_cumulativeness import measured
+from test_savings import run
 
 from pipeops.commutativity import Comparison, compare
-from pipeops.reporting import paper_table1, table1_markdown
+from pipeops.cumulativeness import cumulativeness, summary
+from pipeops.paper import paper_table1
+from pipeops.reporting import (
+    cumulativeness_markdown,
+    html_page,
+    table1_markdown,
+    table2_markdown,
+    write_table,
+)
+from pipeops.savings import table2
 
 PAPER = """\
 | Dataset | Order | D+E         | P+E         | D+P+E       |
@@ -55,3 +69,70 @@ def test_markdown_as_printed() -> None:
         "- D+E, P+E: 2 seeds cannot give a p-value below 0.05, whatever the curves; 6 can.",
         "",
     ]
+
+
+def savings_of(*seeds: int, dataset: str = "sst2") -> pd.DataFrame:
+    options = {"left_q": 0.4, "left_l": 0.2, "left_lq": 0.1}
+    rows = []
+    for seed in seeds:
+        rows += run("O", seed, accuracy=0.9 + seed / 100, accuracy_q=0.9, time=1.0 + seed, **options)
+        rows += run("DP", seed, accuracy=0.8, accuracy_q=0.8, time=0.5, **options)
+    return table2(pd.DataFrame(rows).assign(dataset=dataset), ["O", "DP"])
+
+
+def test_table_2_has_the_papers_rows_beside_ours() -> None:
+    lines = table2_markdown(savings_of(1, 2)).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| Dataset"))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:]]
+    savings = ["60 ± 0%", "80 ± 0%", "90 ± 0%", "92 ± 0%"]
+    assert cells[2:] == [
+        ["SST-2", "O", "91.5 ± 0.7", "90.0 ± 0.0 (-1.6%)", "25.0 ± 7.1", *savings],
+        ["", "O, the paper", "93.7", "93.5 (-0.2%)", "170.8", "50%", "86%", "97%", "93%"],
+        ["", "DP", "80.0 ± 0.0", "80.0 ± 0.0 (+0.0%)", "5.00 ± 0.00", *savings],
+        ["", "DP, the paper", "92.0", "90.9 (-1.2%)", "62.9", "65%", "88%", "97%", "96%"],
+    ]
+
+
+def test_one_seed_has_means_only_and_says_so() -> None:
+    text = table2_markdown(savings_of(1, dataset="generated-sentiment"))
+    assert "the paper" not in text
+    assert "| 91.0 " in text
+    assert text.endswith("- one seed: no standard deviations.\n")
+    estimates = cumulativeness_markdown(summary(cumulativeness(measured(seeds=[1]), ["DE"])))
+    assert "±" not in estimates.split("| Operators")[1]
+    assert estimates.endswith("- one seed: no standard deviations.\n")
+
+
+def test_estimates_as_printed() -> None:
+    study = cumulativeness(measured(("O", "D", "P", "E", "PE")), ["PE"])
+    lines = cumulativeness_markdown(summary(study)).splitlines()
+    start = lines.index("## SST-2")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 :]]
+    assert cells[0][:6] == ["Operators", "Order", "Run with", "Largest error", "Mean error", "Time error"]
+    by_run = {row[2]: row for row in cells[2:]}
+    assert list(by_run) == ["-", "L", "Q", "Q (naive)", "LQ", "LQ (naive)"]
+    assert by_run["Q"][3:] == ["0.00 ± 0.00", "0.00 ± 0.00", "0.0 ± 0.0%", "70.6", "70.6", "0.180", "0.180"]
+    assert by_run["Q (naive)"][5:] == ["66.7 ± 0.0%", "70.6", "70.6", "0.300", "0.180"]
+
+
+def test_nothing_estimated_is_said() -> None:
+    text = cumulativeness_markdown(summary(cumulativeness(measured(), [])))
+    assert "no operator set holds E with D or P" in text
+
+
+def test_a_table_is_written_in_all_its_forms(tmp_path) -> None:
+    table = savings_of(1, 2)
+    forms = {"csv": "csv", "markdown": "md", "html": "html", "provenance": "json"}
+    outputs = {form: str(tmp_path / f"table2.{suffix}") for form, suffix in forms.items()}
+    write_table(table, table2_markdown(table), outputs=outputs, parameters={"seeds": [1, 2]})
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table2.csv"), table)
+    html = (tmp_path / "table2.html").read_text()
+    assert "<td>O, the paper</td>" in html
+    assert html.count("<tr>") == 5
+    about = json.loads((tmp_path / "table2.json").read_text())
+    assert about["parameters"] == {"seeds": [1, 2]}
+    assert about["packages"]["onnxruntime"]
+
+
+def test_a_page_escapes_what_looks_like_html() -> None:
+    assert "<script>" not in html_page("# a\n\n<script>alert(1)</script>")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import write_backbone, write_examples
 
-from pipeops.config import PruningSection, TrainingSettings
 from pipeops.errors import PipeOpsError
 from pipeops.export import export
 from pipeops.pipeline import closure, orderings
 from pipeops.runtime import Profiler
+from pipeops.sections import PruningSection, TrainingSettings
 from pipeops.tokenised import load_tokenised, pad
 from pipeops.training import Job, last_checkpoint, load_model, train
 

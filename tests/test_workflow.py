@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -81,7 +83,7 @@ def finished(tmp_path_factory):
         model[name] = str(folder / name)
     study = STUDY | {"model": model}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    run = snakemake(folder, "--cores", "2", "results/table1.csv")
+    run = snakemake(folder, "--cores", "2", "all")
     (folder / "output.txt").write_text(run.stdout + run.stderr)
     return folder
 
@@ -97,25 +99,145 @@ def test_table1_of_the_small_study(finished):
     assert table["mean"].between(0, 100).all()
     assert table.p_value.isna().tolist() == [True, False]
     assert table.p_value[1] in (0.5, 1.0)  # two labellings
-    assert "# Table 1" in (finished / "output.txt").read_text()
+    output = (finished / "output.txt").read_text()
+    for heading in ("# Table 1", "# Table 2", "# Can a pipeline be predicted from its parts?"):
+        assert heading in output
+
+
+def test_table2_of_the_small_study(finished):
+    table = pd.read_csv(finished / "results/table2.csv")
+    assert table.pipeline.tolist() == ["O", "D", "P", "DP"]
+    assert table.n_seeds.tolist() == [2] * 4
+    assert table.saving_l_mean.between(0, 100).all()
+    estimates = []
+    for seed in (1, 2):
+        curve = pd.read_csv(finished / f"results/curves/generated-sentiment/DP/seed{seed}.csv")
+        time = curve.fillna({"inference": ""}).set_index("inference").time_relative
+        estimates.append(100 * (1 - time["L"] * time["Q"] / time[""] ** 2))
+    assert table.saving_lq_est_mean[3] == pytest.approx(sum(estimates) / 2)
+
+
+def test_cumulativeness_of_the_small_study(finished):
+    table = pd.read_csv(finished / "results/cumulativeness.csv", keep_default_na=False)
+    curves = table.drop_duplicates(["pipeline", "inference", "seed"])
+    assert len(curves) == 2 * 4 * 2
+    assert set(table.operators) == {"DE"}
+    assert set(table.estimate) == {"compound"}
+    assert len(table) == len(curves) * len(STUDY["measuring"]["thresholds"])
+
+
+def test_the_report_in_a_browser(finished, tmp_path):
+    driver = browser()
+    snakemake(finished, "--report", "results/report.zip")
+    with zipfile.ZipFile(finished / "results/report.zip") as archive:
+        archive.extractall(tmp_path)
+    report = (tmp_path / "report/report.html").as_uri()
+    try:
+        driver.get(report)
+        assert "Efficiency operators on transformers" in page(driver)
+        for (category, result, form), text in SHOWN.items():
+            driver.get(report)
+            click(driver, f"//a[contains(., '{category}')]")
+            # Where a result has two forms only, they are a switch, set to the one meant here, and no column.
+            form_if_shown = f"(td[.='{form}'] or count(td) < 3)"
+            click(driver, f"//tr[td[.='{result}'] and {form_if_shown}]//a[@iconname='eye']")
+            if form == "figure":
+                figure = driver.find_element("css selector", "img[src*='data/raw']")
+                assert driver.execute_script("return arguments[0].naturalWidth", figure) > 300, result
+            else:
+                driver.switch_to.frame(driver.find_element("css selector", "iframe"))
+                assert text in page(driver)
+        driver.get(report)
+        click(driver, "//a[contains(., 'Statistics')]")
+        assert driver.find_elements("css selector", "canvas, svg.marks"), "run times are drawn"
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    finally:
+        driver.quit()
+
+
+SHOWN = {
+    ("1 Commutativity", "Table 1", "table"): "does the order of the operators matter?",
+    ("1 Commutativity", "Figure 2: orders", "figure"): "",
+    ("1 Commutativity", "Figure 3: orders and seeds", "figure"): "",
+    ("1 Commutativity", "Table 1 as a heat map", "figure"): "",
+    ("2 Quantisation and dynamic length", "Table 2", "table"): "what do Q and L save",
+    ("3 Cumulativeness", "Estimates", "table"): "Can a pipeline be predicted from its parts?",
+    ("3 Cumulativeness", "Figure 4: estimates", "figure"): "",
+    ("4 All pipelines", "Accuracy against time", "figure"): "",
+    ("5 Study", "Configuration and provenance", "page"): "timing_rounds: 3",
+}
+"""What the report shows, by category, result and form, with a text that is on the page."""
+
+
+def browser():
+    """A headless Chromium, or a skipped test where there is none."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for switch in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-sync"):
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    driver.implicitly_wait(10)
+    return driver
+
+
+def page(driver):
+    return driver.find_element("css selector", "body").text
+
+
+def click(driver, xpath):
+    driver.execute_script("arguments[0].click()", driver.find_element("xpath", xpath))
+    time.sleep(0.3)
 
 
 def test_every_promised_file_is_there(finished):
     results = finished / "results"
-    for pipeline in ("O", "D", "E", "DE", "ED"):
+    for pipeline in ("O", "D", "P", "E", "DE", "ED", "DP"):
         for name in ("config.json", "model.safetensors", "training.json", "tokenizer.json"):
             assert (results / f"models/generated-sentiment/{pipeline}/seed1" / name).exists(), (
                 pipeline,
                 name,
             )
-    for pipeline in ("O", "DE", "ED"):
-        assert (results / f"onnx/generated-sentiment/{pipeline}/seed2/model.onnx").exists()
-    assert (results / "curves/generated-sentiment/DE/seed1.csv").exists()
+        for name in ("model.onnx", "model-int8.onnx"):
+            assert (results / f"onnx/generated-sentiment/{pipeline}/seed2" / name).exists()
+        curve = pd.read_csv(results / f"curves/generated-sentiment/{pipeline}/seed1.csv")
+        assert curve.inference.fillna("").unique().tolist() == ["", "L", "Q", "LQ"]
+    for table in ("table1", "table2", "cumulativeness"):
+        for form in ("csv", "md", "html", "json"):
+            assert (results / f"{table}.{form}").stat().st_size > 100
+    for figure in ("figure2", "figure3", "figure4", "table1", "pareto"):
+        for form in ("png", "pdf"):
+            assert (results / f"figures/{figure}.{form}").stat().st_size > 1000
     assert not list((finished / ".pipeops/state").glob("*"))
 
 
+def test_one_seed_has_means_only_and_a_set_without_estimates_is_left_out(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    run = snakemake(copy, "--cores", "2", "all", config={"seeds": [1], "cumulativeness": []})
+    assert planned(run) == {"table1": 1, "table2": 1, "figure2": 1, "figure3": 1, "heatmap": 1, "pareto": 1, "study": 1, "all": 1}  # fmt: skip # noqa: E501
+    assert pd.read_csv(copy / "results/table2.csv").acc_raw_sd.isna().all()
+    for name in ("table1", "table2"):
+        assert "one seed" in (copy / f"results/{name}.md").read_text()
+
+
+def test_figures_for_zero_curves_are_one_line(finished):
+    target = "results/figures/figure4.png"
+    run = snakemake(finished, "--cores", "1", target, config={"cumulativeness": []}, check=False)
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "error: no measurements to read" in output
+    assert "Traceback" not in output
+
+
 def test_a_second_run_does_nothing(finished):
-    assert "Nothing to be done" in snakemake(finished, "--cores", "2", "results/table1.csv").stderr
+    assert "Nothing to be done" in snakemake(finished, "--cores", "2", "all").stderr
 
 
 def test_a_new_seed_plans_only_its_own_jobs(finished):
@@ -221,6 +343,7 @@ def test_real_data_and_a_real_encoder(glue, minilm, tmp_path):
     config["measuring"] |= {"timing_rounds": 3, "check_examples": 5}
     snakemake(tmp_path, "--cores", "2", target, *settings, config=config)
     curve = pd.read_csv(tmp_path / target)
-    assert len(curve) == 18
-    assert curve.mean_exit_layer.iloc[[0, -1]].tolist() == [1, 6]
-    assert curve.time_relative.iloc[0] < 0.5 < curve.time_relative.iloc[-1]
+    assert len(curve) == 4 * 18
+    plain = curve[curve.inference.isna()]
+    assert plain.mean_exit_layer.iloc[[0, -1]].tolist() == [1, 6]
+    assert plain.time_relative.iloc[0] < 0.5 < plain.time_relative.iloc[-1]

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from pipeops.architectures import TINY, architecture
-from pipeops.config import MeasuringSection, PretrainingSection, PruningSection, Section, TrainingSettings
 from pipeops.errors import PipeOpsError
+from pipeops.sections import MeasuringSection, PretrainingSection, PruningSection, Section, TrainingSettings
 from pipeops.tasks import TASKS
 
 T = TypeVar("T", bound=Section)

@@ -4,7 +4,8 @@ Colours are those of seaborn's colour-blind palette; what colour tells, a marker
 Accuracy is in percent; time is relative to O, padded to ``max_length``, which is 1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,12 @@ def orders(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     runs = _drawable(measurements)
     datasets, seed = _datasets(runs), min(seed for _, _, seed in runs)
     figure, axes = _grid(1, len(operator_sets))
-    for ax, operators in zip(axes[0], operator_sets, strict=True):
-        for (dataset, colour), (order, marker) in _pairs(datasets, _orders(operators)):
-            if (run := runs.get((dataset, order, seed))) is not None:
-                _draw(ax, run, color=colour, marker=marker, label=f"{title(dataset)}, {order}")
-        ax.set_title(f"{'+'.join(operators)} (seed {seed})")
-        ax.legend(fontsize="small")
+    for operators, ax in zip(operator_sets, axes.flat, strict=True):
+        for dataset, colour in zip(datasets, _COLOURS, strict=False):
+            for order, marker in zip(_orders(operators), _MARKERS, strict=False):
+                if (run := runs.get((dataset, order, seed))) is not None:
+                    _draw(ax, run, color=colour, marker=marker, label=f"{title(dataset)}, {order}")
+        _finish(ax, f"{_set_title(operators)} (seed {seed})")
     return figure
 
 
@@ -76,19 +77,18 @@ def seeds(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     runs = _drawable(measurements)
     datasets, all_seeds = _datasets(runs), sorted({seed for _, _, seed in runs})
     figure, axes = _grid(len(datasets), len(operator_sets))
-    for (dataset, operators), ax in zip(_product(datasets, operator_sets), axes.flat, strict=True):
-        for order, (colour, marker) in zip(_orders(operators), _styles(), strict=False):
+    for (dataset, operators), ax in zip(product(datasets, operator_sets), axes.flat, strict=True):
+        for order, colour, marker in zip(_orders(operators), _COLOURS, _MARKERS, strict=False):
             found = [runs[dataset, order, seed] for seed in all_seeds if (dataset, order, seed) in runs]
-            if not found:
-                continue
-            _draw(
-                ax, found[0], color=colour, marker=marker, markersize=3, label=f"{order}, seed {all_seeds[0]}"
-            )
+            if found:
+                _draw(ax, found[0], color=colour, marker=marker, label=f"{order}, seed {all_seeds[0]}")
             if len(found) > 1:
-                _draw_mean(ax, mean_curve(found), color=colour, label=f"{order}, mean of {len(found)}")
+                mean = mean_curve(found)
+                _draw(ax, mean, color=colour, linestyle="--", label=f"{order}, mean of {len(found)}")
+                low, high = 100 * mean.low, 100 * mean.high
+                ax.fill_between(mean.time, low, high, color=colour, alpha=0.15, linewidth=0)
         note = "one seed: no mean" if len(all_seeds) == 1 else f"{len(all_seeds)} seeds, 95% bands"
-        ax.set_title(f"{title(dataset)}, {'+'.join(operators)} ({note})")
-        ax.legend(fontsize="x-small")
+        _finish(ax, f"{title(dataset)}, {_set_title(operators)} ({note})")
     return figure
 
 
@@ -111,26 +111,21 @@ def estimates(measurements: pd.DataFrame, study: pd.DataFrame) -> Figure:
     datasets, operator_sets = list(study["dataset"].unique()), list(study["operators"].unique())
     figure, axes = _grid(len(datasets), len(operator_sets))
     blue, orange, green = _COLOURS[0], _COLOURS[1], _COLOURS[2]
-    for (dataset, operators), ax in zip(_product(datasets, operator_sets), axes.flat, strict=True):
+    for (dataset, operators), ax in zip(product(datasets, operator_sets), axes.flat, strict=True):
         panel = study[(study["dataset"] == dataset) & (study["operators"] == operators)]
-        _draw_mean(
-            ax, _mean_of(runs, dataset, "E"), color=blue, marker=".", linestyle="-", label="E, measured"
-        )
+        measured_e = mean_curve(_of_all_seeds(runs, dataset, "E"))
+        _draw(ax, measured_e, color=blue, marker=".", label="E, measured")
         for order, marker in zip(panel["pipeline"].unique(), _MARKERS, strict=False):
-            mean = _mean_of(runs, dataset, str(order))
-            label = f"{order}, measured"
-            _draw_mean(
-                ax, mean, color=green, marker=marker, markersize=3, linestyle="-", label=label, band=False
-            )
+            target = mean_curve(_of_all_seeds(runs, dataset, order))
+            _draw(ax, target, color=green, marker=marker, label=f"{order}, measured")
         one_order = panel[panel["pipeline"] == panel["pipeline"].iloc[0]]  # all orders share the estimate
         predicted = [
             TradeoffCurve(rows["time_relative_estimated"].to_numpy(), rows["accuracy_estimated"].to_numpy())
             for _, rows in one_order.groupby("seed")
         ]
-        label = f"{'+'.join(operators)}, estimated"
-        _draw_mean(ax, mean_curve(predicted), color=orange, label=label, band=False)
-        ax.set_title(f"{title(str(dataset))}, {'+'.join(operators)}")
-        ax.legend(fontsize="x-small")
+        label = f"{_set_title(operators)}, estimated"
+        _draw(ax, mean_curve(predicted), color=orange, linestyle="--", label=label)
+        _finish(ax, f"{title(dataset)}, {_set_title(operators)}")
     return figure
 
 
@@ -143,10 +138,10 @@ def table1_heat_map(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure
     if not comparisons:
         raise PipeOpsError("no comparisons to draw: name operator_sets and datasets")
     datasets, sets = (list(dict.fromkeys(key[i] for key in comparisons)) for i in (0, 1))
-    excess = pd.DataFrame(np.nan, index=list(map(title, datasets)), columns=list(map("+".join, sets)))
+    excess = pd.DataFrame(np.nan, index=list(map(title, datasets)), columns=list(map(_set_title, sets)))
     text = pd.DataFrame("", index=excess.index, columns=excess.columns)
     for (dataset, operators), c in comparisons.items():
-        row, column = title(dataset), "+".join(operators)
+        row, column = title(dataset), _set_title(operators)
         same, different = (
             distances.mean() if distances.size else np.nan for distances in (c.same, c.different)
         )
@@ -184,15 +179,7 @@ def pareto(measurements: pd.DataFrame) -> Figure:
             panel.replace({"inference": _RUN_WITH}), x="time_relative", y="percent", ax=ax, s=14, alpha=0.7,
             hue="inference", style="inference", hue_order=_RUN_WITH.values(), style_order=_RUN_WITH.values(),
         )  # fmt: skip
-        front = panel.iloc[pareto_front(panel["time_relative"], panel["percent"])]
-        x, y = front["time_relative"].to_numpy(), front["percent"].to_numpy()
-        ax.plot(x, y, color="black", linewidth=1, drawstyle="steps-post", label="Pareto front")
-        names = front["name"].to_numpy()
-        new = np.r_[True, names[1:] != names[:-1]]
-        for number, (time, accuracy) in enumerate(zip(x[new], y[new], strict=True), start=1):
-            ax.annotate(str(number), (time, accuracy), (-4, 5), textcoords="offset points", ha="right")
-        key = "\n".join(f"{number:>2}  {name}" for number, name in enumerate(names[new], start=1))
-        ax.text(1.02, 1, f"on the front\n{key}", transform=ax.transAxes, va="top", family="monospace")
+        _draw_front(ax, panel.iloc[pareto_front(panel["time_relative"], panel["percent"])])
         ax.set_xscale("log")
         ax.set(xlabel=_TIME, ylabel=_ACCURACY, title=f"{title(str(dataset))}: all measured pipelines")
         ax.legend(fontsize="small", title="run with")
@@ -226,22 +213,12 @@ def _orders(operators: str) -> list[str]:
     return [str(order) for order in orderings(operators)]
 
 
-def _mean_of(runs: Runs, dataset: str, pipeline: str) -> MeanCurve:
-    return mean_curve([run for key, run in runs.items() if key[:2] == (dataset, pipeline)])
+def _of_all_seeds(runs: Runs, dataset: str, pipeline: str) -> list[TradeoffCurve]:
+    return [run for key, run in runs.items() if key[:2] == (dataset, pipeline)]
 
 
-def _styles() -> Iterator[tuple[tuple[float, float, float], str]]:
-    return zip(_COLOURS, _MARKERS, strict=False)
-
-
-def _product(datasets: Sequence[str], operator_sets: Sequence[str]) -> list[tuple[str, str]]:
-    return [(dataset, operators) for dataset in datasets for operators in operator_sets]
-
-
-def _pairs(datasets: Sequence[str], orders: Sequence[str]) -> Iterator[tuple[tuple, tuple]]:
-    for dataset, colour in zip(datasets, _COLOURS, strict=False):
-        for order, marker in zip(orders, _MARKERS, strict=False):
-            yield (dataset, colour), (order, marker)
+def _set_title(operators: str) -> str:
+    return "+".join(operators)
 
 
 def _grid(rows: int, columns: int, *, panel: tuple[float, float] = _PANEL) -> tuple[Figure, np.ndarray]:
@@ -253,13 +230,21 @@ def _grid(rows: int, columns: int, *, panel: tuple[float, float] = _PANEL) -> tu
     return figure, axes
 
 
-def _draw(ax: Axes, curve: TradeoffCurve, *, markersize: float = 4, **style: Any) -> None:
-    ax.plot(curve.time, 100 * curve.accuracy, linewidth=1, markersize=markersize, **style)
+def _draw(ax: Axes, curve: TradeoffCurve | MeanCurve, **style: Any) -> None:
+    ax.plot(curve.time, 100 * curve.accuracy, linewidth=1, markersize=3.5, **style)
 
 
-def _draw_mean(ax: Axes, mean: MeanCurve, *, band: bool = True, linestyle: str = "--", **style: Any) -> None:
-    ax.plot(mean.time, 100 * mean.accuracy, linewidth=1.2, linestyle=linestyle, **style)
-    if band:
-        ax.fill_between(
-            mean.time, 100 * mean.low, 100 * mean.high, color=style["color"], alpha=0.15, linewidth=0
-        )
+def _draw_front(ax: Axes, front: pd.DataFrame) -> None:
+    """Draw the front's points, by ascending time; number each change of pipeline, with a key to the right."""
+    time, percent, names = (front[column].to_numpy() for column in ("time_relative", "percent", "name"))
+    ax.plot(time, percent, color="black", linewidth=1, drawstyle="steps-post", label="Pareto front")
+    changes = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    for number, i in enumerate(changes, start=1):
+        ax.annotate(str(number), (time[i], percent[i]), (-4, 5), textcoords="offset points", ha="right")
+    key = "\n".join(f"{number:>2}  {names[i]}" for number, i in enumerate(changes, start=1))
+    ax.text(1.02, 1, f"on the front\n{key}", transform=ax.transAxes, va="top", family="monospace")
+
+
+def _finish(ax: Axes, heading: str) -> None:
+    ax.set_title(heading)
+    ax.legend(fontsize="x-small")

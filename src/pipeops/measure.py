@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeops.config import MeasuringSection
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.provenance import INT8_WITHOUT_DOT_PRODUCTS, int8_kernels, provenance, write_json
 from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, graph_path
+from pipeops.sections import MeasuringSection
 from pipeops.shape import ModelShape
 from pipeops.timing import Check, Costs, check, exit_costs, input_lengths
 from pipeops.tokenised import TokenisedSplit, load_tokenised

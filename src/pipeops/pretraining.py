@@ -17,8 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from pipeops.architectures import TINY_ARCHITECTURE
 from pipeops.backbones import save_backbone
-from pipeops.config import PretrainingSection
 from pipeops.sampling import ReproducibleTrainer
+from pipeops.sections import PretrainingSection
 from pipeops.synthetic import pretraining_text, vocabulary
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")

@@ -15,7 +15,10 @@ import psutil
 import pipeops
 from pipeops.files import replaced
 
-PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "onnx", "onnxruntime", "numpy", "snakemake")
+PACKAGES = (
+    *("torch", "transformers", "datasets", "tokenizers", "onnx", "onnxruntime"),
+    *("numpy", "pandas", "scipy", "matplotlib", "seaborn", "snakemake"),
+)
 _INSTRUCTION_SETS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
     *("asimddp", "i8mm"),
@@ -42,12 +45,17 @@ def provenance(**parameters: Any) -> dict[str, Any]:
         "pipeops": pipeops.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": versions(*PACKAGES),
         "cpu": cpu(),
         "platform": platform.platform(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    return {name: found for name in packages if (found := _version(name))}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeops.config import kept_count
 from pipeops.modeling import MultiExitForSequenceClassification
+from pipeops.sections import kept_count
 
 
 @dataclass(frozen=True)

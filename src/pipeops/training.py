@@ -19,7 +19,6 @@ from transformers.utils import logging as transformers_logging
 
 from pipeops import revisions
 from pipeops.backbones import WEIGHTS, load_tokenizer
-from pipeops.config import PruningSection, TrainingSettings
 from pipeops.errors import PipeOpsError
 from pipeops.files import make_shareable
 from pipeops.losses import distillation_loss
@@ -27,6 +26,7 @@ from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
 from pipeops.operators import PREPARE, Context
 from pipeops.provenance import provenance, write_json
 from pipeops.sampling import ReproducibleTrainer
+from pipeops.sections import PruningSection, TrainingSettings
 from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
 
 CHECKPOINT_COMPLETE = "trainer_state.json"

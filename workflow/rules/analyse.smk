@@ -9,7 +9,7 @@ rule table1:
             "<results>/table1.csv",
             caption="../report/table1.rst",
             category="1 Commutativity",
-            labels={"result": "Table 1", "form": "CSV"},
+            labels={"result": "Table 1", "form": "values (CSV)"},
         ),
         html=report(
             "<results>/table1.html",
@@ -39,7 +39,7 @@ rule table2:
             "<results>/table2.csv",
             caption="../report/table2.rst",
             category="2 Quantisation and dynamic length",
-            labels={"result": "Table 2", "form": "CSV"},
+            labels={"result": "Table 2", "form": "values (CSV)"},
         ),
         html=report(
             "<results>/table2.html",
@@ -69,7 +69,7 @@ rule cumulativeness:
             "<results>/cumulativeness.csv",
             caption="../report/cumulativeness.rst",
             category="3 Cumulativeness",
-            labels={"result": "Estimates", "form": "CSV"},
+            labels={"result": "Estimates", "form": "values (CSV)"},
         ),
         html=report(
             "<results>/cumulativeness.html",
@@ -99,13 +99,13 @@ rule figure2:
             "<results>/figures/figure2.png",
             caption="../report/figure2.rst",
             category="1 Commutativity",
-            labels={"result": "Figure 2: orders", "form": "PNG"},
+            labels={"result": "Figure 2: orders", "form": "figure"},
         ),
         pdf=report(
             "<results>/figures/figure2.pdf",
             caption="../report/figure2.rst",
             category="1 Commutativity",
-            labels={"result": "Figure 2: orders", "form": "PDF"},
+            labels={"result": "Figure 2: orders", "form": "print (PDF)"},
         ),
     log:
         "<logs>/figures/figure2.log",
@@ -124,13 +124,13 @@ use rule figure2 as figure3 with:
             "<results>/figures/figure3.png",
             caption="../report/figure3.rst",
             category="1 Commutativity",
-            labels={"result": "Figure 3: orders and seeds", "form": "PNG"},
+            labels={"result": "Figure 3: orders and seeds", "form": "figure"},
         ),
         pdf=report(
             "<results>/figures/figure3.pdf",
             caption="../report/figure3.rst",
             category="1 Commutativity",
-            labels={"result": "Figure 3: orders and seeds", "form": "PDF"},
+            labels={"result": "Figure 3: orders and seeds", "form": "print (PDF)"},
         ),
     log:
         "<logs>/figures/figure3.log",
@@ -146,13 +146,13 @@ use rule figure2 as heatmap with:
             "<results>/figures/table1.png",
             caption="../report/heatmap.rst",
             category="1 Commutativity",
-            labels={"result": "Table 1 as a heat map", "form": "PNG"},
+            labels={"result": "Table 1 as a heat map", "form": "figure"},
         ),
         pdf=report(
             "<results>/figures/table1.pdf",
             caption="../report/heatmap.rst",
             category="1 Commutativity",
-            labels={"result": "Table 1 as a heat map", "form": "PDF"},
+            labels={"result": "Table 1 as a heat map", "form": "print (PDF)"},
         ),
     log:
         "<logs>/figures/table1.log",
@@ -170,13 +170,13 @@ use rule figure2 as figure4 with:
             "<results>/figures/figure4.png",
             caption="../report/figure4.rst",
             category="3 Cumulativeness",
-            labels={"result": "Figure 4: estimates", "form": "PNG"},
+            labels={"result": "Figure 4: estimates", "form": "figure"},
         ),
         pdf=report(
             "<results>/figures/figure4.pdf",
             caption="../report/figure4.rst",
             category="3 Cumulativeness",
-            labels={"result": "Figure 4: estimates", "form": "PDF"},
+            labels={"result": "Figure 4: estimates", "form": "print (PDF)"},
         ),
     log:
         "<logs>/figures/figure4.log",
@@ -194,13 +194,13 @@ use rule figure2 as pareto with:
             "<results>/figures/pareto.png",
             caption="../report/pareto.rst",
             category="4 All pipelines",
-            labels={"result": "Accuracy against time", "form": "PNG"},
+            labels={"result": "Accuracy against time", "form": "figure"},
         ),
         pdf=report(
             "<results>/figures/pareto.pdf",
             caption="../report/pareto.rst",
             category="4 All pipelines",
-            labels={"result": "Accuracy against time", "form": "PDF"},
+            labels={"result": "Accuracy against time", "form": "print (PDF)"},
         ),
     log:
         "<logs>/figures/pareto.log",

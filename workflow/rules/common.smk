@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from pipeops import revisions
-from pipeops.config import TRAINED, load_config
+from pipeops.config import load_config
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import Pipeline
+from pipeops.sections import TRAINED
 from pipeops.tasks import TASKS
 from snakemake.exceptions import WorkflowError
 
@@ -88,6 +89,11 @@ def tokenise_options(wildcards):
 
 def training_threads(wildcards):
     return study.training.of(last_operator(wildcards)).threads
+
+
+def all_cores(wildcards):
+    """Every core of this run, looked up when a job is planned: a report is made without cores."""
+    return workflow.cores
 
 
 def operator_revision(wildcards):

@@ -35,7 +35,7 @@ rule measure:
     benchmark:
         "<logs>/curves/{dataset}/{pipeline}/seed{seed}.tsv"
     # All of them: nothing else may run while time is measured. How many are measured is a setting.
-    threads: workflow.cores
+    threads: all_cores
     resources:
         mem_mb=4000,
         runtime=60,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeops.config import PruningSection
 from pipeops.modeling import MultiExitForSequenceClassification
+from pipeops.sections import PruningSection
 
 
 @dataclass(frozen=True, kw_only=True)

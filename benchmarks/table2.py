@@ -1,0 +1,88 @@
+"""The times of the paper's Table 2, on real lengths: RoBERTa-base and its D, P and DP, random weights.
+
+What is not meant: accuracies, as the weights are random, and exact lengths, as any tokenizer may be given
+(the paper's is RoBERTa's). Times are measured as the workflow does it.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from common import export_random, roberta
+from rich.console import Console
+from rich.table import Table
+
+from pipeops.backbones import load_tokenizer
+from pipeops.cumulativeness import combined_saving
+from pipeops.paper import paper_table2, title
+from pipeops.runtime import EarlyExitModel, graph_path
+from pipeops.tasks import TASKS
+from pipeops.timing import exit_costs, input_lengths
+from pipeops.tokenised import TokenisedSplit, load_tokenised, tokenise
+
+MAX_LENGTH = 512
+ROUNDS = 10
+DATASETS = ("mrpc", "sst2")
+INFERENCE = ("", "Q", "L", "LQ")
+# The paper's settings: half the layers, 8 of 12 heads, 1536 of 3072 neurons.
+PIPELINES = {
+    "O": roberta(12, 768, 50265),
+    "D": roberta(6, 768, 50265),
+    "P": roberta(12, 768, 50265, heads=8, ffn=1536),
+    "DP": roberta(6, 768, 50265, heads=8, ffn=1536),
+}
+
+
+def print_table2(console: Console, glue: Path, tokenizer: Path, *, threads: int) -> None:
+    """Print the times of every pipeline, padded to 512, with Q, L and both, the paper's beside them."""
+    savings = [f"{letters} saves" for letters in ("Q", "L", "LQ")]
+    table = Table("dataset", "pipeline", "time, ms", *savings, "LQ est.", "paper: time, Q, L, LQ")
+    paper = paper_table2().set_index(["dataset", "pipeline"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for pipeline, shape in PIPELINES.items():
+            export_random(replace(shape, exit_layers=(shape.num_layers,)), folder / pipeline)
+        for dataset in DATASETS:
+            split = lengths_of(dataset, glue, tokenizer, folder)
+            for pipeline in PIPELINES:
+                original_ms, time = times(folder, pipeline, split, threads=threads)
+                saving = {inference: 1 - time[inference] / time[""] for inference in INFERENCE}
+                estimated = combined_saving(saving["L"], saving["Q"])
+                measured = [f"{100 * saving[i]:.0f}%" for i in ("Q", "L", "LQ")]
+                theirs = paper.loc[dataset, pipeline]
+                table.add_row(
+                    title(dataset),
+                    pipeline,
+                    f"{time[''] * original_ms:.1f}",
+                    *measured,
+                    f"{100 * estimated:.0f}%",
+                    "{time_raw_ms} ms {saving_q:.0f}% {saving_l:.0f}% {saving_lq:.0f}%".format(**theirs),
+                )
+            table.add_section()
+    console.print(table)
+
+
+def lengths_of(dataset: str, glue: Path, tokenizer: Path, folder: Path) -> TokenisedSplit:
+    path = folder / f"{dataset}.parquet"
+    loaded = load_tokenizer(tokenizer)
+    tokenise(TASKS[dataset], "validation", loaded, path, glue=str(glue), max_length=MAX_LENGTH, examples=None)
+    return load_tokenised(path)
+
+
+def times(
+    folder: Path, pipeline: str, split: TokenisedSplit, *, threads: int
+) -> tuple[float, dict[str, float]]:
+    """O's time in ms, and the pipeline's mean time over O's by inference letters."""
+    models = {
+        quantised: EarlyExitModel.load(
+            graph_path(folder / pipeline, "model", quantised=quantised), threads=threads
+        )
+        for quantised in (False, True)
+    }
+    original = EarlyExitModel.load(graph_path(folder / "O", "model", quantised=False), threads=threads)
+    variants = {inference: models["Q" in inference] for inference in INFERENCE}
+    costs = exit_costs(variants, original, split, rounds=ROUNDS)
+    last = np.zeros(len(split), dtype=int)
+    relative = {i: float(costs[i].of(input_lengths(split, i), last).mean()) for i in INFERENCE}
+    return costs[""].original_ms, relative

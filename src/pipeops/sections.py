@@ -1,0 +1,210 @@
+"""The sections of the configuration: their keys, defaults and ranges. What spans sections is in ``config``.
+
+Nothing heavy is imported: the Snakefile reads this.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeops.architectures import TINY
+from pipeops.errors import PipeOpsError
+
+ALTERNATE = "alternate"
+"""Student made of every second layer of the pretrained backbone."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+TRAINED = ("O", "D", "P", "E")
+"""Letters of the operators that can be trained."""
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class UnusableSetting(PipeOpsError, ValueError):
+    """A value that is valid by itself but not for the model it is applied to."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Pathvars(Section):
+    """Snakemake's pathvars: where results and logs go, so that studies do not mix."""
+
+    results: Annotated[str, Field(min_length=1)] = "results"
+    """Folder of the results."""
+    logs: Annotated[str, Field(min_length=1)] = "logs"
+    """Folder of the jobs' logs, times and memory."""
+
+
+class ModelSection(Section):
+    """Which encoder is fine-tuned."""
+
+    backbone: str = TINY
+    """Pretrained encoder of the RoBERTa or BERT family: a hub id, a folder, or `tiny` (built in, pretrained
+    on generated text)."""
+    student: str = ALTERNATE
+    """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
+    size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
+    max_length: Annotated[int, Field(ge=8)] = 40
+    """Longest input, in tokens; inputs are padded to it unless L is applied."""
+
+    @field_validator("backbone", "student")
+    @classmethod
+    def _exists(cls, source: str) -> str:
+        return source if source in (TINY, ALTERNATE) else existing_if_path(source)
+
+
+class DataSection(Section):
+    """How much of each dataset is used."""
+
+    train_examples: PositiveInt | None = 4000
+    """Training examples, drawn once and the same for all seeds; null: all."""
+    validation_examples: PositiveInt | None = 1000
+    """Validation examples, on which everything is measured; null: all."""
+
+
+class PretrainingSection(Section):
+    """Masked language modelling of the `tiny` backbone on generated text."""
+
+    examples: PositiveInt = 48000
+    """Generated sentence pairs."""
+    epochs: Annotated[float, Field(ge=0)] = 1
+    """Passes over them; 0 starts fine-tuning from random weights."""
+    batch_size: PositiveInt = 32
+    """Pairs per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate."""
+    threads: PositiveInt = 2
+    """CPU threads."""
+    seed: Seed = 0
+    """Its own seed: all runs start from one pretrained backbone, as they would from a downloaded one."""
+
+
+class TrainingSettings(Section):
+    """Hyper-parameters of one training."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1
+    """Passes over the training examples."""
+    batch_size: PositiveInt = 16
+    """Examples per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Peak learning rate."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of the steps over which the learning rate rises; it then falls linearly to 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    length_grouped: bool = True
+    """Whether batches hold examples of similar length (less padding, faster)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward and backward pass; weights and optimiser stay fp32."""
+    threads: PositiveInt = 1
+    """CPU threads of a training without a GPU."""
+    checkpoint_every: Fraction = 0.5
+    """A checkpoint to resume from is saved after each such part of the training."""
+
+
+class TrainingSection(TrainingSettings):
+    """Hyper-parameters of every training, and what differs for single operators."""
+
+    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2.5}, "D": {"learning_rate": 5e-4}}
+    """Per operator letter (O, D, P or E): keys of this section with other values."""
+
+    @model_validator(mode="after")
+    def _check_operators(self) -> Self:
+        for letter, changes in self.operators.items():
+            if letter not in TRAINED:
+                raise ValueError(f"'{letter}' is not a trained operator; known are {', '.join(TRAINED)}")
+            known = list(TrainingSettings.model_fields)
+            for key in changes:
+                if key not in known:
+                    raise ValueError(f"operators.{letter}: {unknown_key(key, key, known)}")
+            self.of(letter)
+        return self
+
+    def of(self, operator: str) -> TrainingSettings:
+        """The settings of the trainings of one operator."""
+        shared = self.model_dump(exclude={"operators"})
+        return TrainingSettings.model_validate(shared | self.operators.get(operator, {}))
+
+
+def kept_count(fraction: float, total: int, *, what: str) -> int:
+    """How many of ``total`` units ``fraction`` keeps.
+
+    Raises:
+        UnusableSetting: none would be left.
+    """
+    count = round(fraction * total)
+    if count < 1:
+        raise UnusableSetting(
+            f"pruning.{what}: {fraction} of {total} rounds to none; raise it above {0.5 / total:.3g}"
+        )
+    return count
+
+
+class PruningSection(Section):
+    """What P keeps. The paper: 8 of 12 heads and 1536 of 3072 neurons, importance on the dev set."""
+
+    keep_heads: Fraction = 0.5
+    """Part of each layer's attention heads that is kept."""
+    keep_ffn: Fraction = 0.5
+    """Part of each layer's FFN neurons that is kept."""
+    importance_split: Literal["train", "validation"] = "train"
+    """Split over which importance is accumulated."""
+    importance_examples: PositiveInt | None = 1000
+    """How many of its examples are used, drawn once; null: all."""
+
+
+class MeasuringSection(Section):
+    """How accuracy and time are measured."""
+
+    thresholds: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [
+        0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9,
+        0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.01,
+    ]  # fmt: skip
+    """Confidences at which an exit is taken; 0: always the first, above 1: never an early one. Ascending."""
+    threads: PositiveInt = 1
+    """CPU threads of inference."""
+    timing_rounds: Annotated[int, Field(ge=3)] = 60
+    """How often each exit's time is measured, next to O's each time; medians are reported."""
+    check_thresholds: PositiveInt = 3
+    """How many thresholds are also really run, to record how far the replay is off."""
+    check_examples: PositiveInt = 30
+    """How many validation examples each of them is run on."""
+
+    @field_validator("thresholds")
+    @classmethod
+    def _ascending(cls, values: list[float]) -> list[float]:
+        if values != sorted(set(values)):
+            raise ValueError("must be ascending, each value once")
+        return values
+
+
+def unknown_key(key: str, name: str, known: list[str]) -> str:
+    """Say that a key is unknown, which one may be meant, and which there are."""
+    return f"unknown key '{key}'{nearest(name, known)}; known here are {', '.join(known)}"
+
+
+def nearest(word: str, known: Any) -> str:
+    """A suggestion, where one is close enough."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def existing_if_path(source: str) -> str:
+    """Pass a hub id (``name`` or ``owner/name``) or an existing folder; anything else names no source."""
+    if "{" in source or "}" in source:
+        raise ValueError(f"'{source}': braces are not allowed in a path; rename the folder")
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if not looks_like_path:
+        return source
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"'{source}' is not a folder; give an existing one or a hub id such as owner/name")
+    return str(folder)
