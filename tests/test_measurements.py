@@ -99,5 +99,5 @@ def test_runs_are_named_by_their_paths(tmp_path: Path) -> None:
 
 
 def test_no_measurements_is_an_error_of_one_line() -> None:
-    with pytest.raises(PipeOpsError, match="no measurements to read: list datasets"):
+    with pytest.raises(PipeOpsError, match="no measurements to read: name what this shows"):
         read_runs([])

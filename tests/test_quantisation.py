@@ -19,8 +19,7 @@ from pipeops.stitching import early_exit_graph, straight_graph
 
 
 def int8_stages(shape):
-    stages = emit_stages(shape, random_weights(shape).__getitem__, zero_padding=True)
-    return [quantise(stage) for stage in stages]
+    return [quantise(stage) for stage in emit_stages(shape, random_weights(shape).__getitem__)]
 
 
 def functions_of(model):
@@ -123,7 +122,7 @@ def test_a_product_left_float_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_padding_does_not_change_a_quantised_answer(name, tmp_path):
-    """Exactly: padding is zero in every product, and so has no part in the activations' scales."""
+    """Padding is a copy of the first token in every product, and so has no part in the scales."""
     shape = SHAPES[name]
     export(write_checkpoint(tmp_path / "torch", shape), tmp_path)
     model = EarlyExitModel.load(graph_path(tmp_path, "model", quantised=True), threads=1)
@@ -175,3 +174,30 @@ def test_dynamic_length_never_changes_an_answer(fp32, words, padding):
         margin = np.abs(np.diff(short.logits, axis=-1))[..., 0]
         clear = margin > 1e-5
         assert (short.logits.argmax(-1) == long.logits.argmax(-1))[clear].all()
+
+
+def test_padded_and_unpadded_int8_agree_on_real_sentences(glue, minilm, tmp_path):
+    """All of SST-2's validation split, on a real pretrained encoder under random classifiers."""
+    import torch
+
+    from pipeops.backbones import fetch_backbone, load_backbone, load_tokenizer
+    from pipeops.modeling import from_pretrained_backbone
+    from pipeops.tasks import TASKS
+    from pipeops.tokenised import load_tokenised, tokenise
+
+    backbone = tmp_path / "backbone"
+    fetch_backbone(str(minilm), backbone)
+    torch.manual_seed(0)
+    encoder, labels = load_backbone(backbone), ("negative", "positive")
+    from_pretrained_backbone(encoder, sep_token_id=102, labels=labels).save_pretrained(tmp_path / "torch")
+    export(tmp_path / "torch", tmp_path)
+    data = tmp_path / "validation.parquet"
+    options = {"glue": str(glue), "max_length": 128, "examples": None}
+    tokenise(TASKS["sst2"], "validation", load_tokenizer(backbone), data, **options)
+    split = load_tokenised(data)
+    profiler = Profiler.load(graph_path(tmp_path, "profile", quantised=True), threads=1)
+    unpadded = [profiler.run(ids[None], np.ones_like(ids)[None]).logits.argmax() for ids in split.input_ids]
+    padded = [profiler.run(*split.padded(i)).logits.argmax() for i in range(len(split))]
+    agree = np.equal(unpadded, padded)
+    assert len(agree) == 872
+    assert np.mean(agree) >= 0.995

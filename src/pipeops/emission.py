@@ -31,14 +31,12 @@ WORDS = "embeddings.words"
 """The node that looks up the word embeddings."""
 
 
-def emit_stages(shape: ModelShape, weights: Weights, *, zero_padding: bool = False) -> list[ModelProto]:
+def emit_stages(shape: ModelShape, weights: Weights) -> list[ModelProto]:
     """Emit the stages of a model, one per layer, first to last.
 
     Args:
         shape: the model's shape.
         weights: reads a tensor of the checkpoint; its shape must be the one that ``shape`` implies.
-        zero_padding: whether padding is zero in what enters a matrix product. In fp32 it makes no difference
-            to the answer; where a product's inputs share one scale, as in int8, padding would set the scale.
 
     Raises:
         PipeOpsError: the activation is not supported.
@@ -46,11 +44,11 @@ def emit_stages(shape: ModelShape, weights: Weights, *, zero_padding: bool = Fal
     if shape.hidden_act not in ACTIVATIONS:
         supported = ", ".join(ACTIVATIONS)
         raise PipeOpsError(f"hidden_act: cannot export {shape.hidden_act!r}; use a backbone with {supported}")
-    return [_emit_stage(layer, shape, weights, zero_padding) for layer in range(1, shape.num_layers + 1)]
+    return [_emit_stage(layer, shape, weights) for layer in range(1, shape.num_layers + 1)]
 
 
-def _emit_stage(layer: int, shape: ModelShape, weights: Weights, zero_padding: bool) -> ModelProto:
-    stage = _Stage(shape, weights, zero_padding)
+def _emit_stage(layer: int, shape: ModelShape, weights: Weights) -> ModelProto:
+    stage = _Stage(shape, weights)
     mask = tensor("mask", TensorProto.INT32, "batch", "length")
     before, after = (
         tensor(f"hidden.{k}", TensorProto.FLOAT, "batch", "length", shape.hidden_size)
@@ -88,10 +86,9 @@ def tensor(name: str, dtype: int, *dims: int | str) -> ValueInfoProto:
 class _Stage:
     """The nodes and weights of a stage in the making. Methods return the name of the tensor they compute."""
 
-    def __init__(self, shape: ModelShape, weights: Weights, zero_padding: bool) -> None:
+    def __init__(self, shape: ModelShape, weights: Weights) -> None:
         self.shape = shape
         self.weights = weights
-        self.zero_padding = zero_padding
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.types: list[ValueInfoProto] = []
@@ -116,22 +113,18 @@ class _Stage:
             types_table = self.constant("embeddings.types.table", types)
             rows = self.node("Gather", [types_table, self._segments(mask)], "embeddings.types")
             summed = self.node("Add", [summed, rows], "embeddings.typed")
-        return self._layer_norm(summed, "hidden.0", f"{source}.LayerNorm")
+        normed = self._layer_norm(summed, "embeddings.normed", f"{source}.LayerNorm")
+        return self._padding_like_first(normed, "hidden.0")
 
     def encoder_layer(self, layer: int) -> str:
         """Turn ``hidden.{layer - 1}`` into ``hidden.{layer}`` by a post-norm transformer layer."""
         source, name, x = f"backbone.encoder.layer.{layer - 1}", f"layer.{layer}", f"hidden.{layer - 1}"
-        keep = self._kept(f"{name}.kept") if self.zero_padding else None
-        x = self._without_padding(x, keep, f"{name}.input")
         attended = self._attention(x, f"{name}.attention", f"{source}.attention.self", layer)
-        attended = self._without_padding(attended, keep, f"{name}.attention.kept")
         attended = self._linear(attended, f"{name}.attention.output", f"{source}.attention.output.dense")
         x = self.node("Add", [attended, x], f"{name}.attention.sum")
         x = self._layer_norm(x, f"{name}.attention.normed", f"{source}.attention.output.LayerNorm")
-        x = self._without_padding(x, keep, f"{name}.ffn.input")
         inner = self._linear(x, f"{name}.ffn.inner", f"{source}.intermediate.dense")
         inner = self.node(ACTIVATIONS[self.shape.hidden_act], [inner], f"{name}.ffn.active")
-        inner = self._without_padding(inner, keep, f"{name}.ffn.kept")
         outer = self._linear(inner, f"{name}.ffn.output", f"{source}.output.dense")
         x = self.node("Add", [outer, x], f"{name}.ffn.sum")
         return self._layer_norm(x, f"hidden.{layer}", f"{source}.output.LayerNorm")
@@ -163,14 +156,22 @@ class _Stage:
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
 
-    def _kept(self, name: str) -> str:
-        """1 for a token and 0 for padding, float (batch, length, 1)."""
-        axis = self.constant(f"{name}.axis", np.array([-1]))
-        column = self.node("Unsqueeze", ["mask", axis], f"{name}.column")
-        return self.node("Cast", [column], name, to=TensorProto.FLOAT)
+    def _padding_like_first(self, x: str, name: str) -> str:
+        """Give padding the state of the first token.
 
-    def _without_padding(self, x: str, keep: str | None, name: str) -> str:
-        return self.node("Mul", [x, keep], name) if keep else x
+        Nothing attends to padding, so it then keeps the first token's state in every layer. In fp32 that
+        changes no answer. In int8 all positions of a product share one scale, on which padding so has no say:
+        padded and unpadded inputs get the same answer.
+        """
+        start, end, axis = (
+            self.constant(f"{name}.{part}", np.array([value]))
+            for part, value in (("start", 0), ("end", 1), ("axis", 1))
+        )
+        first = self.node("Slice", [x, start, end, axis], f"{name}.first")
+        last_axis = self.constant(f"{name}.last_axis", np.array([-1]))
+        column = self.node("Unsqueeze", ["attention_mask", last_axis], f"{name}.column")
+        kept = self.node("Cast", [column], f"{name}.kept", to=TensorProto.BOOL)
+        return self.node("Where", [kept, x, first], name)
 
     def _segments(self, mask: str) -> str:
         """Segment of each token (0 or 1): whether a separator came before it, and 0 on padding."""

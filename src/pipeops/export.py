@@ -32,9 +32,9 @@ def export(checkpoint: Path, output: Path) -> None:
     """
     shape = ModelShape.from_checkpoint(checkpoint)
     with checked_weights(checkpoint / "model.safetensors", shape) as weights:
-        _write_graphs(emit_stages(shape, weights), shape, output, quantised=False)
-        int8_stages = [quantise(stage) for stage in emit_stages(shape, weights, zero_padding=True)]
-    _write_graphs(int8_stages, shape, output, quantised=True)
+        stages = emit_stages(shape, weights)
+    _write_graphs(stages, shape, output, quantised=False)
+    _write_graphs([quantise(stage) for stage in stages], shape, output, quantised=True)
 
 
 def _write_graphs(stages: Sequence[ModelProto], shape: ModelShape, folder: Path, *, quantised: bool) -> None:

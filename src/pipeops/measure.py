@@ -37,6 +37,16 @@ class Answers:
     """Whether the answer is right, shape (examples, exits)."""
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A trained pipeline as it is run with some inference operators."""
+
+    inference: str
+    model: EarlyExitModel
+    answers: Answers
+    costs: Costs
+
+
 def measure(
     model: Path,
     original: Path,
@@ -63,45 +73,29 @@ def measure(
     validation = load_tokenised(data)
     kernels = _announced_kernels()
     baseline = EarlyExitModel.load(graph_path(original, "model", quantised=False), threads=settings.threads)
-    models, answers = {}, {}
-    for quantised in (False, True):
-        path = graph_path(model, "model", quantised=quantised)
-        models[quantised] = EarlyExitModel.load(path, threads=settings.threads)
-        path = graph_path(model, "profile", quantised=quantised)
-        answers[quantised] = ask(Profiler.load(path, threads=settings.threads), validation)
-    targets = {inference: models["Q" in inference] for inference in INFERENCE}
-    costs = exit_costs(targets, baseline, validation, rounds=settings.timing_rounds)
-
-    shape = models[False].shape
+    variants = _variants(model, baseline, validation, settings)
+    shape = variants[0].model.shape
     thresholds = settings.thresholds if shape.has_exits else [np.nan]
-    original_flops = baseline.shape.flops(validation.max_length)[-1]
     rows = [
-        {"inference": inference, "threshold": threshold}
-        | operating_point(
-            answers["Q" in inference],
-            costs[inference],
-            input_lengths(validation, inference),
-            shape,
-            threshold=threshold,
-            original_flops=original_flops,
-        )
-        | {"kernels": kernels if "Q" in inference else "fp32"}
-        for inference in INFERENCE
+        {"inference": variant.inference, "threshold": threshold}
+        | operating_point(variant, validation, threshold=threshold, original=baseline.shape)
+        | {"kernels": kernels if "Q" in variant.inference else "fp32"}
+        for variant in variants
         for threshold in thresholds
     ]
     sample = np.random.default_rng(_SAMPLE_SEED).permutation(len(validation))[: settings.check_examples]
     checks = [
         check(
-            inference,
-            target,
+            variant.inference,
+            variant.model,
             baseline,
             validation,
-            answers["Q" in inference].confidence,
-            costs[inference],
+            variant.answers.confidence,
+            variant.costs,
             examples=sample.tolist(),
             threshold=threshold,
         )
-        for inference, target in targets.items()
+        for variant in variants
         for threshold in _spread(thresholds, settings.check_thresholds)
     ]
     _refuse_wrong_replay(checks, model)
@@ -112,18 +106,30 @@ def measure(
         "max_length": validation.max_length,
         "int8_kernels": kernels,
         "exit_layers": list(shape.exit_layers),
-        "original_ms": costs[""].original_ms,
-        "timed_lengths": {inference: c.lengths.tolist() for inference, c in costs.items()},
-        "exit_time_relative": {inference: c.relative.tolist() for inference, c in costs.items()},
-        "exit_accuracy": {
-            "int8" if quantised else "fp32": a.correct.mean(axis=0).tolist()
-            for quantised, a in answers.items()
-        },
+        "original_ms": variants[0].costs.original_ms,
+        "timed_lengths": {v.inference: v.costs.lengths.tolist() for v in variants},
+        "exit_time_relative": {v.inference: v.costs.relative.tolist() for v in variants},
+        "exit_accuracy": {v.inference: v.answers.correct.mean(axis=0).tolist() for v in variants},
         "checks": [asdict(one) for one in checks],
     }
     write_json(output.with_suffix(".json"), record | measured)
     with replaced(output) as path:
         pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def _variants(
+    model: Path, baseline: EarlyExitModel, validation: TokenisedSplit, settings: MeasuringSection
+) -> list[Variant]:
+    """Load the model in both precisions, ask each about every example, and time all variants in turns."""
+    models, answers = {}, {}
+    for quantised in (False, True):
+        path = graph_path(model, "model", quantised=quantised)
+        models[quantised] = EarlyExitModel.load(path, threads=settings.threads)
+        path = graph_path(model, "profile", quantised=quantised)
+        answers[quantised] = ask(Profiler.load(path, threads=settings.threads), validation)
+    targets = {inference: models["Q" in inference] for inference in INFERENCE}
+    costs = exit_costs(targets, baseline, validation, rounds=settings.timing_rounds)
+    return [Variant(i, targets[i], answers["Q" in i], costs[i]) for i in INFERENCE]
 
 
 def ask(profiler: Profiler, split: TokenisedSplit) -> Answers:
@@ -137,35 +143,26 @@ def ask(profiler: Profiler, split: TokenisedSplit) -> Answers:
 
 
 def operating_point(
-    answers: Answers,
-    costs: Costs,
-    lengths: NDArray[np.int64],
-    shape: ModelShape,
-    *,
-    threshold: float,
-    original_flops: int,
+    variant: Variant, split: TokenisedSplit, *, threshold: float, original: ModelShape
 ) -> dict[str, float]:
-    """Replay one threshold: accuracy and mean cost over all examples.
+    """Replay one threshold, used at every exit, over all examples of the split.
 
-    Args:
-        answers: every exit's of every example.
-        costs: the model's.
-        lengths: each example's input length as the model is run.
-        shape: the model's.
-        threshold: used at every exit.
-        original_flops: O's for one input of ``max_length`` tokens.
+    Returns:
+        Accuracy, and the mean over the examples of what they cost, in the columns of the CSV; operations are
+        over those of ``original``, O, for one input of ``max_length`` tokens.
     """
+    shape, lengths = variant.model.shape, input_lengths(split, variant.inference)
     layers = np.array(shape.exit_layers)
-    chosen = chosen_exits(answers.confidence, [threshold] * (len(layers) - 1))
-    by_length = {int(length): shape.flops(int(length)) for length in np.unique(lengths)}
-    flops = [by_length[int(length)][exit_index] for length, exit_index in zip(lengths, chosen, strict=True)]
-    relative = costs.of(lengths, chosen).mean()
+    chosen = chosen_exits(variant.answers.confidence, [threshold] * (len(layers) - 1))
+    by_length = {length: shape.flops(length) for length in set(lengths.tolist())}
+    flops = [by_length[length][i] for length, i in zip(lengths.tolist(), chosen, strict=True)]
+    relative = variant.costs.of(lengths, chosen).mean()
     return {
-        "accuracy": answers.correct[np.arange(len(chosen)), chosen].mean(),
-        "time_ms": relative * costs.original_ms,
+        "accuracy": variant.answers.correct[np.arange(len(chosen)), chosen].mean(),
+        "time_ms": relative * variant.costs.original_ms,
         "time_relative": relative,
         "mean_exit_layer": layers[chosen].mean(),
-        "flops_relative": np.mean(flops) / original_flops,
+        "flops_relative": np.mean(flops) / original.flops(split.max_length)[-1],
     }
 
 

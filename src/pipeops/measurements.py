@@ -72,7 +72,9 @@ def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
         columns = [*RUN, *table.columns]
         tables.append(table.assign(dataset=dataset, pipeline=pipeline, seed=seed)[columns])
     if not tables:
-        raise PipeOpsError("no measurements to read: list datasets, seeds and operator_sets or pipelines")
+        raise PipeOpsError(
+            "no measurements to read: name what this shows in operator_sets, pipelines or cumulativeness"
+        )
     return pd.concat(tables, ignore_index=True)
 
 
