@@ -8,8 +8,9 @@ from conftest import tiny_model, write_examples
 
 from pipeops.errors import PipeOpsError
 from pipeops.export import export
-from pipeops.measure import INFERENCE, measure
+from pipeops.measure import measure
 from pipeops.measurements import read_curve
+from pipeops.pipeline import INFERENCE
 from pipeops.sections import MeasuringSection
 from pipeops.shape import ModelShape
 from pipeops.tokenised import load_tokenised

@@ -1,8 +1,8 @@
 """Can a pipeline's tradeoff be predicted from its parts? The paper's equations 1-5, and how far they are off.
 
 Equations 1-5 (paper, section 6) predict E with D and P from runs of O, D, P and E alone. Q and L are added
-by multiplying what they leave of the time. Q saves more of a pruned model than of others, so where both P
-and Q occur they are one compound operator, PQ, that is measured as such; the estimate that treats them as
+by multiplying what they leave of the time. How much Q saves depends on the widths that P leaves, so where
+both occur they are one compound operator, PQ, that is measured as such; the estimate that treats them as
 independent is computed beside it (``naive``).
 """
 
@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike
 from pipeops.curves import FloatArray, TradeoffCurve, distance, mean_distance
 from pipeops.errors import PipeOpsError
 from pipeops.measurements import RUN
-from pipeops.pipeline import orderings, parts_of
+from pipeops.pipeline import INFERENCE, orderings, parts_of
 
-INFERENCE = ("", "L", "Q", "LQ")
 COMPOUND, NAIVE = "compound", "naive"
 ERRORS = ["max_accuracy_error", "mean_accuracy_error", "mean_time_error"]
 """Errors of one estimated curve: largest and mean difference in accuracy at the same time, in percentage
@@ -135,7 +134,7 @@ def _compared(
     """Measured and estimated points of one run, with the errors of the curve."""
     measured = _curve(runs, ordering, inference)
     accuracy, time = _estimated(runs, operators, inference, compound=estimate == COMPOUND)
-    if len(measured) != len(accuracy):
+    if not measured["threshold"].equals(_curve(runs, "E", "")["threshold"]):
         raise PipeOpsError(f"{ordering}: measured at other thresholds than E; delete its curve and run again")
     named = measured[["dataset"]].assign(
         operators=operators, pipeline=ordering, inference=inference, estimate=estimate

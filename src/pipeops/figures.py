@@ -15,6 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from pipeops.commutativity import Comparison
 from pipeops.cumulativeness import COMPOUND
@@ -30,9 +31,12 @@ sns.set_theme(style="whitegrid", context="paper", palette="colorblind", rc={"sav
 
 _COLOURS = sns.color_palette("colorblind")
 _MARKERS = "osD^vPX"
+_LINES = ("-", "--", "-.", ":") * 2
 _TIME = "time / time of O"
 _ACCURACY = "accuracy, %"
 _RUN_WITH = {"": "as it is", "L": "L", "Q": "Q", "LQ": "LQ"}
+_RUN_WITH_COLOURS = [_COLOURS[i] for i in (0, 1, 2, 4)]
+_RUN_WITH_MARKERS = ["o", "^", "s", "D"]
 _PANEL = (3.6, 2.9)  # inches
 
 
@@ -49,7 +53,8 @@ def orders(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
 
     Args:
         measurements: as ``measurements.read_runs`` returns them.
-        operator_sets: one panel each. Colour is the dataset, marker the order.
+        operator_sets: one panel each. Colour is the dataset, marker and line style the order; with a single
+            dataset the order has the colours too.
 
     Raises:
         PipeOpsError: there is nothing to draw.
@@ -58,10 +63,14 @@ def orders(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     datasets, seed = _datasets(runs), min(seed for _, _, seed in runs)
     figure, axes = _grid(1, len(operator_sets))
     for operators, ax in zip(operator_sets, axes.flat, strict=True):
-        for dataset, colour in zip(datasets, _COLOURS, strict=False):
-            for order, marker in zip(_orders(operators), _MARKERS, strict=False):
+        for i, dataset in enumerate(datasets):
+            for j, (order, marker, line) in enumerate(
+                zip(_orders(operators), _MARKERS, _LINES, strict=False)
+            ):
+                colour = _COLOURS[(i if len(datasets) > 1 else j) % len(_COLOURS)]
                 if (run := runs.get((dataset, order, seed))) is not None:
-                    _draw(ax, run, color=colour, marker=marker, label=f"{title(dataset)}, {order}")
+                    style = {"color": colour, "marker": marker, "linestyle": line}
+                    _draw(ax, run, **style, label=f"{title(dataset)}, {order}")
         _finish(ax, f"{_set_title(operators)} (seed {seed})")
     return figure
 
@@ -149,10 +158,12 @@ def table1_heat_map(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure
         p = "no p-value" if np.isnan(c.p_value) else f"p = {c.p_value:.2g} (at best {c.smallest_p_value:.2g})"
         text.loc[row, column] = f"Same {same:.2f}\nDiff. {different:.2f}\n{p}"
     figure, axes = _grid(1, 1, panel=(1.2 + 2.2 * len(sets), 0.8 + 1.1 * len(datasets)))
-    largest = np.nanmax(np.abs(excess.to_numpy()), initial=0.1)
+    # Small differences look small: the scale reaches at least to the scatter among the seeds.
+    scatter = [c.same.std(ddof=1) for c in comparisons.values() if c.same.size > 1]
+    largest = np.nanmax([*np.abs(excess.to_numpy()).flat, *scatter], initial=0.1)
     sns.heatmap(
         excess, annot=text, fmt="", cmap="vlag", vmin=-largest, vmax=largest, linewidths=1, ax=axes[0, 0],
-        cbar_kws={"label": "Diff. - Same, percentage points"},
+        cbar_kws={"label": "Diff. - Same, points"},
     )  # fmt: skip
     axes[0, 0].set(xlabel="", ylabel="", title="Does the order matter? (red: more than the seed)")
     axes[0, 0].tick_params(axis="y", rotation=0)
@@ -178,9 +189,13 @@ def pareto(measurements: pd.DataFrame) -> Figure:
         sns.scatterplot(
             panel.replace({"inference": _RUN_WITH}), x="time_relative", y="percent", ax=ax, s=14, alpha=0.7,
             hue="inference", style="inference", hue_order=_RUN_WITH.values(), style_order=_RUN_WITH.values(),
+            palette=_RUN_WITH_COLOURS, markers=_RUN_WITH_MARKERS,
         )  # fmt: skip
         _draw_front(ax, panel.iloc[pareto_front(panel["time_relative"], panel["percent"])])
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        ax.margins(y=0.08)
         ax.set(xlabel=_TIME, ylabel=_ACCURACY, title=f"{title(str(dataset))}: all measured pipelines")
         ax.legend(fontsize="small", title="run with")
     return figure

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
+from pipeops.pipeline import INFERENCE
 from pipeops.provenance import INT8_WITHOUT_DOT_PRODUCTS, int8_kernels, provenance, write_json
 from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, graph_path
 from pipeops.sections import MeasuringSection
@@ -22,8 +23,6 @@ from pipeops.shape import ModelShape
 from pipeops.timing import Check, Costs, check, exit_costs, input_lengths
 from pipeops.tokenised import TokenisedSplit, load_tokenised
 
-INFERENCE = ("", "L", "Q", "LQ")
-"""The inference operators that every model is measured with: none, either, both."""
 _SAMPLE_SEED = 0
 
 

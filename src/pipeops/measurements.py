@@ -47,7 +47,7 @@ def read_measurements(path: Path) -> pd.DataFrame:
     if table.empty:
         raise PipeOpsError(f"{path}: has no rows; {remedy}")
     details = path.with_suffix(".json")
-    if details.exists() and (rows := json.loads(details.read_text())["rows"]) != len(table):
+    if details.exists() and (rows := _measured_rows(details)) != len(table):
         raise PipeOpsError(f"{path}: has {len(table)} rows where {rows} were measured; {remedy}")
     for column in _NUMBERS:
         broken = ~np.isfinite(table[column].to_numpy())
@@ -57,6 +57,14 @@ def read_measurements(path: Path) -> pd.DataFrame:
     if not table["accuracy"].between(0, 1).all():
         raise PipeOpsError(f"{path}: column accuracy must hold fractions from 0 to 1; {remedy}")
     return table.fillna({"inference": ""})
+
+
+def _measured_rows(details: Path) -> int:
+    """How many rows were measured, as the JSON beside the CSV says."""
+    try:
+        return int(json.loads(details.read_text())["rows"])
+    except (ValueError, KeyError, TypeError):
+        raise PipeOpsError(f"{details}: damaged; delete it and run again") from None
 
 
 def read_runs(paths: Iterable[Path]) -> pd.DataFrame:

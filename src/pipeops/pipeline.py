@@ -65,6 +65,10 @@ OPERATORS: Mapping[str, Operator] = {
 """Every operator by its letter, in the order in which sets of operators are written."""
 
 
+INFERENCE = ("", "L", "Q", "LQ")
+"""The inference operators that every trained pipeline is measured with: none, either, both."""
+
+
 @dataclass(frozen=True, order=True)
 class Pipeline:
     """A valid sequence of operators. Equal pipelines have equal texts, and sort by them.

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +51,26 @@ def provenance(**parameters: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
+    }
+
+
+def common_provenance(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the provenance of several results: a value where all agree, else the list of what occurs.
+
+    Args:
+        records: what ``provenance`` returned for each. Times become the first and the last.
+    """
+    records = list(records)
+    merged: dict[str, Any] = {}
+    for key in ("pipeops", "commit", "python", "packages", "cpu", "int8_kernels", "platform"):
+        found = [record.get(key) for record in records]
+        distinct = [value for i, value in enumerate(found) if value not in found[:i]]
+        merged[key] = distinct[0] if len(distinct) == 1 else distinct
+    finished = sorted(record["finished"] for record in records)
+    return merged | {
+        "measurements": len(records),
+        "first_finished": finished[0],
+        "last_finished": finished[-1],
     }
 
 

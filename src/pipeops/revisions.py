@@ -10,7 +10,7 @@ OPERATOR = {"O": 1, "D": 1, "P": 1, "E": 1}
 BACKBONE = 1
 TOKENISE = 1
 EXPORT = 2
-MEASURE = 2
+MEASURE = 3
 
 ANALYSE = 1
 """Tables and figures."""

@@ -7,6 +7,7 @@ import pandas as pd
 from pipeops.cumulativeness import combined_saving
 from pipeops.errors import PipeOpsError
 from pipeops.measurements import RUN
+from pipeops.pipeline import INFERENCE
 
 MEASURES = [
     "acc_raw", "acc_q", "acc_change_q", "time_raw_ms", "saving_q", "saving_l", "saving_lq", "saving_lq_est",
@@ -52,6 +53,9 @@ def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFrame
 def _of_run(run: pd.DataFrame) -> dict[str, float]:
     """Return the ``MEASURES`` of one run."""
     deepest = run.sort_values("threshold").groupby("inference").last()
+    if missing := [letters or "(none)" for letters in INFERENCE if letters not in deepest.index]:
+        where = " ".join(str(run[column].iloc[0]) for column in RUN)
+        raise PipeOpsError(f"{where}: not measured with {', '.join(missing)}; delete its curve and run again")
     accuracy, time = deepest["accuracy"], deepest["time_relative"]
     saving = 1 - time / time[""]
     fractions = {

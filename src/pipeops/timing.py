@@ -57,8 +57,9 @@ def exit_costs(
 ) -> dict[str, Costs]:
     """Time of leaving at each exit over the time of O, the median over rounds, for every variant.
 
-    In a round every exit of every variant is taken once, each right after a run of O, so that none finds the
-    caches warmed by another. Rounds take turns at ``LENGTHS`` input lengths; padded, all are alike.
+    In a round every exit of every variant is timed once: it is run, then O, then it again, and the last two
+    runs are timed. So both were run just before the other, as warm as a model in use, and no exit finds the
+    caches warmed by another one. Rounds take turns at ``LENGTHS`` input lengths; padded, all are alike.
 
     Args:
         variants: one trained pipeline's model by inference letters; with L inputs are not padded.
@@ -76,17 +77,16 @@ def exit_costs(
         padded = split.padded(example)
         for inference, model in variants.items():
             ids, mask = inputs(split, example, inference)
-            pairs = [
-                (
-                    _milliseconds(lambda: baseline.run(*padded)),  # noqa: B023 - called at once
-                    _milliseconds(lambda: model.run(ids, mask, thresholds)),  # noqa: B023
-                )
-                for thresholds in forced
-            ]
+            pairs = []
+            for thresholds in forced:
+                model.run(ids, mask, thresholds)
+                of_original = _milliseconds(lambda: baseline.run(*padded))  # noqa: B023 - called at once
+                of_exit = _milliseconds(lambda: model.run(ids, mask, thresholds))  # noqa: B023
+                pairs.append((of_original, of_exit))
             if number >= WARM_UP:
-                of_original, of_exits = np.array(pairs).T
-                original_ms += of_original.tolist()
-                ratios[inference].setdefault(ids.shape[1], []).append((of_exits / of_original).tolist())
+                originals, exits = np.array(pairs).T
+                original_ms += originals.tolist()
+                ratios[inference].setdefault(ids.shape[1], []).append((exits / originals).tolist())
     return {
         inference: Costs(
             lengths=np.array(sorted(by_length)),

@@ -63,7 +63,7 @@ rule table2:
 
 rule cumulativeness:
     input:
-        curves_of(study.estimated_from),
+        curves_of_estimates,
     output:
         csv=report(
             "<results>/cumulativeness.csv",
@@ -164,7 +164,7 @@ use rule figure2 as heatmap with:
 
 use rule figure2 as figure4 with:
     input:
-        curves_of(study.estimated_from),
+        curves_of_estimates,
     output:
         png=report(
             "<results>/figures/figure4.png",
@@ -211,6 +211,8 @@ use rule figure2 as pareto with:
 
 
 rule study:
+    input:
+        curves_of(study.measured),
     output:
         html=report(
             "<results>/study.html",

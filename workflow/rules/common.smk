@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from pipeops import revisions
@@ -11,6 +12,8 @@ from pipeops.pipeline import Pipeline
 from pipeops.sections import TRAINED
 from pipeops.tasks import TASKS
 from snakemake.exceptions import WorkflowError
+
+STARTED = time.time()
 
 try:
     study = load_config(config)
@@ -133,6 +136,15 @@ def curves_of(pipelines):
     )
 
 
+def curves_of_estimates(wildcards):
+    """The measurements that estimates are made from and compared with."""
+    if not study.estimated_sets:
+        raise WorkflowError(
+            "cumulativeness: is empty, so nothing is estimated; name operator sets of E with D or P, such as [DE]"
+        )
+    return curves_of(study.estimated_from)
+
+
 def all_results():
     """Every table and figure, and what they come from."""
     figures = ["figure2", "figure3", "table1", "pareto"]
@@ -150,8 +162,8 @@ def all_results():
 
 
 def show_results():
-    """Print the tables that are there at the end of a run."""
+    """Print the tables that this run made."""
     for name in ("table1", "table2", "cumulativeness"):
         table = Path(workflow.pathvars.get("results")) / f"{name}.md"
-        if table.exists():
+        if table.exists() and table.stat().st_mtime > STARTED:
             print(table.read_text())

@@ -1,17 +1,21 @@
-"""What was run, with what: the configuration with all defaults, packages and machine."""
+"""What was run, and with what: the configuration with all defaults, and what measured the results."""
 
+import json
 from pathlib import Path
 
 import yaml
 
 from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
-from pipeops.provenance import provenance
+from pipeops.measurements import read_runs
+from pipeops.provenance import common_provenance
 from pipeops.reporting import html_page
 
 with errors_in_one_line(Path(snakemake.log[0])):
-    about = {name: value for name, value in provenance().items() if name != "parameters"}
-    sections = {"Configuration": snakemake.params.config, "Provenance": about}
+    curves = list(map(Path, snakemake.input))
+    read_runs(curves)  # damaged files are named before anything is written
+    records = [json.loads(curve.with_suffix(".json").read_text()) for curve in curves]
+    sections = {"Configuration": snakemake.params.config, "Provenance": common_provenance(records)}
     blocks = [
         f"## {name}\n\n```yaml\n{yaml.safe_dump(content, sort_keys=False, width=100)}```"
         for name, content in sections.items()
