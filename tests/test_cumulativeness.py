@@ -180,6 +180,13 @@ def test_a_part_that_was_not_measured_is_named_with_the_line_to_add() -> None:
         cumulativeness(measured(["O", "D", "P", "E", "DE"]), ["PE"])
 
 
+def test_other_thresholds_than_those_of_e_are_refused() -> None:
+    runs = measured(["O", "D", "P", "E", "DE"])
+    runs.loc[(runs["pipeline"] == "DE") & (runs["threshold"] == 0.5), "threshold"] = 0.6
+    with pytest.raises(PipeOpsError, match="DE: measured at other thresholds than E"):
+        cumulativeness(runs, ["DE"])
+
+
 def test_nothing_to_estimate_gives_an_empty_table() -> None:
     study = cumulativeness(measured(), [])
     assert study.empty

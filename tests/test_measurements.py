@@ -101,3 +101,11 @@ def test_runs_are_named_by_their_paths(tmp_path: Path) -> None:
 def test_no_measurements_is_an_error_of_one_line() -> None:
     with pytest.raises(PipeOpsError, match="no measurements to read: name what this shows"):
         read_runs([])
+
+
+@pytest.mark.parametrize("content", ['{"rows": 4', "{}", '{"rows": null}'])
+def test_damaged_details_are_named(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path, HEADER + ROWS)
+    path.with_suffix(".json").write_text(content)
+    with pytest.raises(PipeOpsError, match=r"seed1\.json: damaged; delete it and run again"):
+        read_curve(path)

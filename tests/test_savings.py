@@ -67,3 +67,10 @@ def test_a_pipeline_that_was_not_measured_is_named() -> None:
     rows = run("O", 1, accuracy=0.9, accuracy_q=0.9, time=1.0, left_q=0.4, left_l=0.2, left_lq=0.1)
     with pytest.raises(PipeOpsError, match=r"table2: DP was not measured on sst2; .* pipelines: \[DP\]"):
         table2(pd.DataFrame(rows), ["O", "DP"])
+
+
+def test_a_variant_that_was_not_measured_is_named() -> None:
+    rows = run("O", 1, accuracy=0.9, accuracy_q=0.9, time=1.0, left_q=0.4, left_l=0.2, left_lq=0.1)
+    table = pd.DataFrame(rows)
+    with pytest.raises(PipeOpsError, match="sst2 O 1: not measured with Q; delete its curve and run again"):
+        table2(table[table["inference"] != "Q"], ["O"])

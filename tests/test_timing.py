@@ -75,6 +75,26 @@ def test_with_dynamic_length_time_is_measured_at_lengths_spread_over_the_data(cl
     assert costs["L"].of(np.array([3, 5, 30]), np.array([1, 0, 1])) == pytest.approx([0.06, 0.05, 0.6])
 
 
+class Warming(Clockwork):
+    """Takes twice as long when the previous run left elsewhere or had another length."""
+
+    previous = None
+
+    def run(self, ids, mask, thresholds=()):
+        answer = super().run(ids, mask, thresholds)
+        if (state := (answer.exit_layer, ids.shape)) != self.previous:
+            super().run(ids, mask, thresholds)
+        self.previous = state
+        return answer
+
+
+def test_what_is_timed_is_as_warm_as_what_it_is_compared_with(clock):
+    target, baseline = Warming(clock, [1.0, 2.0, 5.0]), Warming(clock, [5.0])
+    costs = exit_costs({"": target, "L": target}, baseline, split_of([4, 8, 9]), rounds=6)
+    assert costs[""].relative[0].tolist() == pytest.approx([0.2, 0.4, 1.0])
+    assert costs["L"].relative[1].tolist() == pytest.approx([0.2, 0.4, 1.0])
+
+
 class PerToken:
     """A model whose two exits take 0.05 and 0.1 ms a token."""
 

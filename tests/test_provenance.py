@@ -1,0 +1,40 @@
+"""What a result records of where it comes from."""
+
+import pytest
+
+from pipeops import provenance
+from pipeops.provenance import common_provenance, int8_kernels
+
+
+def record(**changes):
+    return provenance.provenance() | {"int8_kernels": "AVX512-VNNI"} | changes
+
+
+def test_values_that_agree_are_kept_and_others_listed():
+    merged = common_provenance(
+        [
+            record(commit="a", finished="2026-01-02"),
+            record(commit="b", finished="2026-01-01"),
+            record(commit="a", finished="2026-01-03"),
+        ]
+    )
+    assert merged["commit"] == ["a", "b"]
+    assert merged["int8_kernels"] == "AVX512-VNNI"
+    assert merged["packages"]["onnxruntime"]
+    assert (merged["first_finished"], merged["last_finished"]) == ("2026-01-01", "2026-01-03")
+    assert merged["measurements"] == 3
+
+
+@pytest.mark.parametrize(
+    ("instructions", "kernels"),
+    [
+        (["avx2", "avx512f"], "generic"),
+        (["avx2", "avx_vnni"], "AVX-VNNI"),
+        (["avx512_vnni", "amx_int8"], "AMX"),
+        (["asimddp"], "Arm dot product"),
+        ([], "generic"),
+    ],
+)
+def test_int8_kernels_follow_the_instructions(monkeypatch, instructions, kernels):
+    monkeypatch.setattr(provenance, "cpu", lambda: {"instructions": instructions})
+    assert int8_kernels() == kernels
