@@ -110,18 +110,18 @@ def test_the_heat_map_holds_differences_and_p_values():
 def test_the_pareto_figure_draws_and_names_the_front():
     rows = [
         ("sst2", "O", "", 0.90, 1.0), ("sst2", "O", "LQ", 0.89, 0.2), ("sst2", "D", "", 0.85, 0.5),
-        ("sst2", "D", "LQ", 0.84, 0.1), ("sst2", "P", "Q", 0.80, 0.15),
+        ("sst2", "D", "LQ", 0.84, 0.1), ("sst2", "P", "Q", 0.80, 0.15), ("sst2", "D", "LQ", 0.895, 0.3),
     ]  # fmt: skip
     columns = ["dataset", "pipeline", "inference", "accuracy", "time_relative"]
-    table = pd.DataFrame(rows, columns=columns).assign(seed=1, threshold=np.nan)
+    table = pd.DataFrame(rows, columns=columns).assign(seed=1, threshold=range(len(rows)))
     ax = figures.pareto(table).axes[0]
     front = lines(ax)["Pareto front"]
     time, percent = data(front)
-    assert time == [0.1, 0.2, 1.0]
-    assert percent == pytest.approx([84, 89, 90])
+    assert time == [0.1, 0.2, 0.3, 1.0]
+    assert percent == pytest.approx([84, 89, 89.5, 90])
     texts = [text.get_text() for text in ax.texts]
     assert texts == ["1", "2", "3", "on the front\n 1  DLQ\n 2  OLQ\n 3  O"]
-    assert sum(len(points.get_offsets()) for points in ax.collections) == 5
+    assert sum(len(points.get_offsets()) for points in ax.collections) == 6
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert legend == ["as it is", "L", "Q", "LQ", "Pareto front"]
 

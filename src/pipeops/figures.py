@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator
 
 from pipeops.commutativity import Comparison
 from pipeops.cumulativeness import COMPOUND
@@ -173,8 +173,8 @@ def table1_heat_map(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure
 def pareto(measurements: pd.DataFrame) -> Figure:
     """Accuracy against time of every measured pipeline, with the Pareto front; a panel per dataset.
 
-    A point is a pipeline at one threshold, the mean of its seeds. Those on the front are numbered, and named
-    beside the panel.
+    A point is a pipeline at one threshold, the mean of its seeds. Pipelines on the front are numbered at
+    their fastest point there, and named beside the panel.
 
     Raises:
         PipeOpsError: there is nothing to draw.
@@ -194,7 +194,8 @@ def pareto(measurements: pd.DataFrame) -> Figure:
         _draw_front(ax, panel.iloc[pareto_front(panel["time_relative"], panel["percent"])])
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        ax.xaxis.set_minor_formatter("{x:g}")
         ax.margins(y=0.08)
         ax.set(xlabel=_TIME, ylabel=_ACCURACY, title=f"{title(str(dataset))}: all measured pipelines")
         ax.legend(fontsize="small", title="run with")
@@ -250,13 +251,13 @@ def _draw(ax: Axes, curve: TradeoffCurve | MeanCurve, **style: Any) -> None:
 
 
 def _draw_front(ax: Axes, front: pd.DataFrame) -> None:
-    """Draw the front's points, by ascending time; number each change of pipeline, with a key to the right."""
+    """Draw the front; number each pipeline at its fastest point on it, with a key to the right."""
     time, percent, names = (front[column].to_numpy() for column in ("time_relative", "percent", "name"))
     ax.plot(time, percent, color="black", linewidth=1, drawstyle="steps-post", label="Pareto front")
-    changes = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-    for number, i in enumerate(changes, start=1):
+    fastest = np.sort(np.unique(names, return_index=True)[1])  # points come by ascending time
+    for number, i in enumerate(fastest, start=1):
         ax.annotate(str(number), (time[i], percent[i]), (-4, 5), textcoords="offset points", ha="right")
-    key = "\n".join(f"{number:>2}  {names[i]}" for number, i in enumerate(changes, start=1))
+    key = "\n".join(f"{number:>2}  {names[i]}" for number, i in enumerate(fastest, start=1))
     ax.text(1.02, 1, f"on the front\n{key}", transform=ax.transAxes, va="top", family="monospace")
 
 
