@@ -85,7 +85,7 @@ def seeds(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
             if len(found) > 1:
                 mean = mean_curve(found)
                 _draw(ax, mean, color=colour, linestyle="--", label=f"{order}, mean of {len(found)}")
-                low, high = 100 * mean.low, 100 * mean.high
+                low, high = (np.clip(100 * end, 0, 100) for end in (mean.low, mean.high))
                 ax.fill_between(mean.time, low, high, color=colour, alpha=0.15, linewidth=0)
         note = "one seed: no mean" if len(all_seeds) == 1 else f"{len(all_seeds)} seeds, 95% bands"
         _finish(ax, f"{title(dataset)}, {_set_title(operators)} ({note})")
