@@ -8,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeops.errors import PipeOpsError
 from pipeops.shape import ModelShape
 
-
 CHANGES = [
     {},
     {"heads_per_layer": [1, 2, 4, 3], "ffn_per_layer": [8, 24, 3, 5]},

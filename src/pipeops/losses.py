@@ -77,7 +77,9 @@ def distillation_loss(
     return prediction + embedding + last_layer
 
 
-def hidden_states_loss(student: "MultiExitOutput", teacher: "MultiExitOutput", attention_mask: Tensor) -> Tensor:
+def hidden_states_loss(
+    student: "MultiExitOutput", teacher: "MultiExitOutput", attention_mask: Tensor
+) -> Tensor:
     """Mean squared error of all layers' hidden states, the embedding output included, summed over the layers.
 
     Student and teacher have the same depth and hidden size (COST-EFF slenderises within the layers).

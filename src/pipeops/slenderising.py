@@ -19,7 +19,7 @@ Loss = Callable[[MultiExitForSequenceClassification, Mapping[str, Tensor]], Tens
 def weight_importance(
     model: MultiExitForSequenceClassification, batches: Iterable[Mapping[str, Tensor]], loss: Loss
 ) -> LayerMasks:
-    """First-order importance of weights, |w| * sum over batches of |dLoss/dw|, summed over each unit's weights.
+    """First-order importance: |w| * sum over batches of |dLoss/dw|, summed over the weights of each unit.
 
     A head's weights are its columns of the attention's output matrix; a neuron's are its row into the FFN and
     its column out of it.
