@@ -49,6 +49,8 @@ SHAPES = {
     "bert-pruned": bert(**PRUNED),
     "bert-single": bert(exit_layers=(3,), num_labels=3),
     "bert-relu": bert(hidden_act="relu", type_vocab_size=1),
+    "roberta-slender": tiny_shape(**PRUNED, embedding_rank=6),
+    "bert-slender": bert(**PRUNED, embedding_rank=6),
 }
 
 

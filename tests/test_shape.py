@@ -8,9 +8,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeops.errors import PipeOpsError
 from pipeops.shape import ModelShape
 
+CHANGES = [
+    {},
+    {"heads_per_layer": [1, 2, 4, 3], "ffn_per_layer": [8, 24, 3, 5]},
+    {"heads_per_layer": [1] * 4, "embedding_rank": 5},
+]
+
 
 @pytest.mark.parametrize("family", ["roberta", "bert"])
-@pytest.mark.parametrize("changes", [{}, {"heads_per_layer": [1, 2, 4, 3], "ffn_per_layer": [8, 24, 3, 5]}])
+@pytest.mark.parametrize("changes", CHANGES)
 def test_flops_equal_torchs_own_count(family, changes):
     model = tiny_model(family, exits=True)
     model = type(model)(model.config.with_shape(attn_implementation="eager", **changes)).eval()
@@ -19,6 +25,15 @@ def test_flops_equal_torchs_own_count(family, changes):
     with counter, torch.no_grad():
         model(ids)
     assert model.config.shape.flops(11)[-1] == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert"])
+@pytest.mark.parametrize("exits", [True, False])
+@pytest.mark.parametrize("changes", CHANGES)
+def test_parameters_equal_torchs_own_count(family, exits, changes):
+    model = tiny_model(family, exits=exits)
+    model = type(model)(model.config.with_shape(**changes))
+    assert model.config.shape.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_flops_by_hand():

@@ -101,8 +101,7 @@ class _Stage:
         positions = self.weights(f"{source}.position_embeddings.weight")[self.shape.position_offset :]
         segmented = self.shape.family == "bert" and self.shape.type_vocab_size > 1
         mask = self.node("Cast", ["attention_mask"], "mask", to=TensorProto.INT32)
-        words = self.constant(f"{WORDS}.table", self.weights(f"{source}.word_embeddings.weight"))
-        summed = self.node("Gather", [words, "input_ids"], WORDS)
+        summed = self._word_embeddings(f"{source}.word_embeddings")
         # Where every token has type 0, its row is folded into the positions.
         table = self.constant("embeddings.positions.table", positions if segmented else positions + types[0])
         start = self.constant("embeddings.positions.start", np.array([0]))
@@ -155,6 +154,18 @@ class _Stage:
         """Append an initializer."""
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
+
+    def _word_embeddings(self, source: str) -> str:
+        """Look the words up; where the table is of a low rank, widen its rows."""
+        factorised = self.shape.embedding_rank > 0
+        weight = self.weights(f"{source}.table.weight" if factorised else f"{source}.weight")
+        found = self.node("Gather", [self.constant(f"{WORDS}.table", weight), "input_ids"], WORDS)
+        if not factorised:
+            return found
+        # The projection is a product too, so padding must have no say in its scale either.
+        found = self._padding_like_first(found, f"{WORDS}.kept")
+        projection = self.constant(f"{WORDS}.projection", self.weights(f"{source}.projection.weight").T)
+        return self.node("MatMul", [found, projection], f"{WORDS}.wide")
 
     def _padding_like_first(self, x: str, name: str) -> str:
         """Give padding the state of the first token.

@@ -90,8 +90,9 @@ def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor in the checkpoint of a model (all float32)."""
     hidden = shape.hidden_size
     embeddings, encoder = "backbone.embeddings", "backbone.encoder.layer"
+    words = f"{embeddings}.word_embeddings"
     shapes: dict[str, tuple[int, ...]] = {
-        f"{embeddings}.word_embeddings.weight": (shape.vocab_size, hidden),
+        **_words(words, shape),
         f"{embeddings}.position_embeddings.weight": (shape.max_position_embeddings, hidden),
         f"{embeddings}.token_type_embeddings.weight": (shape.type_vocab_size, hidden),
         **_norm(f"{embeddings}.LayerNorm", hidden),
@@ -109,6 +110,15 @@ def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
         shapes |= _linear(f"exits.{k}.dense", hidden, hidden)
         shapes |= _linear(f"exits.{k}.out_proj", hidden, shape.num_labels)
     return shapes
+
+
+def _words(name: str, shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    if not shape.embedding_rank:
+        return {f"{name}.weight": (shape.vocab_size, shape.hidden_size)}
+    return {
+        f"{name}.table.weight": (shape.vocab_size, shape.embedding_rank),
+        f"{name}.projection.weight": (shape.hidden_size, shape.embedding_rank),
+    }
 
 
 def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:

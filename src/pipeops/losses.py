@@ -1,5 +1,6 @@
 """The training losses, as pure functions to be read against the paper (section 3)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,3 +75,36 @@ def distillation_loss(
     embedding = masked_mse(student.hidden_states[0], teacher.hidden_states[0], attention_mask)
     last_layer = masked_mse(student.hidden_states[-1], teacher.hidden_states[-1], attention_mask)
     return prediction + embedding + last_layer
+
+
+def hidden_states_loss(
+    student: "MultiExitOutput", teacher: "MultiExitOutput", attention_mask: Tensor
+) -> Tensor:
+    """Mean squared error of all layers' hidden states, the embedding output included, summed over the layers.
+
+    Student and teacher have the same depth and hidden size (COST-EFF slenderises within the layers).
+    """
+    assert student.hidden_states is not None
+    assert teacher.hidden_states is not None
+    pairs = zip(student.hidden_states, teacher.hidden_states, strict=True)
+    return torch.stack([masked_mse(ours, theirs, attention_mask) for ours, theirs in pairs]).sum()
+
+
+def soft_and_hard_loss(
+    student: "MultiExitOutput", teacher_logits: Sequence[Tensor], labels: Tensor, *, soft: float
+) -> Tensor:
+    """Sum over the exits of soft and hard cross-entropy, weighted ``soft`` and ``1 - soft``.
+
+    COST-EFF: 0.5 for the teaching assistant, 0.9 for the importance of what is slenderised.
+
+    Args:
+        student: output of the model with exits.
+        teacher_logits: what each exit learns from, one tensor per exit, (batch, labels).
+        labels: class ids, shape (batch,).
+        soft: weight of the teacher's part, 0 to 1.
+    """
+    assert student.exit_logits is not None
+    pairs = zip(student.exit_logits, teacher_logits, strict=True)
+    soft_part = torch.stack([soft_cross_entropy(ours, theirs) for ours, theirs in pairs]).sum()
+    hard_part = torch.stack([F.cross_entropy(logits, labels) for logits in student.exit_logits]).sum()
+    return soft * soft_part + (1 - soft) * hard_part

@@ -50,6 +50,7 @@ class MultiExitConfig(PreTrainedConfig):
     sep_token_id: int = 2
     layer_norm_eps: float = 1e-5
     hidden_act: str = "gelu"
+    embedding_rank: int = 0
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None
@@ -110,6 +111,19 @@ class MultiExitOutput(SequenceClassifierOutput):
 
     exit_logits: tuple[Tensor, ...] | None = None
     """Logits of every exit, in the order of ``config.exit_layers``, each of shape (batch, labels)."""
+
+
+class FactorisedEmbedding(nn.Module):
+    """Word embeddings of a low rank: a narrow table and the projection that widens its rows."""
+
+    def __init__(self, vocab_size: int, rank: int, hidden_size: int, *, padding_idx: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocab_size, rank, padding_idx=padding_idx)
+        self.projection = nn.Linear(rank, hidden_size, bias=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Map ids of any shape to embeddings of shape (..., hidden)."""
+        return self.projection(self.table(input_ids))
 
 
 class ClassificationHead(nn.Module):
@@ -214,6 +228,10 @@ def _encoder(config: MultiExitConfig) -> PreTrainedModel:
         attn_implementation=config._attn_implementation or "sdpa",
     )
     encoder = model_class(encoder_config, add_pooling_layer=False)
+    if config.embedding_rank:
+        encoder.embeddings.word_embeddings = FactorisedEmbedding(
+            config.vocab_size, config.embedding_rank, config.hidden_size, padding_idx=config.pad_token_id
+        )
     for layer, heads, ffn in zip(
         encoder.encoder.layer, config.heads_per_layer, config.ffn_per_layer, strict=True
     ):

@@ -1,6 +1,6 @@
 """Structured pruning: how much heads and FFN neurons matter, and the smaller dense model without the rest."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +86,6 @@ def most_important(scores: Tensor, count: int) -> Tensor:
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
-@torch.no_grad()
 def pruned(
     model: MultiExitForSequenceClassification, scores: LayerMasks, *, keep_heads: float, keep_ffn: float
 ) -> MultiExitForSequenceClassification:
@@ -101,8 +100,18 @@ def pruned(
     Raises:
         UnusableSetting: a fraction leaves nothing.
     """
-    heads = [most_important(s, kept_count(keep_heads, len(s), what="keep_heads")) for s in scores.heads]
-    neurons = [most_important(s, kept_count(keep_ffn, len(s), what="keep_ffn")) for s in scores.ffn]
+    return rewired(
+        model,
+        heads=[most_important(s, kept_count(keep_heads, len(s), what="keep_heads")) for s in scores.heads],
+        neurons=[most_important(s, kept_count(keep_ffn, len(s), what="keep_ffn")) for s in scores.ffn],
+    )
+
+
+@torch.no_grad()
+def rewired(
+    model: MultiExitForSequenceClassification, *, heads: Sequence[Tensor], neurons: Sequence[Tensor]
+) -> MultiExitForSequenceClassification:
+    """A new, smaller dense model with these heads and FFN neurons (indices per layer, ascending) only."""
     config = model.config.with_shape(
         heads_per_layer=[len(kept) for kept in heads], ffn_per_layer=[len(kept) for kept in neurons]
     )

@@ -37,6 +37,8 @@ class ModelShape:
     sep_token_id: int
     layer_norm_eps: float
     hidden_act: str
+    embedding_rank: int = 0
+    """Width of the word embeddings, which a projection then widens to ``hidden_size``; 0: no projection."""
 
     @property
     def num_layers(self) -> int:
@@ -58,12 +60,28 @@ class ModelShape:
         """Whether a layer before the last has a classifier."""
         return len(self.exit_layers) > 1
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights, those of every exit included."""
+        hidden, width = self.hidden_size, self.embedding_rank or self.hidden_size
+        words = self.vocab_size * width + (width * hidden if self.embedding_rank else 0)
+        embeddings = words + hidden * (self.max_position_embeddings + self.type_vocab_size + 2)
+        layers = 0
+        for heads, ffn in zip(self.heads_per_layer, self.ffn_per_layer, strict=True):
+            attention = heads * self.head_size
+            layers += 4 * hidden * attention + 3 * attention + hidden  # with biases
+            layers += 2 * hidden * ffn + ffn + hidden
+            layers += 4 * hidden  # two norms
+        exits = len(self.exit_layers) * (hidden * (hidden + 1) + (hidden + 1) * self.num_labels)
+        return embeddings + layers + exits
+
     def flops(self, length: int) -> tuple[int, ...]:
         """Floating-point operations of leaving at each exit, for one input of ``length`` tokens.
 
         Counted are the matrix products (a multiply-add is two operations) of the layers and exits that run.
         """
-        hidden, costs, total = self.hidden_size, [], 0
+        hidden, costs = self.hidden_size, []
+        total = 2 * length * self.embedding_rank * hidden
         for layer, (heads, ffn) in enumerate(
             zip(self.heads_per_layer, self.ffn_per_layer, strict=True), start=1
         ):
@@ -79,7 +97,7 @@ class ModelShape:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the shape from a parsed ``config.json``; other keys in it are ignored."""
-        values = {name: config[name] for name in cls.__dataclass_fields__}
+        values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
         shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**shape)
 
