@@ -234,7 +234,7 @@ def test_estimates_of_nothing_are_refused_before_anything_is_touched(finished):
     run = snakemake(finished, "--cores", "1", target, config={"cumulativeness": []}, check=False)
     output = run.stdout + run.stderr
     assert run.returncode != 0
-    assert "cumulativeness: is empty, so nothing is estimated; name operator sets" in output
+    assert "config: cumulativeness: is empty, so nothing is estimated; name operator sets" in output
     assert "Traceback" not in output
     assert (finished / target).exists()
 

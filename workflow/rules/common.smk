@@ -139,8 +139,9 @@ def curves_of(pipelines):
 def curves_of_estimates(wildcards):
     """The measurements that estimates are made from and compared with."""
     if not study.estimated_sets:
-        raise WorkflowError(
-            "cumulativeness: is empty, so nothing is estimated; name operator sets of E with D or P, such as [DE]"
+        # Snakemake follows every exception of an input function with a traceback, but for this one.
+        sys.exit(
+            "config: cumulativeness: is empty, so nothing is estimated; name operator sets with E, such as [DE]"
         )
     return curves_of(study.estimated_from)
 
