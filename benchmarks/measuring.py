@@ -160,8 +160,7 @@ def report(
             "median": round(float(np.median(error)), 4),
             "largest": round(float(error.max()), 4),
         }
-        # Unpadded and padded answers may differ where a confidence is within rounding of a threshold.
-        summary["same_exits"] &= bool(np.allclose(ours.exit_layer, really.exit_layer, atol=1e-2))
+        summary["same_exits"] &= bool(np.allclose(ours.exit_layer, really.exit_layer))
     console.print(table)
     console.print_json(json.dumps(summary))
 

@@ -13,9 +13,9 @@ from common import export_random, roberta
 from rich.console import Console
 from rich.table import Table
 
-from pipeops.backbones import load_tokenizer
 from pipeops.cumulativeness import combined_saving
 from pipeops.paper import paper_table2, title
+from pipeops.pipeline import INFERENCE
 from pipeops.runtime import EarlyExitModel, graph_path
 from pipeops.tasks import TASKS
 from pipeops.timing import exit_costs, input_lengths
@@ -24,7 +24,6 @@ from pipeops.tokenised import TokenisedSplit, load_tokenised, tokenise
 MAX_LENGTH = 512
 ROUNDS = 10
 DATASETS = ("mrpc", "sst2")
-INFERENCE = ("", "Q", "L", "LQ")
 # The paper's settings: half the layers, 8 of 12 heads, 1536 of 3072 neurons.
 PIPELINES = {
     "O": roberta(12, 768, 50265),
@@ -64,6 +63,8 @@ def print_table2(console: Console, glue: Path, tokenizer: Path, *, threads: int)
 
 
 def lengths_of(dataset: str, glue: Path, tokenizer: Path, folder: Path) -> TokenisedSplit:
+    from pipeops.backbones import load_tokenizer  # transformers: only where there is something to tokenise
+
     path = folder / f"{dataset}.parquet"
     loaded = load_tokenizer(tokenizer)
     tokenise(TASKS[dataset], "validation", loaded, path, glue=str(glue), max_length=MAX_LENGTH, examples=None)

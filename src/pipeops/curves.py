@@ -96,11 +96,9 @@ def mean_curve(curves: Sequence[TradeoffCurve], *, confidence: float = 0.95) -> 
     Raises:
         ValueError: no curves.
     """
-    start, end = max(c.time[0] for c in curves), min(c.time[-1] for c in curves)
-    if start > end:
+    knots = _shared_knots(curves)
+    if not knots.size:
         warnings.warn(f"{len(curves)} tradeoff curves share no time and have no mean", stacklevel=2)
-    knots = np.unique(np.concatenate([curve.time for curve in curves]))
-    knots = knots[(start <= knots) & (knots <= end)]
     values = np.stack([curve.at(knots) for curve in curves])
     mean, runs = values.mean(axis=0), len(curves)
     if runs == 1:
@@ -123,15 +121,20 @@ def pareto_front(time: ArrayLike, accuracy: ArrayLike) -> NDArray[np.intp]:
     return order[first]
 
 
+def _shared_knots(curves: Sequence[TradeoffCurve]) -> FloatArray:
+    """Knots of all curves over the times that all of them cover; empty where there is no such time."""
+    start, end = max(curve.time[0] for curve in curves), min(curve.time[-1] for curve in curves)
+    knots = np.unique(np.concatenate([curve.time for curve in curves]))
+    return knots[(start <= knots) & (knots <= end)]
+
+
 def _differences(a: TradeoffCurve, b: TradeoffCurve) -> tuple[FloatArray, FloatArray]:
     """Knots of both curves over the times that both cover, and a's accuracy minus b's there."""
-    start, end = max(a.time[0], b.time[0]), min(a.time[-1], b.time[-1])
-    if start > end:
+    knots = _shared_knots([a, b])
+    if not knots.size:
         warnings.warn(
-            f"no distance between tradeoff curves that share no time: one ends at {end:.4g}, "
-            f"the other begins at {start:.4g}",
+            "no distance between tradeoff curves that share no time: one ends at "
+            f"{min(a.time[-1], b.time[-1]):.4g}, the other begins at {max(a.time[0], b.time[0]):.4g}",
             stacklevel=3,
         )
-    knots = np.unique(np.concatenate([a.time, b.time]))
-    knots = knots[(start <= knots) & (knots <= end)]
     return knots, a.at(knots) - b.at(knots)
