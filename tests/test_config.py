@@ -58,9 +58,9 @@ def test_the_papers_settings():
     assert study.datasets == ["mrpc", "sst2", "qnli", "qqp"]
 
 
-def test_twelve_trainings_and_seven_orderings():
+def test_thirteen_trainings_and_seven_orderings():
     study = Config()
-    assert len(study.trainings) == 12
+    assert len(study.trainings) == 13
     assert [str(p) for p in study.orderings] == ["DE", "ED", "EP", "PE", "DEP", "DPE", "EDP"]
 
 
@@ -75,8 +75,11 @@ def test_estimated_sets_follow_the_operator_sets_unless_named():
 def test_everything_that_a_table_needs_is_measured():
     study = Config()
     measured = [str(pipeline) for pipeline in study.measured]
-    assert measured == ["DE", "ED", "EP", "PE", "DEP", "DPE", "EDP", "O", "D", "P", "E", "DP"]
+    assert measured == ["DE", "ED", "EP", "PE", "DEP", "DPE", "EDP", "O", "D", "P", "E", "DP", "C"]
 
+
+SLENDER = {"compression": 2}
+"""What the tests' backbone, smaller than `tiny`, can reach."""
 
 BAD = {
     "unknown key, nearest named": ({"sedes": [1]}, "unknown key 'sedes' (did you mean 'seeds'?)"),
@@ -103,7 +106,42 @@ BAD = {
         {"pipelines": ["DQ"]},
         "pipelines: 'DQ': every pipeline is measured with and without L",
     ),
-    "C in pipelines": ({"pipelines": ["C"]}, "pipelines: 'C': C cannot be trained; leave it out"),
+    "C with others": (
+        {"pipelines": ["CD"]},
+        "pipelines: pipeline 'CD': D cannot come after C: C replaces D, P and E",
+    ),
+    "C after others": (
+        {"pipelines": ["PC"]},
+        "pipelines: pipeline 'PC': C cannot come after P: C replaces D, P and E",
+    ),
+    "C in a set": ({"operator_sets": ["CD"]}, "operator_sets: operator set 'CD' has no valid order"),
+    "C alone": ({"operator_sets": ["C"]}, "operator_sets: operator set 'C' has only one order"),
+    "C compared, not measured": (
+        {"pipelines": ["O", "D", "P", "E", "DP"], "joint": ["C", "DPE"]},
+        "joint: 'C' is not measured; add it: pipelines: [O, D, P, E, DP, C]",
+    ),
+    "too many heads": (
+        {"costeff": {"heads": 5, "ffn": 64, "rank": 32}},
+        "costeff.heads: 5 is more than the backbone's 4; lower it",
+    ),
+    "rank above the hidden size": (
+        {"costeff": {"heads": 1, "ffn": 64, "rank": 129}},
+        "costeff.rank: 129 is more than the backbone's 85; lower it",
+    ),
+    "no neurons": (
+        {"costeff": {"heads": 1, "ffn": 0, "rank": 32}},
+        "costeff.ffn: input should be greater than or equal to 1",
+    ),
+    "part of a width": ({"costeff": {"heads": 1}}, "costeff: ffn, rank not given; name heads, ffn and rank"),
+    "two widths": (
+        {"costeff": {"compression": 2, "heads": 1, "ffn": 9, "rank": 8}},
+        "costeff: give either compression or heads, ffn and rank; set compression: null",
+    ),
+    "unreachable compression": (
+        {"costeff": {"compression": 40}},
+        "costeff.compression: 40 is out of reach: one head and one FFN neuron per layer are 1/",
+    ),
+    "growing": ({"costeff": {"compression": 0.5}}, "costeff.compression: input should be greater than 1"),
     "no pipeline": ({"table2": ["PD"]}, "table2: pipeline 'PD': D cannot come after P"),
     "table 2 of what is not measured": (
         {"pipelines": ["O", "D", "P", "E"]},
@@ -167,7 +205,9 @@ def test_every_mistake_has_its_line():
 def test_a_local_backbone_is_looked_at(tmp_path):
     folder = write_backbone(tmp_path / "base", family="bert")
     model = {"backbone": str(folder), "max_length": 24}
-    assert load_config({"datasets": ["sst2"], "model": model, "pruning": {"keep_heads": 0.25}})
+    assert load_config(
+        {"datasets": ["sst2"], "model": model, "pruning": {"keep_heads": 0.25}, "costeff": SLENDER}
+    )
     with pytest.raises(PipeOpsError, match="max_length: 25 is more than the backbone's 24 positions"):
         load_config({"datasets": ["sst2"], "model": model | {"max_length": 25}})
     narrow = write_backbone(tmp_path / "student", hidden_size=8)
@@ -191,6 +231,7 @@ def test_a_damaged_backbone_is_named(tmp_path, content):
 def test_a_local_glue_is_looked_at_and_home_is_expanded(tmp_path, monkeypatch):
     backbone = write_backbone(tmp_path / "base", family="bert")
     values = {"datasets": ["sst2"], "model": {"backbone": str(backbone), "max_length": 20}, "glue": "~/glue"}
+    values["costeff"] = SLENDER
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "glue/sst2").mkdir(parents=True)
     (tmp_path / "glue/sst2/train-0.parquet").touch()

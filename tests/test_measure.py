@@ -43,7 +43,7 @@ def test_accuracy_and_exits_equal_a_replay_in_torch(exported, tmp_path):
     split = load_tokenised(exported / "validation.parquet")
     assert table.columns.tolist() == [
         "inference", "threshold", "accuracy", "time_ms", "time_relative", "mean_exit_layer", "flops_relative",
-        "kernels",
+        "flops", "parameters", "parameters_relative", "kernels",
     ]  # fmt: skip
     assert table.inference.fillna("").unique().tolist() == list(INFERENCE)
     plain = table[table.inference.isna()]

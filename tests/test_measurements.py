@@ -9,12 +9,15 @@ import pytest
 from pipeops.errors import PipeOpsError
 from pipeops.measurements import curves, read_curve, read_runs
 
-HEADER = "inference,threshold,accuracy,time_ms,time_relative,mean_exit_layer,flops_relative,kernels\n"
+HEADER = (
+    "inference,threshold,accuracy,time_ms,time_relative,mean_exit_layer,"
+    "flops_relative,flops,parameters,parameters_relative,kernels\n"
+)
 ROWS = (
-    ",0.5,0.75,3.0,0.3,2.0,0.33,fp32\n"
-    ",0.9,0.875,6.0,0.6,4.0,0.66,fp32\n"
-    "Q,0.5,0.5,1.0,0.1,2.0,0.33,AVX512-VNNI\n"
-    "LQ,0.5,0.5,0.5,0.05,2.0,0.33,AVX512-VNNI\n"
+    ",0.5,0.75,3.0,0.3,2.0,0.33,33,900,0.9,fp32\n"
+    ",0.9,0.875,6.0,0.6,4.0,0.66,66,900,0.9,fp32\n"
+    "Q,0.5,0.5,1.0,0.1,2.0,0.33,33,900,0.9,AVX512-VNNI\n"
+    "LQ,0.5,0.5,0.5,0.05,2.0,0.33,33,900,0.9,AVX512-VNNI\n"
 )
 
 
@@ -33,7 +36,7 @@ def test_read_curve_takes_relative_time_and_accuracy_of_the_wanted_rows(tmp_path
 
 
 def test_read_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> None:
-    curve = read_curve(write(tmp_path, HEADER + ",,0.9,10.0,1.0,6.0,1.0\n"))
+    curve = read_curve(write(tmp_path, HEADER + ",,0.9,10.0,1.0,6.0,1.0,100,1000,1.0\n"))
     assert (curve.time.item(), curve.accuracy.item()) == (1.0, 0.9)
 
 
@@ -48,8 +51,11 @@ def test_read_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> Non
         (HEADER + ROWS + ",0.5,,3.0,0.3,2.0,0.33\n", "line 6 has no number in column accuracy; delete it"),
         (HEADER + ",0.5,0.75,3.0,inf,2.0,0.33\n", "line 2 has no number in column time_relative; delete it"),
         (HEADER + ",0.5,best,3.0,0.3,2.0,0.33\n", "not a file of measurements"),
-        (HEADER + ROWS + "\0\0\0,,,,,,,,\n", "not a file of measurements"),
-        (HEADER + ",0.5,87.5,3.0,0.3,2.0,0.33\n", "column accuracy must hold fractions from 0 to 1"),
+        (HEADER + ROWS + "\0\0\0,,,,,,,,,,,\n", "not a file of measurements"),
+        (
+            HEADER + ",0.5,87.5,3.0,0.3,2.0,0.33,33,900,0.9\n",
+            "column accuracy must hold fractions from 0 to 1",
+        ),
         ("inference,threshold,accuracy\n,0.5,0.7\n", "column time_ms, time_relative, mean_exit_layer"),
         ("inf", "column inference"),
     ],

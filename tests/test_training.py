@@ -12,9 +12,10 @@ from conftest import write_backbone, write_examples
 
 from pipeops.errors import PipeOpsError
 from pipeops.export import export
-from pipeops.pipeline import closure, orderings
+from pipeops.operators import costeff
+from pipeops.pipeline import Pipeline, closure, orderings
 from pipeops.runtime import Profiler
-from pipeops.sections import PruningSection, TrainingSettings
+from pipeops.sections import CostEffSection, PruningSection, TrainingSettings
 from pipeops.tokenised import load_tokenised, pad
 from pipeops.training import Job, last_checkpoint, load_model, train
 
@@ -40,14 +41,15 @@ def job(workshop, operator="O", parent=None, **changes) -> Job:
         seed=1,
         settings=SETTINGS,
         pruning=PruningSection(keep_heads=0.5, keep_ffn=0.25),
+        costeff=CostEffSection(heads=2, ffn=6, rank=8),
     )
     return replace(plain, **changes)
 
 
 @pytest.fixture(scope="module")
 def trained(workshop):
-    """Every pipeline of D, P and E, trained."""
-    pipelines = closure([p for text in ("DE", "PE", "DPE") for p in orderings(text)])
+    """Every pipeline of D, P and E, and C, trained."""
+    pipelines = closure([Pipeline("C"), *(p for text in ("DE", "PE", "DPE") for p in orderings(text))])
     for pipeline in pipelines:
         parent = workshop / str(pipeline.parent) if pipeline.parent else None
         train(
@@ -56,8 +58,8 @@ def trained(workshop):
     return {str(pipeline): workshop / str(pipeline) for pipeline in pipelines}
 
 
-def test_the_closure_has_twelve_trainings_and_leaves_no_state(trained, workshop):
-    assert len(trained) == 12
+def test_the_closure_has_thirteen_trainings_and_leaves_no_state(trained, workshop):
+    assert len(trained) == 13
     assert not list((workshop / "state").iterdir())
 
 
@@ -76,6 +78,7 @@ def test_the_closure_has_twelve_trainings_and_leaves_no_state(trained, workshop)
         ("DPE", 2, 2, 2, 6),
         ("DEP", 2, 2, 2, 6),
         ("EDP", 2, 2, 2, 6),
+        ("C", 4, 4, 2, 6),
     ],
 )
 def test_every_pipeline_has_its_shape_and_reloads_into_onnx(
@@ -104,9 +107,9 @@ def test_training_learns(workshop, tmp_path):
     assert float(losses[-1]) < 0.2
 
 
-@pytest.mark.parametrize("operator", ["O", "P"])
+@pytest.mark.parametrize("operator", ["O", "P", "C"])
 def test_same_seed_gives_the_same_bytes_and_another_does_not(trained, workshop, tmp_path, operator):
-    parent = workshop / "O" if operator == "P" else None
+    parent = None if operator == "O" else workshop / "O"
     again = tmp_path / "again"
     train(job(workshop, operator, parent), again, state_root=tmp_path / "state")
     expected = (trained[operator] / "model.safetensors").read_bytes()
@@ -132,7 +135,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(trained, works
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
-    while not list(state.glob("*/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+    while not list(state.glob("*/*/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -145,6 +148,58 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(trained, works
     for name in ("model.safetensors", "config.json"):
         assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     assert not list(state.iterdir())
+
+
+def test_c_resumes_between_its_stages(trained, workshop, tmp_path, monkeypatch, capfd):
+    """Killed while its third stage is prepared, it goes on there, and ends with the same weights."""
+    state, output = tmp_path / "state", tmp_path / "C"
+    prepare = costeff.slender
+
+    def killed(*arguments, heads, **others):
+        if heads == 2:
+            raise KeyboardInterrupt
+        return prepare(*arguments, heads=heads, **others)
+
+    monkeypatch.setattr(costeff, "slender", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(job(workshop, "C", workshop / "O"), output, state_root=state)
+    assert not (output / "model.safetensors").exists()
+    assert "stage 2 of 5: step1" in capfd.readouterr().out
+    monkeypatch.setattr(costeff, "slender", prepare)
+    train(job(workshop, "C", workshop / "O"), output, state_root=state)
+    out = capfd.readouterr().out
+    assert "step1" not in out
+    assert "stage 3 of 5: step2" in out
+    assert (output / "model.safetensors").read_bytes() == (trained["C"] / "model.safetensors").read_bytes()
+    log = json.loads((output / "training.json").read_text())["log"]
+    assert list(dict.fromkeys(row["stage"] for row in log)) == [
+        "assistant", "step1", "step2", "recovery", "final"
+    ]  # fmt: skip
+    assert not list(state.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "epochs"),
+    [
+        ({}, ["assistant", "step1", "step2", "recovery", "final"], 5),
+        ({"importance": "last-exit"}, ["assistant", "step1", "step2", "recovery", "final"], 5),
+        ({"schedule": "one-shot"}, ["assistant", "step1", "recovery", "final"], 5),
+        ({"teacher": "fine-tuned"}, ["step1", "step2", "recovery", "final"], 5),
+    ],
+)
+def test_ablations_of_c_train_equally_long(trained, workshop, tmp_path, changes, stages, epochs):
+    settings = SETTINGS.model_copy(update={"epochs": 1.0})
+    section = CostEffSection(heads=2, ffn=6, rank=8, **changes)
+    train(
+        job(workshop, "C", workshop / "O", settings=settings, costeff=section),
+        tmp_path / "C",
+        state_root=tmp_path / "s",
+    )
+    log = json.loads((tmp_path / "C" / "training.json").read_text())["log"]
+    assert list(dict.fromkeys(row["stage"] for row in log)) == stages
+    assert sum(row["epoch"] for row in log if "train_runtime" in row) == epochs
+    config = load_model(tmp_path / "C").config
+    assert (config.heads_per_layer, config.ffn_per_layer, config.embedding_rank) == ([2] * 4, [6] * 4, 8)
 
 
 def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
@@ -212,7 +267,7 @@ def _umask() -> int:
 
 def test_an_operator_that_cannot_be_applied_is_refused(workshop, tmp_path):
     for operator, parent, message in [
-        ("X", None, "operator 'X' cannot be trained; known are O, D, P, E"),
+        ("X", None, "operator 'X' cannot be trained; known are O, D, P, E, C"),
         ("D", None, "operator D needs the parent"),
         ("O", workshop / "base", "operator O has no parent"),
     ]:

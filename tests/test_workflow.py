@@ -115,7 +115,9 @@ def test_table2_of_the_small_study(finished):
         left = time[["L", "Q", "LQ"]] / time[""]
         savings.append([100 * (1 - share) for share in (*left, left["L"] * left["Q"])])
     columns = ["saving_l_mean", "saving_q_mean", "saving_lq_mean", "saving_lq_est_mean"]
-    assert table.loc[3, columns].tolist() == pytest.approx([sum(pair) / 2 for pair in zip(*savings, strict=True)])
+    assert table.loc[3, columns].tolist() == pytest.approx(
+        [sum(pair) / 2 for pair in zip(*savings, strict=True)]
+    )
 
 
 def test_cumulativeness_of_the_small_study(finished):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipeops.errors import PipeOpsError
-from pipeops.shape import Family
+from pipeops.shape import Family, encoder_parameters
 
 TINY = "tiny"
 """Name of the built-in backbone, pretrained within the workflow on generated text."""
@@ -21,12 +21,43 @@ class Architecture:
     hidden_size: int
     heads: int
     ffn_size: int
+    vocab_size: int
+    position_rows: int
+    """Rows of the position table; RoBERTa's has some that it never uses."""
+    segment_rows: int
     max_length: int
     """Longest input in tokens."""
 
+    def parameters(self, *, heads: int, ffn: int, rank: int = 0) -> int:
+        """Number of the encoder's weights with so many heads and FFN neurons per layer.
+
+        Args:
+            heads: of each layer.
+            ffn: neurons of each layer.
+            rank: of the word embeddings; 0: not factorised.
+        """
+        return encoder_parameters(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            head_size=self.hidden_size // self.heads,
+            heads_per_layer=[heads] * self.layers,
+            ffn_per_layer=[ffn] * self.layers,
+            position_rows=self.position_rows,
+            segment_rows=self.segment_rows,
+            embedding_rank=rank,
+        )
+
 
 TINY_ARCHITECTURE = Architecture(
-    family="roberta", layers=6, hidden_size=128, heads=4, ffn_size=512, max_length=64
+    family="roberta",
+    layers=6,
+    hidden_size=128,
+    heads=4,
+    ffn_size=512,
+    vocab_size=85,
+    position_rows=66,
+    segment_rows=1,
+    max_length=64,
 )
 
 
@@ -60,6 +91,9 @@ def _from_config(config: dict[str, Any], source: str) -> Architecture:
         hidden_size=int(config["hidden_size"]),
         heads=int(config["num_attention_heads"]),
         ffn_size=int(config["intermediate_size"]),
+        vocab_size=int(config["vocab_size"]),
+        position_rows=int(config["max_position_embeddings"]),
+        segment_rows=int(config["type_vocab_size"]),
         max_length=int(config["max_position_embeddings"]) - reserved,
     )
 

@@ -13,7 +13,15 @@ from rich.console import Console
 
 from pipeops.architectures import TINY, architecture
 from pipeops.errors import PipeOpsError
-from pipeops.sections import MeasuringSection, PretrainingSection, PruningSection, Section, TrainingSettings
+from pipeops.sections import (
+    Confidence,
+    CostEffSection,
+    MeasuringSection,
+    PretrainingSection,
+    PruningSection,
+    Section,
+    TrainingSettings,
+)
 from pipeops.tasks import TASKS
 
 T = TypeVar("T", bound=Section)
@@ -74,7 +82,7 @@ def tokenise(
 
 @app.command()
 def train(
-    operator: Annotated[str, typer.Argument(help="O, D, P or E.")],
+    operator: Annotated[str, typer.Argument(help="O, D, P, E or C.")],
     backbone: Backbone,
     data: Data,
     output: Output,
@@ -88,6 +96,7 @@ def train(
     ] = None,
     settings: Settings = "{}",
     pruning: Settings = "{}",
+    costeff: Settings = "{}",
     state: Annotated[Path, typer.Option(help="Where interrupted trainings resume from.")] = Path(
         ".pipeops/state"
     ),
@@ -106,16 +115,21 @@ def train(
         seed=seed,
         settings=_parse(TrainingSettings, settings, "training"),
         pruning=_parse(PruningSection, pruning, "pruning"),
+        costeff=_parse(CostEffSection, costeff, "costeff"),
     )
     run(job, output, state_root=state)
 
 
 @app.command()
-def export(checkpoint: Path, output: Output) -> None:
+def export(
+    checkpoint: Path,
+    output: Output,
+    confidence: Annotated[Confidence, typer.Option(help="How sure an exit is.")] = "max_probability",
+) -> None:
     """Export a checkpoint: `model[-int8].onnx` to deploy, `profile[-int8].onnx` to measure."""
     from pipeops.export import export as run
 
-    run(checkpoint, output)
+    run(checkpoint, output, confidence=confidence)
 
 
 @app.command()

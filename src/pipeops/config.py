@@ -16,7 +16,9 @@ from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, p
 from pipeops.sections import (
     ALTERNATE,
     TRAINED,
+    CostEffSection,
     DataSection,
+    ExitsSection,
     MeasuringSection,
     ModelSection,
     Pathvars,
@@ -31,6 +33,10 @@ from pipeops.sections import (
     unknown_key,
 )
 from pipeops.tasks import REGRESSION_TASKS, SPLITS, TASKS
+from pipeops.width import target_width
+
+JOINT = ("O", "C", "DEP", "DPE", "EDP")
+"""What `results/costeff.csv` compares unless told otherwise: COST-EFF's question, with O to compare to."""
 
 
 class Config(Section):
@@ -43,10 +49,13 @@ class Config(Section):
     """One run of everything per seed."""
     operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
     """Sets of operators whose orders Table 1 compares."""
-    pipelines: list[str] = ["O", "D", "P", "E", "DP"]
-    """Trained pipelines that are measured beside those orders: rows of Table 2, and parts of estimates."""
+    pipelines: list[str] = ["O", "D", "P", "E", "DP", "C"]
+    """Trained pipelines that are measured beside those orders: rows of Table 2, parts of estimates, and C."""
     table2: Annotated[list[str], Field(min_length=1)] = ["O", "D", "P", "DP"]
     """Pipelines that get a row in Table 2: what Q and L save at their end."""
+    joint: list[str] | None = None
+    """Pipelines that `results/costeff.csv` compares: C, trained jointly, with operators one after the other;
+    null: those of O, C, DEP, DPE and EDP that are measured, if C is."""
     cumulativeness: list[str] | None = None
     """Operator sets whose tradeoff is estimated from O, D, P and E; null: those of `operator_sets` that have
     E."""
@@ -57,6 +66,8 @@ class Config(Section):
     pretraining: PretrainingSection = PretrainingSection()
     training: TrainingSection = TrainingSection()
     pruning: PruningSection = PruningSection()
+    costeff: CostEffSection = CostEffSection()
+    exits: ExitsSection = ExitsSection()
     measuring: MeasuringSection = MeasuringSection()
 
     @field_validator("datasets")
@@ -90,10 +101,10 @@ class Config(Section):
                 )
         return _each_once(canonical)
 
-    @field_validator("pipelines", "table2")
+    @field_validator("pipelines", "table2", "joint")
     @classmethod
-    def _trained_pipelines(cls, texts: list[str]) -> list[str]:
-        for pipeline in map(Pipeline.parse, texts):
+    def _trained_pipelines(cls, texts: list[str] | None) -> list[str] | None:
+        for pipeline in map(Pipeline.parse, texts or []):
             if pipeline.inference:
                 raise ValueError(
                     f"'{pipeline}': every pipeline is measured with and without L and Q; "
@@ -101,7 +112,7 @@ class Config(Section):
                 )
             if untrainable := set(pipeline.trained) - set(TRAINED):
                 raise ValueError(f"'{pipeline}': {', '.join(untrainable)} cannot be trained; leave it out")
-        return _each_once(texts)
+        return texts and _each_once(texts)
 
     @field_validator("cumulativeness")
     @classmethod
@@ -119,12 +130,13 @@ class Config(Section):
     @model_validator(mode="after")
     def _everything_used_is_measured(self) -> Self:
         measured = [str(pipeline) for pipeline in self.measured]
-        for pipeline in self.table2:
-            if pipeline not in measured:
-                raise ValueError(
-                    f"table2: '{pipeline}' is not measured; add it: "
-                    f"pipelines: [{', '.join([*self.pipelines, pipeline])}]"
-                )
+        for key, wanted in (("table2", self.table2), ("joint", self.joint or [])):
+            for pipeline in wanted:
+                if pipeline not in measured:
+                    raise ValueError(
+                        f"{key}: '{pipeline}' is not measured; add it: "
+                        f"pipelines: [{', '.join([*self.pipelines, pipeline])}]"
+                    )
         for operators in self.estimated_sets:
             parts = parts_of(operators)
             if missing := [part for part in parts if part not in measured]:
@@ -193,6 +205,8 @@ class Config(Section):
                 f"model.student: '{self.model.student}' has hidden size {student.hidden_size}, the backbone "
                 f"{backbone.hidden_size}; the losses on hidden states need the same width"
             )
+        if any(pipeline.operator == "C" for pipeline in self.measured):
+            target_width(self.costeff, backbone)
         return self
 
     @property
@@ -238,6 +252,14 @@ class Config(Section):
         wanted = {part for operators in self.estimated_sets for part in parts_of(operators)}
         wanted |= {str(order) for operators in self.estimated_sets for order in orderings(operators)}
         return [pipeline for pipeline in self.measured if str(pipeline) in wanted]
+
+    @property
+    def compared_jointly(self) -> list[str]:
+        """What C is compared with, C included; nothing where C is not measured."""
+        if self.joint is not None:
+            return self.joint
+        measured = [str(pipeline) for pipeline in self.measured]
+        return [pipeline for pipeline in JOINT if pipeline in measured] if "C" in measured else []
 
     @property
     def trainings(self) -> list[Pipeline]:

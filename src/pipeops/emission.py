@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from pipeops.errors import PipeOpsError
+from pipeops.sections import Confidence
 from pipeops.shape import ModelShape
 
 Weights = Callable[[str], NDArray[np.float32]]
@@ -31,12 +32,15 @@ WORDS = "embeddings.words"
 """The node that looks up the word embeddings."""
 
 
-def emit_stages(shape: ModelShape, weights: Weights) -> list[ModelProto]:
+def emit_stages(
+    shape: ModelShape, weights: Weights, *, confidence: Confidence = "max_probability"
+) -> list[ModelProto]:
     """Emit the stages of a model, one per layer, first to last.
 
     Args:
         shape: the model's shape.
         weights: reads a tensor of the checkpoint; its shape must be the one that ``shape`` implies.
+        confidence: how sure an exit is of its answer; see ``sections.ExitsSection``.
 
     Raises:
         PipeOpsError: the activation is not supported.
@@ -44,10 +48,10 @@ def emit_stages(shape: ModelShape, weights: Weights) -> list[ModelProto]:
     if shape.hidden_act not in ACTIVATIONS:
         supported = ", ".join(ACTIVATIONS)
         raise PipeOpsError(f"hidden_act: cannot export {shape.hidden_act!r}; use a backbone with {supported}")
-    return [_emit_stage(layer, shape, weights) for layer in range(1, shape.num_layers + 1)]
+    return [_emit_stage(layer, shape, weights, confidence) for layer in range(1, shape.num_layers + 1)]
 
 
-def _emit_stage(layer: int, shape: ModelShape, weights: Weights) -> ModelProto:
+def _emit_stage(layer: int, shape: ModelShape, weights: Weights, confidence: Confidence) -> ModelProto:
     stage = _Stage(shape, weights)
     mask = tensor("mask", TensorProto.INT32, "batch", "length")
     before, after = (
@@ -60,7 +64,7 @@ def _emit_stage(layer: int, shape: ModelShape, weights: Weights) -> ModelProto:
         stage.embeddings()
     stage.encoder_layer(layer)
     if layer in shape.exit_layers:
-        stage.exit(layer)
+        stage.exit(layer, confidence)
         outputs.append(tensor(f"logits.{layer}", TensorProto.FLOAT, "batch", shape.num_labels))
         outputs.append(tensor(f"confidence.{layer}", TensorProto.FLOAT, "batch"))
     name = f"stage.{layer}"
@@ -128,8 +132,8 @@ class _Stage:
         x = self.node("Add", [outer, x], f"{name}.ffn.sum")
         return self._layer_norm(x, f"hidden.{layer}", f"{source}.output.LayerNorm")
 
-    def exit(self, layer: int) -> str:
-        """Classify the first token of ``hidden.{layer}``; the confidence is the largest probability."""
+    def exit(self, layer: int, confidence: Confidence) -> str:
+        """Classify the first token of ``hidden.{layer}``, and say how sure the answer is."""
         source, name = f"exits.{layer}", f"exit.{layer}"
         first = self.constant(f"{name}.index", np.array(0))
         x = self.node("Gather", [f"hidden.{layer}", first], f"{name}.token", axis=1)
@@ -138,10 +142,16 @@ class _Stage:
         logits = self._linear(x, f"logits.{layer}", f"{source}.out_proj")
         probabilities = self.node("Softmax", [logits], f"{name}.probabilities", axis=-1)
         axis = self.constant(f"{name}.axis", np.array([-1]))
-        largest = self.node("ReduceMax", [probabilities, axis], f"{name}.largest", keepdims=0)
+        if confidence == "entropy":
+            logarithms = self.node("LogSoftmax", [logits], f"{name}.logarithms", axis=-1)
+            products = self.node("Mul", [probabilities, logarithms], f"{name}.products")
+            negative = self.node("ReduceSum", [products, axis], f"{name}.negative_entropy", keepdims=0)
+            sure = self.node("Exp", [negative], f"{name}.sure_by_entropy")
+        else:
+            sure = self.node("ReduceMax", [probabilities, axis], f"{name}.largest", keepdims=0)
         # Rounding must not carry it past 1: a threshold above 1 means never.
         one = self.constant(f"{name}.one", np.array(1, dtype=np.float32))
-        return self.node("Min", [largest, one], f"confidence.{layer}")
+        return self.node("Min", [sure, one], f"confidence.{layer}")
 
     def node(
         self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: int | float

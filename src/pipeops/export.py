@@ -12,6 +12,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.quantisation import quantise
 from pipeops.runtime import graph_path
+from pipeops.sections import Confidence
 from pipeops.shape import ModelShape
 from pipeops.stitching import early_exit_graph, straight_graph
 
@@ -19,20 +20,21 @@ from pipeops.stitching import early_exit_graph, straight_graph
 MAX_WEIGHTS = 2**31 - 2**24
 
 
-def export(checkpoint: Path, output: Path) -> None:
+def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_probability") -> None:
     """Write a checkpoint as graphs, in fp32 and in int8. Same weights, same bytes.
 
     Args:
         checkpoint: folder with ``config.json`` and ``model.safetensors``.
         output: folder for ``model[-int8].onnx``, the graph to deploy (``stitching.early_exit_graph``), and
             ``profile[-int8].onnx``, the one that returns every exit's answer (``stitching.straight_graph``).
+        confidence: how sure an exit is of its answer; see ``sections.ExitsSection``.
 
     Raises:
         PipeOpsError: the checkpoint is damaged, disagrees with its configuration, or cannot be exported.
     """
     shape = ModelShape.from_checkpoint(checkpoint)
     with checked_weights(checkpoint / "model.safetensors", shape) as weights:
-        stages = emit_stages(shape, weights)
+        stages = emit_stages(shape, weights, confidence=confidence)
     _write_graphs(stages, shape, output, quantised=False)
     _write_graphs([quantise(stage) for stage in stages], shape, output, quantised=True)
 

@@ -8,6 +8,7 @@ that a drifting machine cancels out.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
+from pipeops.measurements import COLUMNS, EXIT_COLUMNS, exits_path
 from pipeops.pipeline import INFERENCE
 from pipeops.provenance import INT8_WITHOUT_DOT_PRODUCTS, int8_kernels, provenance, write_json
 from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, graph_path
@@ -31,7 +33,7 @@ class Answers:
     """What every exit says of every example."""
 
     confidence: NDArray[np.float32]
-    """Largest class probability, shape (examples, exits)."""
+    """How sure each exit is, shape (examples, exits)."""
     correct: NDArray[np.bool_]
     """Whether the answer is right, shape (examples, exits)."""
 
@@ -62,7 +64,7 @@ def measure(
         original: folder with O's, of the same dataset and seed.
         data: tokenised validation examples.
         output: the CSV; for each of ``INFERENCE`` one row per threshold, or a single one without a threshold
-            for a single exit.
+            for a single exit. Beside it ``.exits.csv`` has a row for each of ``INFERENCE`` and exit.
         settings: thresholds, threads, rounds.
         seed: for the record.
 
@@ -75,13 +77,15 @@ def measure(
     variants = _variants(model, baseline, validation, settings)
     shape = variants[0].model.shape
     thresholds = settings.thresholds if shape.has_exits else [np.nan]
-    rows = [
-        {"inference": variant.inference, "threshold": threshold}
-        | operating_point(variant, validation, threshold=threshold, original=baseline.shape)
-        | {"kernels": kernels if "Q" in variant.inference else "fp32"}
-        for variant in variants
-        for threshold in thresholds
-    ]
+    rows, exit_rows = [], []
+    for variant in variants:
+        run_with = {
+            "inference": variant.inference,
+            "kernels": kernels if "Q" in variant.inference else "fp32",
+        }
+        points = [operating_point(variant, validation, t, original=baseline.shape) for t in thresholds]
+        rows += [run_with | point for point in points]
+        exit_rows += [run_with | point for point in exit_points(variant, validation, original=baseline.shape)]
     sample = np.random.default_rng(_SAMPLE_SEED).permutation(len(validation))[: settings.check_examples]
     checks = [
         check(
@@ -108,12 +112,11 @@ def measure(
         "original_ms": variants[0].costs.original_ms,
         "timed_lengths": {v.inference: v.costs.lengths.tolist() for v in variants},
         "exit_time_relative": {v.inference: v.costs.relative.tolist() for v in variants},
-        "exit_accuracy": {v.inference: v.answers.correct.mean(axis=0).tolist() for v in variants},
         "checks": [asdict(one) for one in checks],
     }
     write_json(output.with_suffix(".json"), record | measured)
-    with replaced(output) as path:
-        pd.DataFrame(rows).to_csv(path, index=False)
+    _write_csv(exits_path(output), exit_rows, EXIT_COLUMNS)
+    _write_csv(output, rows, COLUMNS)
 
 
 def _variants(
@@ -142,27 +145,67 @@ def ask(profiler: Profiler, split: TokenisedSplit) -> Answers:
 
 
 def operating_point(
-    variant: Variant, split: TokenisedSplit, *, threshold: float, original: ModelShape
+    variant: Variant, split: TokenisedSplit, threshold: float, *, original: ModelShape
 ) -> dict[str, float]:
     """Replay one threshold, used at every exit, over all examples of the split.
 
     Returns:
-        Accuracy, and the mean over the examples of what they cost, in the columns of the CSV; operations are
-        over those of ``original``, O, for one input of ``max_length`` tokens.
+        The threshold, accuracy, and the mean over the examples of what they cost, in the columns of the
+        CSV. Time and operations are also given over those of ``original``, O, for an input of ``max_length``
+        tokens; parameters are all of the model's, and over O's.
     """
-    shape, lengths = variant.model.shape, input_lengths(split, variant.inference)
+    shape = variant.model.shape
     layers = np.array(shape.exit_layers)
     chosen = chosen_exits(variant.answers.confidence, [threshold] * (len(layers) - 1))
-    by_length = {length: shape.flops(length) for length in set(lengths.tolist())}
-    flops = [by_length[length][i] for length, i in zip(lengths.tolist(), chosen, strict=True)]
+    return _point(variant, split, chosen, original) | {
+        "threshold": threshold,
+        "mean_exit_layer": layers[chosen].mean(),
+        "parameters": shape.parameters,
+        "parameters_relative": shape.parameters / original.parameters,
+    }
+
+
+def exit_points(variant: Variant, split: TokenisedSplit, *, original: ModelShape) -> list[dict[str, float]]:
+    """What it means that *every* example leaves at the same exit, exit by exit.
+
+    Returns:
+        Per exit the columns of its CSV. As :func:`operating_point`, but parameters are those of a model that
+        ends at this exit.
+    """
+    shape = variant.model.shape
+    return [
+        _point(variant, split, np.full(len(split), index), original)
+        | {
+            "exit_layer": layer,
+            "parameters": parameters,
+            "parameters_relative": parameters / original.parameters,
+        }
+        for index, (layer, parameters) in enumerate(
+            zip(shape.exit_layers, shape.exit_parameters, strict=True)
+        )
+    ]
+
+
+def _point(
+    variant: Variant, split: TokenisedSplit, chosen: NDArray[np.int64], original: ModelShape
+) -> dict[str, float]:
+    """Accuracy and mean cost when example i leaves at exit ``chosen[i]``."""
+    lengths = input_lengths(split, variant.inference)
+    by_length = {length: variant.model.shape.flops(length) for length in set(lengths.tolist())}
+    flops = np.mean([by_length[length][i] for length, i in zip(lengths.tolist(), chosen, strict=True)])
     relative = variant.costs.of(lengths, chosen).mean()
     return {
         "accuracy": variant.answers.correct[np.arange(len(chosen)), chosen].mean(),
         "time_ms": relative * variant.costs.original_ms,
         "time_relative": relative,
-        "mean_exit_layer": layers[chosen].mean(),
-        "flops_relative": np.mean(flops) / original.flops(split.max_length)[-1],
+        "flops": flops,
+        "flops_relative": flops / original.flops(split.max_length)[-1],
     }
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    with replaced(path) as temporary:
+        pd.DataFrame(rows)[columns].to_csv(temporary, index=False)
 
 
 def _announced_kernels() -> str:

@@ -1,7 +1,7 @@
 """What ``pipeops.measure`` wrote, read back and checked: the one input of every table and figure."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,24 @@ import pandas as pd
 from pipeops.curves import TradeoffCurve
 from pipeops.errors import PipeOpsError
 
-_NUMBERS = ["accuracy", "time_ms", "time_relative", "mean_exit_layer", "flops_relative"]
-_COLUMNS = ["inference", "threshold", *_NUMBERS, "kernels"]
+_POINT = ["accuracy", "time_ms", "time_relative"]
+_SIZE = ["flops_relative", "flops", "parameters", "parameters_relative"]
+COLUMNS = ["inference", "threshold", *_POINT, "mean_exit_layer", *_SIZE, "kernels"]
+"""Columns of a pipeline's CSV, a row per threshold: accuracy is a fraction; ``time_relative``,
+``flops_relative`` and ``parameters_relative`` are over O's."""
+EXIT_COLUMNS = ["inference", "exit_layer", *_POINT, *_SIZE, "kernels"]
+"""Columns of its ``.exits.csv``, a row per exit: all examples leave there, and the model ends there."""
+_TEXTS = ["inference", "kernels"]
+_REMEDY = "delete it and run again"
 RUN = ["dataset", "pipeline", "seed"]
 """Columns that name a run: the trained pipeline on a dataset with a seed."""
 
 Runs = dict[tuple[str, str, int], TradeoffCurve]
+
+
+def exits_path(path: Path) -> Path:
+    """Where the rows per exit lie, beside the CSV of rows per threshold."""
+    return path.with_suffix(".exits.csv")
 
 
 def read_measurements(path: Path) -> pd.DataFrame:
@@ -28,34 +40,40 @@ def read_measurements(path: Path) -> pd.DataFrame:
     Raises:
         PipeOpsError: the file is absent, cut off or not such a file.
     """
-    remedy = "delete it and run again"
+    table = _read(path, COLUMNS, optional="threshold")
+    details = path.with_suffix(".json")
+    if details.exists() and (rows := _measured_rows(details)) != len(table):
+        raise PipeOpsError(f"{path}: has {len(table)} rows where {rows} were measured; {_REMEDY}")
+    return table
+
+
+def _read(path: Path, columns: list[str], *, optional: str = "") -> pd.DataFrame:
+    """Read a table that must have these columns, with a number wherever one belongs but in ``optional``."""
+    numbers = [column for column in columns if column not in (*_TEXTS, optional)]
     try:
         with path.open("rb") as file:
             complete = file.read()[-1:] == b"\n"
-        table = pd.read_csv(path, dtype={"inference": "str"} | dict.fromkeys(_NUMBERS, "float64"))
+        table = pd.read_csv(path, dtype={"inference": "str"} | dict.fromkeys(numbers, "float64"))
     except FileNotFoundError:
         raise PipeOpsError(f"{path}: not found; measure it first") from None
     except pd.errors.EmptyDataError:
-        raise PipeOpsError(f"{path}: empty; {remedy}") from None
+        raise PipeOpsError(f"{path}: empty; {_REMEDY}") from None
     except ValueError as error:  # ragged lines, text where a number belongs, bytes that are no text
         reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a file of measurements ({reason}); {remedy}") from None
-    if missing := [column for column in _COLUMNS if column not in table]:
-        raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {remedy}")
+        raise PipeOpsError(f"{path}: not a file of measurements ({reason}); {_REMEDY}") from None
+    if missing := [column for column in columns if column not in table]:
+        raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {_REMEDY}")
     if not complete:
-        raise PipeOpsError(f"{path}: cut off in the middle of its last line; {remedy}")
+        raise PipeOpsError(f"{path}: cut off in the middle of its last line; {_REMEDY}")
     if table.empty:
-        raise PipeOpsError(f"{path}: has no rows; {remedy}")
-    details = path.with_suffix(".json")
-    if details.exists() and (rows := _measured_rows(details)) != len(table):
-        raise PipeOpsError(f"{path}: has {len(table)} rows where {rows} were measured; {remedy}")
-    for column in _NUMBERS:
+        raise PipeOpsError(f"{path}: has no rows; {_REMEDY}")
+    for column in numbers:
         broken = ~np.isfinite(table[column].to_numpy())
         if broken.any():
             line = int(broken.argmax()) + 2  # counted from 1, after the header
-            raise PipeOpsError(f"{path}: line {line} has no number in column {column}; {remedy}")
+            raise PipeOpsError(f"{path}: line {line} has no number in column {column}; {_REMEDY}")
     if not table["accuracy"].between(0, 1).all():
-        raise PipeOpsError(f"{path}: column accuracy must hold fractions from 0 to 1; {remedy}")
+        raise PipeOpsError(f"{path}: column accuracy must hold fractions from 0 to 1; {_REMEDY}")
     return table.fillna({"inference": ""})
 
 
@@ -73,10 +91,19 @@ def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
     Raises:
         PipeOpsError: there are no files, or one cannot be read.
     """
+    return _of_runs(paths, read_measurements)
+
+
+def read_exits(paths: Iterable[Path]) -> pd.DataFrame:
+    """Read what was measured per exit: as :func:`read_runs`, of the same paths, with ``EXIT_COLUMNS``."""
+    return _of_runs(paths, lambda path: _read(exits_path(path), EXIT_COLUMNS))
+
+
+def _of_runs(paths: Iterable[Path], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
     tables = []
     for path in paths:
         dataset, pipeline, seed = path.parts[-3], path.parts[-2], int(path.stem.removeprefix("seed"))
-        table = read_measurements(path)
+        table = read(path)
         columns = [*RUN, *table.columns]
         tables.append(table.assign(dataset=dataset, pipeline=pipeline, seed=seed)[columns])
     if not tables:

@@ -10,16 +10,15 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
-    TrainingArguments,
     set_seed,
 )
 from transformers.utils import logging as transformers_logging
 
 from pipeops.architectures import TINY_ARCHITECTURE
 from pipeops.backbones import save_backbone
-from pipeops.sampling import ReproducibleTrainer
 from pipeops.sections import PretrainingSection
 from pipeops.synthetic import pretraining_text, vocabulary
+from pipeops.trainer import ReproducibleTrainer, trainer_arguments
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """RoBERTa's special tokens, in the order of its ids."""
@@ -47,7 +46,18 @@ def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
                 lengths=[len(ids) for ids in encoded["input_ids"]],
                 length_grouped=True,
                 model=model,
-                args=_arguments(Path(scratch), settings),
+                args=trainer_arguments(
+                    Path(scratch),
+                    epochs=settings.epochs,
+                    batch_size=settings.batch_size,
+                    learning_rate=settings.learning_rate,
+                    seed=settings.seed,
+                    warmup_steps=0.1,
+                    weight_decay=0.01,
+                    adam_beta2=0.98,  # as RoBERTa's pretraining
+                    save_strategy="no",
+                    logging_steps=0.05,
+                ),
                 train_dataset=examples,
                 # More and other replacements than BERT's: the text is far more regular than natural language,
                 # and words that are replaced by others make the model compare the two sentences of a pair.
@@ -83,13 +93,13 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 def _config(tokenizer: PreTrainedTokenizerFast) -> RobertaConfig:
     tiny = TINY_ARCHITECTURE
     return RobertaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=tiny.vocab_size,
         hidden_size=tiny.hidden_size,
         num_hidden_layers=tiny.layers,
         num_attention_heads=tiny.heads,
         intermediate_size=tiny.ffn_size,
-        max_position_embeddings=tiny.max_length + tokenizer.pad_token_id + 1,
-        type_vocab_size=1,
+        max_position_embeddings=tiny.position_rows,
+        type_vocab_size=tiny.segment_rows,
         layer_norm_eps=1e-5,
         initializer_range=0.05,  # 0.02 is for a width of 768
         hidden_dropout_prob=0.0,  # so small a model underfits
@@ -97,25 +107,4 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> RobertaConfig:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-    )
-
-
-def _arguments(scratch: Path, settings: PretrainingSection) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(scratch),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=0.1,
-        weight_decay=0.01,
-        adam_beta2=0.98,  # as RoBERTa's pretraining
-        optim="adamw_torch_fused",
-        use_cpu=not torch.cuda.is_available(),
-        seed=settings.seed,
-        data_seed=settings.seed,
-        save_strategy="no",
-        logging_steps=0.05,
-        report_to="none",
-        disable_tqdm=True,
     )

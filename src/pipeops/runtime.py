@@ -15,9 +15,9 @@ from pipeops.errors import PipeOpsError
 from pipeops.shape import ModelShape
 
 NEVER = 2.0
-"""A threshold that no probability reaches."""
+"""A threshold that no confidence reaches."""
 ALWAYS = 0.0
-"""A threshold that every probability reaches."""
+"""A threshold that every confidence reaches."""
 
 
 def graph_path(folder: Path, graph: Literal["model", "profile"], *, quantised: bool) -> Path:
@@ -40,7 +40,7 @@ class Profile(NamedTuple):
     logits: NDArray[np.float32]
     """Shape (batch, exits, num_labels)."""
     confidence: NDArray[np.float32]
-    """Largest probability, shape (batch, exits)."""
+    """How sure the exits are, 0 to 1, shape (batch, exits)."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class EarlyExitModel:
         Args:
             input_ids: shape (1, length), padded on the right, if at all.
             attention_mask: same shape, 0 on padding.
-            thresholds: one per exit before the last layer: the input leaves at the first exit whose largest
-                probability is at least its threshold; 0 always leaves, above 1 never does.
+            thresholds: one per exit before the last layer: the input leaves at the first exit whose
+                confidence is at least its threshold; 0 always leaves, above 1 never does.
 
         Raises:
             PipeOpsError: more than one input, an input that is too long, or the wrong number of thresholds.

@@ -1,11 +1,9 @@
 """The order of the training examples: a function of seed and epoch only, so that a resumed run repeats it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Sampler
-from transformers import Trainer
+from torch.utils.data import Sampler
 
 BATCHES_PER_POOL = 50
 """Batches of similar length are cut from random pools of so many batches."""
@@ -55,22 +53,6 @@ class EpochSampler(Sampler[int]):
 
     def _length(self, index: int) -> int:
         return self.lengths[index]
-
-
-class ReproducibleTrainer(Trainer):
-    """Trainer whose examples come in the order of :class:`EpochSampler`."""
-
-    def __init__(self, *, lengths: Sequence[int], length_grouped: bool, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.sampler = EpochSampler(
-            lengths,
-            batch_size=self.args.train_batch_size,
-            grouped=length_grouped,
-            seed=self.args.data_seed or self.args.seed,
-        )
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:  # noqa: ARG002
-        return self.sampler
 
 
 def _batched(values: Sequence[int], size: int) -> list[Sequence[int]]:

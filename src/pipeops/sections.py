@@ -17,9 +17,12 @@ ALTERNATE = "alternate"
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-TRAINED = ("O", "D", "P", "E")
+TRAINED = ("O", "D", "P", "E", "C")
 """Letters of the operators that can be trained."""
+Confidence = Literal["max_probability", "entropy"]
 PositiveInt = Annotated[int, Field(ge=1)]
+WIDTHS = ("heads", "ffn", "rank")
+"""What C makes smaller."""
 
 
 class UnusableSetting(PipeOpsError, ValueError):
@@ -113,8 +116,12 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 2.5}, "D": {"learning_rate": 5e-4}}
-    """Per operator letter (O, D, P or E): keys of this section with other values."""
+    operators: dict[str, dict[str, Any]] = {
+        "O": {"epochs": 2.5},
+        "D": {"learning_rate": 5e-4},
+        "C": {"learning_rate": 5e-4},
+    }
+    """Per operator letter (O, D, P, E or C): keys of this section with other values."""
 
     @model_validator(mode="after")
     def _check_operators(self) -> Self:
@@ -159,6 +166,59 @@ class PruningSection(Section):
     """Split over which importance is accumulated."""
     importance_examples: PositiveInt | None = 1000
     """How many of its examples are used, drawn once; null: all."""
+
+
+class CostEffSection(Section):
+    """C (COST-EFF): how slender the model becomes, and how it is trained.
+
+    Epochs and learning rate of its stages are those of `training`.
+    """
+
+    compression: Annotated[float, Field(gt=1)] | None = 6
+    """How many times fewer weights than O's, exits' classifiers not counted; heads, FFN neurons and rank
+    follow from it. null: they are given below."""
+    heads: PositiveInt | None = None
+    """Attention heads of each layer."""
+    ffn: PositiveInt | None = None
+    """FFN neurons of each layer."""
+    rank: PositiveInt | None = None
+    """Rank of the word embeddings."""
+    importance: Literal["all-exits", "last-exit"] = "all-exits"
+    """Whose loss says which heads and neurons matter."""
+    schedule: Literal["iterative", "one-shot"] = "iterative"
+    """Slenderise by one head per layer and step, or all at once; the number of epochs is the same."""
+    teacher: Literal["assistant", "fine-tuned"] = "assistant"
+    """Who teaches: a multi-exit model of full size that O taught, or O itself."""
+    importance_examples: PositiveInt | None = 1000
+    """How many training examples importance is accumulated over, drawn once; null: all, as the source."""
+    hidden_only: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Part of each slenderising step that learns from hidden states only (the source: 0.5 to 0.7)."""
+    learning_rate_growth: Annotated[float, Field(gt=0)] = 1.12
+    """The learning rate is multiplied by this from step to step."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_replace_the_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and any(values.get(name) is not None for name in WIDTHS):
+            return {"compression": None} | values
+        return values
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        missing = [name for name in WIDTHS if getattr(self, name) is None]
+        if self.compression is not None and len(missing) < len(WIDTHS):
+            raise ValueError("give either compression or heads, ffn and rank; set compression: null")
+        if self.compression is None and missing:
+            raise ValueError(f"{', '.join(missing)} not given; name heads, ffn and rank, or a compression")
+        return self
+
+
+class ExitsSection(Section):
+    """How a model with exits decides where to leave."""
+
+    confidence: Confidence = "max_probability"
+    """How sure an exit is: its largest class probability, or exp(-entropy) of its probabilities, from
+    1 / classes to 1 too. With two classes both give the same curve."""
 
 
 class MeasuringSection(Section):

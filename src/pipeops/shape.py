@@ -1,8 +1,8 @@
 """The shape of a model as plain data: what training, export and measuring agree on, without torch."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -61,19 +61,41 @@ class ModelShape:
         return len(self.exit_layers) > 1
 
     @property
+    def encoder_parameters(self) -> int:
+        """Number of weights without the exits' classifiers."""
+        return encoder_parameters(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            head_size=self.head_size,
+            heads_per_layer=self.heads_per_layer,
+            ffn_per_layer=self.ffn_per_layer,
+            position_rows=self.max_position_embeddings,
+            segment_rows=self.type_vocab_size,
+            embedding_rank=self.embedding_rank,
+        )
+
+    @property
     def parameters(self) -> int:
         """Number of weights, those of every exit included."""
-        hidden, width = self.hidden_size, self.embedding_rank or self.hidden_size
-        words = self.vocab_size * width + (width * hidden if self.embedding_rank else 0)
-        embeddings = words + hidden * (self.max_position_embeddings + self.type_vocab_size + 2)
-        layers = 0
-        for heads, ffn in zip(self.heads_per_layer, self.ffn_per_layer, strict=True):
-            attention = heads * self.head_size
-            layers += 4 * hidden * attention + 3 * attention + hidden  # with biases
-            layers += 2 * hidden * ffn + ffn + hidden
-            layers += 4 * hidden  # two norms
-        exits = len(self.exit_layers) * (hidden * (hidden + 1) + (hidden + 1) * self.num_labels)
-        return embeddings + layers + exits
+        return self.encoder_parameters + len(self.exit_layers) * self._exit_parameters
+
+    @property
+    def exit_parameters(self) -> tuple[int, ...]:
+        """Per exit: number of weights of the model that ends there, with this exit only."""
+        return tuple(
+            replace(
+                self,
+                heads_per_layer=self.heads_per_layer[:layer],
+                ffn_per_layer=self.ffn_per_layer[:layer],
+                exit_layers=(layer,),
+            ).parameters
+            for layer in self.exit_layers
+        )
+
+    @property
+    def _exit_parameters(self) -> int:
+        """Number of weights of one classifier."""
+        return self.hidden_size * (self.hidden_size + 1) + (self.hidden_size + 1) * self.num_labels
 
     def flops(self, length: int) -> tuple[int, ...]:
         """Floating-point operations of leaving at each exit, for one input of ``length`` tokens.
@@ -115,3 +137,27 @@ class ModelShape:
             raise PipeOpsError(f"{path}: not found; {folder} is not a checkpoint") from None
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise PipeOpsError(f"{path}: not a PipeOps checkpoint ({error}); train it again") from None
+
+
+def encoder_parameters(
+    *,
+    vocab_size: int,
+    hidden_size: int,
+    head_size: int,
+    heads_per_layer: Sequence[int],
+    ffn_per_layer: Sequence[int],
+    position_rows: int,
+    segment_rows: int,
+    embedding_rank: int,
+) -> int:
+    """Number of weights of an encoder without classifiers; sizes as in :class:`ModelShape`."""
+    words = vocab_size * hidden_size
+    if embedding_rank:
+        words = (vocab_size + hidden_size) * embedding_rank
+    total = words + hidden_size * (position_rows + segment_rows + 2)  # a norm has two rows
+    for heads, ffn in zip(heads_per_layer, ffn_per_layer, strict=True):
+        attention = heads * head_size
+        total += 4 * hidden_size * attention + 3 * attention + hidden_size  # with biases
+        total += 2 * hidden_size * ffn + ffn + hidden_size
+        total += 4 * hidden_size  # two norms
+    return total

@@ -30,8 +30,8 @@ def early_exit_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelPr
     """Stitch the stages so that a layer which is not needed is not run: what follows an exit is in its If.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (1, length), and, where the model has an exit before
-    its last layer, ``thresholds``, float32 (exits - 1,). An input leaves at the first exit whose largest
-    probability is at least its threshold: at 0 always, above 1 never. Outputs ``logits``, float32
+    its last layer, ``thresholds``, float32 (exits - 1,). An input leaves at the first exit whose
+    confidence is at least its threshold: at 0 always, above 1 never. Outputs ``logits``, float32
     (1, num_labels), and ``exit_layer``, int64 (1,), counted from 1.
 
     Raises:
@@ -58,7 +58,7 @@ def straight_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProt
     """Stitch the stages one after another, for profiling: every exit's answer, for a whole batch in one run.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (batch, length). Outputs ``logits``, float32
-    (batch, exits, num_labels), and ``confidence``, float32 (batch, exits), the largest probability.
+    (batch, exits, num_labels), and ``confidence``, float32 (batch, exits).
     """
     exits = len(shape.exit_layers)
     model = _model("straight", stages, shape)

@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,21 @@ from transformers.utils import logging as transformers_logging
 
 from pipeops import revisions
 from pipeops.backbones import WEIGHTS, load_tokenizer
+from pipeops.equilibrium import gradient_equilibrium
 from pipeops.errors import PipeOpsError
 from pipeops.files import make_shareable
-from pipeops.losses import distillation_loss
 from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
-from pipeops.operators import PREPARE, Context
+from pipeops.operators import STAGES, Context, Stage
+from pipeops.operators.base import Loss
 from pipeops.provenance import provenance, write_json
-from pipeops.sampling import ReproducibleTrainer
-from pipeops.sections import PruningSection, TrainingSettings
+from pipeops.sections import CostEffSection, PruningSection, TrainingSettings
 from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
+from pipeops.trainer import ReproducibleTrainer, trainer_arguments
 
 CHECKPOINT_COMPLETE = "trainer_state.json"
 """The last file that Trainer writes into a checkpoint."""
+FINISHED, LOG = "finished", "log.json"
+"""Folder of a stage's model within its state, and what was logged, within that."""
 _SAMPLE_SEED = 0
 
 
@@ -39,7 +43,7 @@ class Job:
     """One training."""
 
     operator: str
-    """Letter of the operator that is applied: O, D, P or E."""
+    """Letter of the operator that is applied: O, D, P, E or C."""
     parent: Path | None
     """Checkpoint that it is applied to; None for O."""
     backbone: Path
@@ -53,12 +57,15 @@ class Job:
     seed: int
     settings: TrainingSettings
     pruning: PruningSection
+    """Settings of P."""
+    costeff: CostEffSection
+    """Settings of C."""
 
 
 def train(job: Job, output: Path, *, state_root: Path) -> None:
     """Train and write the checkpoint (``config.json``, ``model.safetensors``, tokenizer, ``training.json``).
 
-    A run that was interrupted continues at its last saved step.
+    A run that was interrupted continues at the last saved step of the stage that it was in.
 
     Args:
         job: what to train.
@@ -69,59 +76,78 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     Raises:
         PipeOpsError: the parent's checkpoint cannot be read, or the operator cannot be applied.
     """
-    if job.operator not in PREPARE:
-        raise PipeOpsError(f"operator '{job.operator}' cannot be trained; known are {', '.join(PREPARE)}")
+    if job.operator not in STAGES:
+        raise PipeOpsError(f"operator '{job.operator}' cannot be trained; known are {', '.join(STAGES)}")
     if (job.parent is None) != (job.operator == "O"):
         problem = "has no parent" if job.parent else "needs the parent that it is applied to"
         raise PipeOpsError(f"operator {job.operator} {problem}: see --parent")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    if not torch.cuda.is_available():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
         torch.set_num_threads(job.settings.threads)
-    set_seed(job.seed)
     split = load_tokenised(job.data)
     collate = Collator(split.pad_token_id)
     state = state_root / _fingerprint(job)
-    arguments = _arguments(job, state, examples=len(split))
     context = Context(
-        parent=load_model(job.parent).to(arguments.device) if job.parent else None,
+        parent=load_model(job.parent).to(device) if job.parent else None,
         backbone=job.backbone,
         student=job.student,
         labels=split.labels,
         sep_token_id=split.sep_token_id,
         pruning=job.pruning,
-        importance_batches=lambda: _batches(
+        costeff=job.costeff,
+        importance_batches=lambda examples: _batches(
             load_tokenised(job.importance_data) if job.importance_data else split,
             collate,
-            examples=job.pruning.importance_examples,
+            examples=examples,
             batch_size=job.settings.batch_size,
-            device=arguments.device,
+            device=device,
         ),
     )
-    trainee = PREPARE[job.operator](context)
-    trainer = OperatorTrainer(
-        model=trainee.model,
-        teacher=trainee.teacher,
-        lengths=[len(ids) for ids in split.input_ids],
-        length_grouped=job.settings.length_grouped,
-        args=arguments,
-        train_dataset=Examples(split),
-        data_collator=collate,
-    )
-    checkpoint = last_checkpoint(state)
-    if checkpoint:
-        print(f"resuming at {checkpoint.name}", flush=True)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    _save(trainer, job, output)
+    stages = STAGES[job.operator](context)
+
+    def finished(name: str) -> MultiExitForSequenceClassification:
+        return load_model(state / name / FINISHED).to(device)
+
+    for number, stage in enumerate(stages, start=1):
+        folder = state / stage.name
+        if (folder / FINISHED / WEIGHTS).exists():
+            continue
+        if len(stages) > 1:
+            print(f"stage {number} of {len(stages)}: {stage.name}", flush=True)
+        set_seed(job.seed)
+        trainee = stage.prepare(finished)
+        trainer = OperatorTrainer(
+            loss=trainee.loss,
+            model=trainee.model,
+            lengths=[len(ids) for ids in split.input_ids],
+            length_grouped=job.settings.length_grouped,
+            args=_arguments(job, stage, folder, examples=len(split)),
+            train_dataset=Examples(split),
+            data_collator=collate,
+        )
+        checkpoint = last_checkpoint(folder)
+        if checkpoint:
+            print(f"resuming at {checkpoint.name}", flush=True)
+        with gradient_equilibrium(trainee.model) if trainee.equilibrium else nullcontext():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with _written_last(folder / FINISHED) as temporary:
+            trainer.model.save_pretrained(temporary)
+            write_json(temporary / LOG, [{"stage": stage.name} | row for row in trainer.state.log_history])
+        for leftover in folder.glob("checkpoint-*"):
+            shutil.rmtree(leftover)
+    log = [row for stage in stages for row in json.loads((state / stage.name / FINISHED / LOG).read_text())]
+    _save(state / stages[-1].name / FINISHED, log, job, output)
     shutil.rmtree(state, ignore_errors=True)
 
 
 class OperatorTrainer(ReproducibleTrainer):
-    """Trainer with the loss of :class:`pipeops.operators.Trainee`."""
+    """Trainer with the loss of a :class:`pipeops.operators.Trainee`."""
 
-    def __init__(self, *, teacher: MultiExitForSequenceClassification | None, **arguments: Any) -> None:
+    def __init__(self, *, loss: Loss, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.teacher = teacher.to(self.args.device).eval() if teacher else None
+        self.loss = loss
 
     def compute_loss(
         self,
@@ -130,20 +156,9 @@ class OperatorTrainer(ReproducibleTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - Trainer's signature
     ) -> Tensor | tuple[Tensor, MultiExitOutput]:
-        """The exits' cross-entropies, or the distillation loss where there is a teacher."""
+        """The loss of the operator's stage."""
         outputs = model(**inputs)
-        loss = outputs.loss
-        if self.teacher is not None:
-            features = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-            with torch.no_grad():
-                targets = self.teacher(**features)
-            loss = distillation_loss(
-                outputs,
-                targets,
-                inputs["attention_mask"],
-                student_exits=self.model.config.exit_layers,
-                teacher_exits=self.teacher.config.exit_layers,
-            )
+        loss = self.loss(outputs, inputs, self.state.global_step / self.state.max_steps)
         return (loss, outputs) if return_outputs else loss
 
 
@@ -204,29 +219,24 @@ def last_checkpoint(state: Path) -> Path | None:
     return complete[max(complete)] if complete else None
 
 
-def _arguments(job: Job, state: Path, *, examples: int) -> TrainingArguments:
+def _arguments(job: Job, stage: Stage, folder: Path, *, examples: int) -> TrainingArguments:
     settings = job.settings
-    steps = -(-examples // settings.batch_size) * settings.epochs
-    return TrainingArguments(
-        output_dir=str(state),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
+    epochs = settings.epochs * stage.epochs
+    steps = round(-(-examples // settings.batch_size) * epochs)
+    return trainer_arguments(
+        folder,
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate * stage.learning_rate,
+        seed=job.seed,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.precision == "bf16",
-        optim="adamw_torch_fused",
-        use_cpu=not torch.cuda.is_available(),
-        seed=job.seed,
-        data_seed=job.seed,
         save_strategy="steps",
         save_steps=max(1, round(steps * settings.checkpoint_every)),
         save_total_limit=1,
         logging_steps=max(1, round(steps / 10)),
-        report_to="none",
-        disable_tqdm=True,
     )
 
 
@@ -249,7 +259,7 @@ def _fingerprint(job: Job) -> str:
         "revision": revisions.OPERATOR[job.operator],
         "seed": job.seed,
         "settings": job.settings.model_dump(),
-        "pruning": job.pruning.model_dump() if job.operator == "P" else None,
+        **_operator_settings(job),
         "data": _digest(job.data),
         "importance_data": _digest(job.importance_data) if job.importance_data else None,
     }
@@ -267,22 +277,39 @@ def _digest(path: Path) -> str:
         raise PipeOpsError(f"{path}: not found; run the workflow to make it") from None
 
 
-def _save(trainer: OperatorTrainer, job: Job, output: Path) -> None:
-    """Write everything beside ``output``, then move it in; the weights come last."""
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        folder = Path(temporary)
+def _save(finished: Path, log: list[dict[str, Any]], job: Job, output: Path) -> None:
+    """Write the checkpoint of the last stage, the tokenizer and the record."""
+    with _written_last(output) as folder:
         load_tokenizer(job.backbone).save_pretrained(folder)
-        trainer.model.save_pretrained(folder)
+        for name in ("config.json", WEIGHTS):
+            shutil.copy(finished / name, folder / name)
         record = provenance(
             operator=job.operator,
             seed=job.seed,
             settings=job.settings.model_dump(),
-            pruning=job.pruning.model_dump() if job.operator == "P" else None,
+            **_operator_settings(job),
             threads=torch.get_num_threads(),
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         )
-        write_json(folder / "training.json", record | {"log": trainer.state.log_history})
+        write_json(folder / "training.json", record | {"log": log})
+
+
+def _operator_settings(job: Job) -> dict[str, Any]:
+    """The section of the configuration that only this operator has."""
+    sections = {"P": ("pruning", job.pruning), "C": ("costeff", job.costeff)}
+    if job.operator not in sections:
+        return {}
+    name, section = sections[job.operator]
+    return {name: section.model_dump()}
+
+
+@contextmanager
+def _written_last(output: Path) -> Iterator[Path]:
+    """Yield a folder beside ``output`` to write into, then move its files in; the weights come last."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+        folder = Path(temporary)
+        yield folder
         make_shareable(folder / WEIGHTS)
         files = sorted(folder.iterdir(), key=lambda path: path.name == WEIGHTS)
         for path in files:

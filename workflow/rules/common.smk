@@ -90,6 +90,13 @@ def tokenise_options(wildcards):
     return study.tokenise_options(wildcards.dataset, wildcards.split)
 
 
+def export_options(wildcards):
+    """How sure an exit is: only where there are exits before the last layer."""
+    if not set(wildcards.pipeline) & set("EC"):
+        return []
+    return ["--confidence", study.exits.confidence]
+
+
 def training_threads(wildcards):
     return study.training.of(last_operator(wildcards)).threads
 
@@ -109,6 +116,8 @@ def training_settings(wildcards):
     settings = ["--settings", study.training.of(operator).model_dump_json()]
     if operator == "P":
         settings += ["--pruning", study.pruning.model_dump_json()]
+    if operator == "C":
+        settings += ["--costeff", study.costeff.model_dump_json()]
     return settings
 
 

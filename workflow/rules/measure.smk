@@ -17,9 +17,10 @@ rule export:
     params:
         model=subpath(input[0], parent=True),
         folder=subpath(output[0], parent=True),
+        options=export_options,
         revision=revisions.EXPORT,
     shell:
-        "pipeops export {params.model:q} --output {params.folder:q} > {log:q} 2>&1"
+        "pipeops export {params.model:q} --output {params.folder:q} {params.options:q} > {log:q} 2>&1"
 
 
 rule measure:
@@ -29,6 +30,7 @@ rule measure:
         data="<results>/data/{dataset}/validation.parquet",
     output:
         csv="<results>/curves/{dataset}/{pipeline}/seed{seed}.csv",
+        exits="<results>/curves/{dataset}/{pipeline}/seed{seed}.exits.csv",
         details="<results>/curves/{dataset}/{pipeline}/seed{seed}.json",
     log:
         "<logs>/curves/{dataset}/{pipeline}/seed{seed}.log",

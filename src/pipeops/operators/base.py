@@ -1,13 +1,20 @@
-"""What an operator is given and what it hands to the training."""
+"""What an operator is given, and what it hands to the training."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from pipeops.modeling import MultiExitForSequenceClassification
-from pipeops.sections import PruningSection
+from pipeops.losses import distillation_loss
+from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
+from pipeops.sections import CostEffSection, PruningSection
+
+Loss = Callable[[MultiExitOutput, Mapping[str, Tensor], float], Tensor]
+"""Loss of the trained model's output on a batch, when this part of the training (0 to 1) is done."""
+Finished = Callable[[str], MultiExitForSequenceClassification]
+"""Loads the model of an earlier stage by the stage's name; each call gives a new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +22,7 @@ class Context:
     """Everything an operator may start from."""
 
     parent: MultiExitForSequenceClassification | None
-    """The trained model that the operator is applied to; None for O."""
+    """The trained model that the operator is applied to, in evaluation mode; None for O."""
     backbone: Path
     """Folder of the pretrained encoder that O starts from."""
     student: Path | None
@@ -26,17 +33,62 @@ class Context:
     """The token that ends a segment."""
     pruning: PruningSection
     """Settings of P."""
-    importance_batches: Callable[[], Iterable[Mapping[str, Tensor]]]
-    """Batches of the split over which P accumulates importance, labels included."""
+    costeff: CostEffSection
+    """Settings of C."""
+    importance_batches: Callable[[int | None], Iterable[Mapping[str, Tensor]]]
+    """Batches of so many examples (None: all) over which importance is accumulated, labels included."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trainee:
-    """What is trained.
-
-    Without a teacher the loss is the sum of the exits' cross-entropies, with one it is the distillation
-    loss (:func:`pipeops.losses.distillation_loss`).
-    """
+    """What is trained, and on what loss."""
 
     model: MultiExitForSequenceClassification
-    teacher: MultiExitForSequenceClassification | None = None
+    loss: Loss
+    equilibrium: bool = False
+    """Whether the gradients of the exits are balanced (:mod:`pipeops.equilibrium`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training of an operator; most have one. A stage that is finished is not repeated on resuming."""
+
+    name: str
+    prepare: Callable[[Finished], Trainee]
+    """Makes what is trained, from models of the stages before."""
+    epochs: float = 1
+    """Times the epochs of the settings."""
+    learning_rate: float = 1
+    """Times the learning rate of the settings."""
+
+
+def exits_loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001
+    """The sum of the exits' cross-entropies (paper, section 3.3.1); of a single exit, plain fine-tuning."""
+    assert output.loss is not None
+    return output.loss
+
+
+def distilling_from(teacher: MultiExitForSequenceClassification, *, student_exits: list[int]) -> Loss:
+    """The distillation loss of the paper's section 3.1, exits included.
+
+    Args:
+        teacher: the parent, in evaluation mode.
+        student_exits: the student's exit layers.
+    """
+
+    def loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001
+        return distillation_loss(
+            output,
+            answers_of(teacher, batch),
+            batch["attention_mask"],
+            student_exits=student_exits,
+            teacher_exits=teacher.config.exit_layers,
+        )
+
+    return loss
+
+
+def answers_of(teacher: MultiExitForSequenceClassification, batch: Mapping[str, Tensor]) -> MultiExitOutput:
+    """What a frozen teacher says of a batch."""
+    with torch.no_grad():
+        return teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])

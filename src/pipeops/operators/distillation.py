@@ -3,7 +3,7 @@
 from pipeops.backbones import load_backbone
 from pipeops.errors import PipeOpsError
 from pipeops.modeling import from_pretrained_backbone, with_all_exits
-from pipeops.operators.base import Context, Trainee
+from pipeops.operators.base import Context, Trainee, distilling_from
 
 
 def distil(context: Context) -> Trainee:
@@ -32,4 +32,5 @@ def distil(context: Context) -> Trainee:
     )
     if teacher.config.shape.has_exits:
         student = with_all_exits(student)
-    return Trainee(student, teacher)
+    loss = distilling_from(teacher, student_exits=student.config.exit_layers)
+    return Trainee(model=student, loss=loss)

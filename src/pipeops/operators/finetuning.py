@@ -2,12 +2,11 @@
 
 from pipeops.backbones import load_backbone
 from pipeops.modeling import from_pretrained_backbone
-from pipeops.operators.base import Context, Trainee
+from pipeops.operators.base import Context, Trainee, exits_loss
 
 
 def finetune(context: Context) -> Trainee:
     """The pretrained encoder with a new classifier after its last layer."""
     encoder = load_backbone(context.backbone)
-    return Trainee(
-        from_pretrained_backbone(encoder, sep_token_id=context.sep_token_id, labels=context.labels)
-    )
+    model = from_pretrained_backbone(encoder, sep_token_id=context.sep_token_id, labels=context.labels)
+    return Trainee(model=model, loss=exits_loss)
