@@ -6,7 +6,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeops.curves import TradeoffCurve, distance, mean_curve, mean_distance, pareto_front
+from pipeops.curves import (
+    TradeoffCurve,
+    accuracy_within,
+    area_under,
+    distance,
+    mean_curve,
+    mean_distance,
+    pareto_front,
+)
 
 # Grid points, so that curves often share knots, repeat times, touch in one point or miss each other.
 TIMES = st.integers(0, 12).map(lambda tick: tick / 4)
@@ -36,6 +44,32 @@ def test_at_interpolates_and_is_nan_outside() -> None:
 def test_a_curve_refuses_what_is_no_curve(time: object, accuracy: object) -> None:
     with pytest.raises(ValueError, match="time and accuracy must be"):
         TradeoffCurve(np.array(time), np.array(accuracy))
+
+
+def test_what_a_budget_affords_by_hand() -> None:
+    curve = TradeoffCurve(np.array([0.2, 0.4, 0.8]), np.array([0.5, 0.9, 0.8]))
+    assert accuracy_within(curve, 0.3) == pytest.approx(0.7)
+    assert accuracy_within(curve, 0.8) == pytest.approx(0.8)
+    assert accuracy_within(curve, 1) == pytest.approx(0.8)
+    assert accuracy_within(curve, 0.195) == pytest.approx(0.5)  # within the tolerance of timing
+    assert np.isnan(accuracy_within(curve, 0.19))
+
+
+def test_area_by_hand() -> None:
+    curve = TradeoffCurve(np.array([0.2, 0.4, 0.8]), np.array([0.5, 0.9, 0.8]))
+    assert area_under(curve) == pytest.approx(0.2 * 0.7 + 0.4 * 0.85 + 0.2 * 0.8)
+    assert area_under(curve, until=0.3) == pytest.approx(0.1 * (0.5 + 0.7) / 2 / 0.3)
+    assert area_under(curve, until=0.2) == 0
+    single = TradeoffCurve(np.array([0.75]), np.array([0.8]))
+    assert area_under(single) == pytest.approx(0.2)
+    assert area_under(TradeoffCurve(np.array([1.01]), np.array([0.9]))) == 0
+
+
+@given(CURVES)
+def test_area_is_the_mean_of_what_budgets_afford(curve: TradeoffCurve) -> None:
+    budgets = np.linspace(0, 4, 4001)
+    strict = [0 if budget < curve.time[0] else accuracy_within(curve, budget) for budget in budgets]
+    assert area_under(curve, until=4) == pytest.approx(np.mean(strict), abs=2e-3)
 
 
 def test_distance_by_hand() -> None:

@@ -126,6 +126,23 @@ def test_the_pareto_figure_draws_and_names_the_front():
     assert legend == ["as it is", "L", "Q", "LQ", "Pareto front"]
 
 
+def test_the_joint_figure_has_a_panel_per_measure():
+    table = measured(("O", "DEP", "DE", "D")).query("pipeline != 'D'").replace({"DE": "C"})
+    table = table.assign(flops_relative=table["time_relative"] / 2)
+    exits = table.assign(parameters_relative=table["time_relative"] / 4).rename(
+        columns={"threshold": "exit_layer"}
+    )
+    axes = figures.joint(table, exits, ["O", "C", "DEP"]).axes
+    assert [ax.get_xlabel() for ax in axes] == ["parameters over O's", "FLOPs over O's", "time over O's"]
+    assert set(lines(axes[0])) == {"O", "C", "DEP", "Pareto front"}
+    assert set(lines(axes[2])) == {"O", "OLQ", "C", "CLQ", "DEP", "DEPLQ", "Pareto front"}
+    curve = curves(table)["sst2", "C", 1]
+    for ax, scale in zip(axes, (1 / 4, 1 / 2, 1), strict=True):
+        time, percent = data(lines(ax)["C"])
+        assert time == pytest.approx(scale * curve.time)
+        assert percent == pytest.approx(100 * curve.accuracy)
+
+
 def test_points_are_means_over_seeds(runs):
     points = figures.operating_points(runs)
     row = points[(points["name"] == "DEQ") & (points["threshold"] == 0) & (points["dataset"] == "sst2")]
@@ -141,6 +158,7 @@ def test_points_are_means_over_seeds(runs):
         lambda empty: figures.estimates(empty, cumulativeness(empty, [])),
         lambda empty: figures.table1_heat_map(compare_all(curves(empty), SETS)),
         figures.pareto,
+        lambda empty: figures.joint(empty, empty, ["C"]),
     ],
 )
 def test_zero_curves_are_one_clear_line(draw):

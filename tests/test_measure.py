@@ -64,6 +64,29 @@ def test_accuracy_and_exits_equal_a_replay_in_torch(exported, tmp_path):
     assert details["cpu"]["cores"] >= 1
 
 
+def test_sizes_are_those_of_the_shape_and_exits_have_their_own_rows(exported, tmp_path):
+    table, _ = measured(exported, tmp_path / "E.csv", "E")
+    exits = pd.read_csv(tmp_path / "E.exits.csv").fillna({"inference": ""})
+    assert exits.columns.tolist() == [
+        "inference", "exit_layer", "accuracy", "time_ms", "time_relative", "flops_relative", "flops",
+        "parameters", "parameters_relative", "kernels",
+    ]  # fmt: skip
+    shape = ModelShape.from_checkpoint(exported / "E-torch")
+    original = ModelShape.from_checkpoint(exported / "O-torch")
+    assert set(table.parameters) == {shape.parameters}
+    assert table.parameters_relative[0] == pytest.approx(shape.parameters / original.parameters)
+    plain = exits[exits.inference == ""]
+    assert plain.exit_layer.tolist() == [1, 2, 3, 4]
+    assert plain.parameters.tolist() == list(shape.exit_parameters)
+    max_length = load_tokenised(exported / "validation.parquet").max_length
+    assert plain.flops.tolist() == list(shape.flops(max_length))
+    # Leaving always at the first exit, or never early, are points of both files.
+    for threshold, row in ((0, plain.iloc[0]), (-1, plain.iloc[-1])):
+        point = table[table.inference.isna()].iloc[threshold]
+        columns = ["accuracy", "time_ms", "time_relative", "flops_relative", "flops"]
+        assert point[columns].tolist() == pytest.approx(row[columns].tolist())
+
+
 def test_dynamic_length_changes_the_time_and_nothing_else(exported, tmp_path):
     table, details = measured(exported, tmp_path / "E.csv", "E")
     rows = dict(list(table.fillna({"inference": ""}).groupby("inference")))

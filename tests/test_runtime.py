@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from export_models import SHAPES, random_tokens, tiny_shape, write_checkpoint
+from export_models import SHAPES, random_tokens, random_weights, tiny_shape, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
@@ -12,8 +12,8 @@ from pipeops.export import export
 from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
 
 
-def load(shape, folder) -> tuple[EarlyExitModel, Profiler]:
-    export(write_checkpoint(folder, shape), folder)
+def load(shape, folder, **options) -> tuple[EarlyExitModel, Profiler]:
+    export(write_checkpoint(folder, shape), folder, **options)
     return (
         EarlyExitModel.load(folder / "model.onnx", threads=1),
         Profiler.load(folder / "profile.onnx", threads=1),
@@ -61,9 +61,38 @@ def test_an_exit_is_taken_at_its_own_confidence_and_not_just_above(roberta):
 def test_confidence_is_the_largest_probability(roberta):
     _, profiler = roberta
     profile = profiler.run(*random_tokens(profiler.shape, [9, 20, 5]))
+    np.testing.assert_allclose(profile.confidence, probabilities(profile).max(axis=-1), rtol=1e-6)
+
+
+def probabilities(profile):
     exponentials = np.exp(profile.logits.astype(np.float64))
-    probabilities = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(profile.confidence, probabilities.max(axis=-1), rtol=1e-6)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_confidence_by_entropy(tmp_path, classes):
+    model, profiler = load(tiny_shape(num_labels=classes), tmp_path, confidence="entropy")
+    profile = profiler.run(*random_tokens(profiler.shape, [9, 20, 5, 14]))
+    p = probabilities(profile)
+    expected = np.exp((p * np.log(p)).sum(axis=-1))
+    np.testing.assert_allclose(profile.confidence, expected, rtol=1e-5)
+    assert (profile.confidence > 1 / classes).all()
+    if classes == 2:  # then more probable is more sure
+        largest = p.max(axis=-1).ravel()
+        assert (np.argsort(largest) == np.argsort(profile.confidence.ravel())).all()
+    ids, mask = random_tokens(profiler.shape, [9])
+    first = profiler.run(ids, mask).confidence[0, 0]
+    assert model.run(ids, mask, [first, 0]).exit_layer == 1
+    assert model.run(ids, mask, [np.nextafter(first, np.float32(2)), 0]).exit_layer == 2
+
+
+def test_a_certain_answer_has_no_entropy(tmp_path):
+    shape = tiny_shape()
+    weights = random_weights(shape)
+    weights |= {f"exits.{k}.out_proj.bias": np.array([0, 1e4], np.float32) for k in shape.exit_layers}
+    export(write_checkpoint(tmp_path, shape, weights), tmp_path, confidence="entropy")
+    profiler = Profiler.load(tmp_path / "profile.onnx", threads=1)
+    assert (profiler.run(*random_tokens(shape, [9])).confidence == 1).all()
 
 
 def test_padding_changes_nothing(roberta):

@@ -36,6 +36,21 @@ def test_parameters_equal_torchs_own_count(family, exits, changes):
     assert model.config.shape.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("changes", CHANGES)
+def test_parameters_of_an_exit_are_those_of_a_model_that_ends_there(changes):
+    model = tiny_model(exits=True)
+    shape = type(model)(model.config.with_shape(**changes)).config.shape
+    assert len(shape.exit_parameters) == 4
+    for layer, parameters in enumerate(shape.exit_parameters, start=1):
+        shorter = model.config.with_shape(
+            heads_per_layer=list(shape.heads_per_layer[:layer]),
+            ffn_per_layer=list(shape.ffn_per_layer[:layer]),
+            embedding_rank=shape.embedding_rank,
+            exit_layers=[layer],
+        )
+        assert parameters == sum(parameter.numel() for parameter in type(model)(shorter).parameters())
+
+
 def test_flops_by_hand():
     shape = tiny_model(layers=2, exits=True).config.shape
     length, hidden, ffn, labels = 10, 16, 24, 2

@@ -22,6 +22,7 @@ STUDY = {
     "operator_sets": ["DE"],
     "data": {"train_examples": 64, "validation_examples": 40},
     "training": {"epochs": 1, "batch_size": 16},
+    "costeff": {"compression": None, "heads": 2, "ffn": 16, "rank": 16},
     "measuring": {
         "thresholds": [0, 0.5, 0.52, 1.01],
         "timing_rounds": 3,
@@ -129,6 +130,41 @@ def test_cumulativeness_of_the_small_study(finished):
     assert len(table) == len(curves) * len(STUDY["measuring"]["thresholds"])
 
 
+def test_joint_training_of_the_small_study(finished):
+    table = pd.read_csv(finished / "results/costeff.csv", keep_default_na=False)
+    names = table[["pipeline", "inference", "n_seeds"]].to_numpy().tolist()
+    assert names == [["O", "", 2], ["O", "LQ", 2], ["C", "", 2], ["C", "LQ", 2]]
+    sizes = table.set_index(["pipeline", "inference"]).parameters_relative_mean.astype(float)
+    assert sizes["O", ""] == 1
+    assert sizes["C", "LQ"] == sizes["C", ""] < 1
+    exits = pd.read_csv(finished / "results/curves/generated-sentiment/C/seed1.exits.csv")
+    assert exits.exit_layer.tolist() == [1, 2] * 4
+
+
+def test_without_c_there_is_nothing_to_compare(finished):
+    config = {"pipelines": ["O", "D", "P", "E", "DP"]}
+    run = snakemake(finished, "--dry-run", "results/costeff.csv", config=config, check=False)
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "C is not measured, so there is nothing to compare it with; add it: pipelines: [O, D, P" in output
+    assert "Traceback" not in output
+    assert "costeff" not in snakemake(finished, "--dry-run", "all", config=config).stdout
+
+
+def test_a_setting_of_c_retrains_c_alone(finished):
+    run = snakemake(finished, "--dry-run", "all", config={"costeff": {"importance": "last-exit"}})
+    jobs = planned(run)
+    assert (jobs["train"], jobs["export"], jobs["measure"]) == (2, 2, 2)
+    assert "table1" not in jobs
+
+
+def test_confidence_retrains_nothing_and_exports_what_has_exits(finished):
+    run = snakemake(finished, "--dry-run", "all", config={"exits": {"confidence": "entropy"}})
+    jobs = planned(run)
+    assert "train" not in jobs
+    assert jobs["export"] == 2 * len(("E", "DE", "ED", "C"))
+
+
 def test_the_report_in_a_browser(finished, tmp_path):
     driver = browser()
     snakemake(finished, "--report", "results/report.zip")
@@ -201,7 +237,7 @@ def click(driver, xpath):
 
 def test_every_promised_file_is_there(finished):
     results = finished / "results"
-    for pipeline in ("O", "D", "P", "E", "DE", "ED", "DP"):
+    for pipeline in ("O", "D", "P", "E", "DE", "ED", "DP", "C"):
         for name in ("config.json", "model.safetensors", "training.json", "tokenizer.json"):
             assert (results / f"models/generated-sentiment/{pipeline}/seed1" / name).exists(), (
                 pipeline,
@@ -211,10 +247,10 @@ def test_every_promised_file_is_there(finished):
             assert (results / f"onnx/generated-sentiment/{pipeline}/seed2" / name).exists()
         curve = pd.read_csv(results / f"curves/generated-sentiment/{pipeline}/seed1.csv")
         assert curve.inference.fillna("").unique().tolist() == ["", "L", "Q", "LQ"]
-    for table in ("table1", "table2", "cumulativeness"):
+    for table in ("table1", "table2", "cumulativeness", "costeff"):
         for form in ("csv", "md", "html", "json"):
             assert (results / f"{table}.{form}").stat().st_size > 100
-    for figure in ("figure2", "figure3", "figure4", "table1", "pareto"):
+    for figure in ("figure2", "figure3", "figure4", "table1", "pareto", "costeff"):
         for form in ("png", "pdf"):
             assert (results / f"figures/{figure}.{form}").stat().st_size > 1000
     assert not list((finished / ".pipeops/state").glob("*"))
@@ -225,7 +261,9 @@ def test_one_seed_has_means_only_and_a_set_without_estimates_is_left_out(finishe
     shutil.copytree(finished, copy)
     run = snakemake(copy, "--cores", "2", "all", config={"seeds": [1], "cumulativeness": []})
     assert "# Can a pipeline be predicted" not in run.stdout + run.stderr  # that table is of another run
-    rules = ("table1", "table2", "figure2", "figure3", "heatmap", "pareto", "study", "all")
+    rules = (
+        "table1", "table2", "costeff", "figure2", "figure3", "heatmap", "pareto", "joint", "study", "all",
+    )  # fmt: skip
     assert planned(run) == dict.fromkeys(rules, 1)
     assert pd.read_csv(copy / "results/table2.csv").acc_raw_sd.isna().all()
     for name in ("table1", "table2"):

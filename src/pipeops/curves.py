@@ -74,6 +74,36 @@ def mean_distance(a: TradeoffCurve, b: TradeoffCurve) -> float:
     return 100 * float((heights * np.diff(knots)).sum() / (knots[-1] - knots[0]))
 
 
+TIMING_TOLERANCE = 0.05
+"""A curve whose fastest point is slower than a budget by at most this part is taken to meet it: O over O is
+1 but for the noise of the clock."""
+
+
+def accuracy_within(curve: TradeoffCurve, budget: float) -> float:
+    """Return the accuracy that a budget of time affords, a fraction.
+
+    It is the curve's at that time, and past its slowest point that point's: nobody has to spend the rest. NaN
+    where even the fastest point takes longer, by more than ``TIMING_TOLERANCE``.
+    """
+    if curve.time[0] > budget * (1 + TIMING_TOLERANCE):
+        return float("nan")
+    return float(curve.at(np.clip(budget, curve.time[0], curve.time[-1])))
+
+
+def area_under(curve: TradeoffCurve, *, until: float = 1.0) -> float:
+    """Return the area under the curve over the times from 0 to ``until``, divided by ``until``.
+
+    That is the mean accuracy over all budgets up to ``until``, where one that affords no answer counts as 0,
+    and one past the slowest point as that point. Exact for a piecewise linear curve.
+    """
+    inside = curve.time[curve.time < until]
+    if not inside.size:
+        return 0.0
+    knots = np.append(inside, until)
+    heights = curve.at(np.minimum(knots, curve.time[-1]))
+    return float(np.trapezoid(heights, knots) / until)
+
+
 class MeanCurve(NamedTuple):
     """The mean of several runs' curves, with a confidence band. All arrays have one length."""
 

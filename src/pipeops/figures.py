@@ -202,6 +202,56 @@ def pareto(measurements: pd.DataFrame) -> Figure:
     return figure
 
 
+def joint(measurements: pd.DataFrame, exits: pd.DataFrame, pipelines: Sequence[str]) -> Figure:
+    """Joint training (C) against operators in an order, at equal parameters, FLOPs and time.
+
+    A row per dataset. Against parameters: every exit as the end of a model of its own. Against FLOPs and
+    time: a point per threshold; with L and Q dashed. Means of the seeds, and the Pareto front.
+
+    Args:
+        measurements: as ``measurements.read_runs`` returns them.
+        exits: as ``measurements.read_exits`` returns them.
+        pipelines: what is compared.
+
+    Raises:
+        PipeOpsError: there is nothing to draw.
+    """
+    measurements, exits = (table[table["pipeline"].isin(pipelines)] for table in (measurements, exits))
+    if measurements.empty or exits.empty:
+        raise PipeOpsError("no curves to draw: name C and others in pipelines")
+    panels = [
+        ("parameters", "parameters_relative", "exit_layer", exits, [""]),
+        ("FLOPs", "flops_relative", "threshold", measurements, [""]),
+        ("time", "time_relative", "threshold", measurements, ["", "LQ"]),
+    ]
+    datasets = list(measurements["dataset"].unique())
+    figure, axes = _grid(len(datasets), len(panels))
+    for (dataset, panel), ax in zip(product(datasets, panels), axes.flat, strict=True):
+        what, x, key, table, run_with = panel
+        shown = table[(table["dataset"] == dataset) & table["inference"].isin(run_with)]
+        points = _mean_points(shown, key, x)
+        for pipeline, colour, marker in zip(pipelines, _COLOURS, _MARKERS, strict=False):
+            for inference, line in zip(run_with, ("-", "--"), strict=False):
+                rows = points[(points["pipeline"] == pipeline) & (points["inference"] == inference)]
+                curve = TradeoffCurve(rows[x].to_numpy(), rows["accuracy"].to_numpy())
+                name = f"{pipeline}{inference}"
+                _draw(ax, curve, color=colour, marker=marker, linestyle=line, label=name)
+        front = points.iloc[pareto_front(points[x], points["accuracy"])]
+        steps = {"drawstyle": "steps-post", "linewidth": 0.8, "alpha": 0.6, "label": "Pareto front"}
+        ax.plot(front[x], 100 * front["accuracy"], color="black", **steps)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        _finish(ax, f"{title(str(dataset))}: accuracy against {what}")
+        ax.set_xlabel(f"{what} over O's")
+    return figure
+
+
+def _mean_points(table: pd.DataFrame, key: str, x: str) -> pd.DataFrame:
+    """Mean over the seeds of ``x`` and of the accuracy, by pipeline, inference operators and ``key``."""
+    keys = ["pipeline", "inference", key]
+    return table.groupby(keys, sort=False, dropna=False)[[x, "accuracy"]].mean().reset_index().sort_values(x)
+
+
 def operating_points(measurements: pd.DataFrame) -> pd.DataFrame:
     """Mean over the seeds of every pipeline's accuracy and time at every threshold.
 

@@ -1,7 +1,7 @@
 """What ``pipeops.measure`` wrote, read back and checked: the one input of every table and figure."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def read_curve(path: Path, *, inference: str = "") -> TradeoffCurve:
             f"{path}: not measured with inference operators {inference or '(none)'}, only with {found}; "
             "delete it and run again"
         )
-    return _curve(rows)
+    return curve_of(rows)
 
 
 def curves(measurements: pd.DataFrame, *, inference: str = "") -> Runs:
@@ -143,8 +143,48 @@ def curves(measurements: pd.DataFrame, *, inference: str = "") -> Runs:
     """
     rows = measurements[measurements["inference"] == inference]
     groups: Any = rows.groupby(RUN, sort=False)
-    return {(dataset, pipeline, seed): _curve(run) for (dataset, pipeline, seed), run in groups}
+    return {(dataset, pipeline, seed): curve_of(run) for (dataset, pipeline, seed), run in groups}
 
 
-def _curve(rows: pd.DataFrame) -> TradeoffCurve:
+def curve_of(rows: pd.DataFrame) -> TradeoffCurve:
+    """Return the curve of one run's rows, all with the same inference letters."""
     return TradeoffCurve(rows["time_relative"].to_numpy(), rows["accuracy"].to_numpy())
+
+
+def runs_of(
+    measurements: pd.DataFrame, pipelines: Sequence[str], *, table: str
+) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """Yield the names of each dataset and pipeline, and the rows of all its seeds.
+
+    Args:
+        measurements: as :func:`read_runs` returns them.
+        pipelines: which trained pipelines, in this order for each dataset.
+        table: what they are for, named in errors.
+
+    Raises:
+        PipeOpsError: a pipeline was not measured.
+    """
+    for dataset, of_dataset in measurements.groupby("dataset", sort=False):
+        for pipeline in pipelines:
+            runs = of_dataset[of_dataset["pipeline"] == pipeline]
+            if runs.empty:
+                raise PipeOpsError(
+                    f"{table}: {pipeline} was not measured on {dataset}; add it to pipelines: [{pipeline}]"
+                )
+            yield {"dataset": str(dataset), "pipeline": pipeline}, runs
+
+
+def mean_and_sd(per_seed: Sequence[dict[str, float]], measures: Sequence[str]) -> dict[str, float]:
+    """Return ``n_seeds``, and each measure's ``_mean`` and sample ``_sd`` over the seeds.
+
+    The SD is NaN with one seed, and both are where a seed has no value.
+    """
+    table = pd.DataFrame(per_seed)
+    summary: dict[str, float] = {"n_seeds": len(per_seed)}
+    for measure in measures:
+        values = table[measure]
+        summary |= {
+            f"{measure}_mean": values.mean(skipna=False),
+            f"{measure}_sd": values.std(ddof=1, skipna=False),
+        }
+    return summary

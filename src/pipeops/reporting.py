@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from pipeops.commutativity import Comparison, smallest_p_value, table1
 from pipeops.cumulativeness import NAIVE
 from pipeops.files import replaced
+from pipeops.joint import BUDGETS
 from pipeops.paper import paper_table1, paper_table2, title
 from pipeops.provenance import provenance, write_json
 
@@ -119,6 +120,34 @@ def cumulativeness_markdown(summary: pd.DataFrame) -> str:
     elif (summary["n_seeds"] == 1).any():
         parts.append(f"- {_ONE_SEED}")
     return "\n\n".join(parts) + "\n"
+
+
+def costeff_markdown(table: pd.DataFrame) -> str:
+    """Print what ``joint.costeff`` returns, a table per dataset."""
+    times = [f"t = {budget.replace('_', '/')}" for budget in BUDGETS]
+    header = ["Pipeline", "Run with", "Parameters", "FLOPs", "Full depth, %", *times, "Area, %"]
+    parts = [
+        "# COST-EFF: joint training against operators one after the other",
+        "C is slenderised and trained with all its exits at once; the others apply D, P and E in turn.\n"
+        "Parameters (all exits included) and FLOPs (full depth) are over O's. Then accuracies: at full\n"
+        "depth, and in a time t of O's, padded, fp32 (- where no answer comes so soon). Area: the mean\n"
+        "accuracy over all times up to O's, 0 where there is no answer. Mean ± SD over the seeds.",
+    ]
+    for dataset, rows in table.groupby("dataset", sort=False):
+        cells = [_costeff_cells(row) for row in _records(rows)]
+        parts += [f"## {title(str(dataset))}", _markdown(header, cells)]
+    if (table["n_seeds"] == 1).any():
+        parts.append(f"- {_ONE_SEED}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _costeff_cells(row: Mapping[str, Any]) -> list[str]:
+    sizes = [f"{row[f'{measure}_mean']:.3f}" for measure in ("parameters_relative", "flops_relative")]
+    accuracies = [
+        _mean_and_sd_as_text(row[f"{measure}_mean"], row[f"{measure}_sd"], digits=1)
+        for measure in ("acc_full", *(f"acc_time_{budget}" for budget in BUDGETS), "area")
+    ]
+    return [row["pipeline"], row["inference"] or "-", *sizes, *accuracies]
 
 
 def _table2_cells(row: Mapping[str, Any]) -> list[str]:

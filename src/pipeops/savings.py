@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeops.cumulativeness import combined_saving
 from pipeops.errors import PipeOpsError
-from pipeops.measurements import RUN
+from pipeops.measurements import RUN, mean_and_sd, runs_of
 from pipeops.pipeline import INFERENCE
 
 MEASURES = [
@@ -34,19 +34,9 @@ def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFrame
         PipeOpsError: a pipeline was not measured.
     """
     rows = []
-    for dataset, of_dataset in measurements.groupby("dataset", sort=False):
-        for pipeline in pipelines:
-            runs = of_dataset[of_dataset["pipeline"] == pipeline]
-            if runs.empty:
-                raise PipeOpsError(
-                    f"table2: {pipeline} was not measured on {dataset}; add it to pipelines: [{pipeline}]"
-                )
-            per_seed = pd.DataFrame([_of_run(run) for _, run in runs.groupby(RUN, sort=False)])
-            row = {"dataset": dataset, "pipeline": pipeline, "n_seeds": len(per_seed)}
-            for measure in MEASURES:
-                values = per_seed[measure]
-                row |= {f"{measure}_mean": values.mean(), f"{measure}_sd": values.std(ddof=1)}
-            rows.append(row)
+    for names, runs in runs_of(measurements, pipelines, table="table2"):
+        per_seed = [_of_run(run) for _, run in runs.groupby(RUN, sort=False)]
+        rows.append(names | mean_and_sd(per_seed, MEASURES))
     return pd.DataFrame(rows)
 
 

@@ -3,6 +3,7 @@
 Width is attention heads and FFN neurons per layer, and the rank of the word embeddings; depth stays.
 """
 
+import math
 from dataclasses import dataclass
 
 from pipeops.architectures import Architecture
@@ -39,7 +40,7 @@ def target_width(settings: CostEffSection, architecture: Architecture) -> Width:
 
     A ``compression`` leaves a choice. As in the source, the rank goes with the heads (64 a head on
     BERT-base). For each number of heads the FFN takes what weights are left, and of these widths that is
-    chosen whose FFN is closest to half of what the backbone has per head.
+    chosen whose FFN is closest, by ratio, to half of what the backbone has per head.
 
     Raises:
         UnusableSetting: more heads, neurons or rank than there are, or a compression out of reach.
@@ -66,7 +67,13 @@ def target_width(settings: CostEffSection, architecture: Architecture) -> Width:
             f"costeff.compression: {settings.compression:g} is out of reach: one head and one FFN neuron per "
             f"layer are 1/{original / least:.1f} of the backbone; lower it"
         )
-    return min(candidates, key=lambda w: abs(w.ffn / w.heads * full.heads / full.ffn - FFN_SHARE))
+
+    def off(width: Width) -> float:
+        """How many times too wide or too narrow the FFN is, as a logarithm."""
+        share = width.ffn / width.heads * full.heads / full.ffn
+        return abs(math.log(share / FFN_SHARE))
+
+    return min(candidates, key=off)
 
 
 def widths(full: Width, target: Width) -> list[Width]:

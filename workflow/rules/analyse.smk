@@ -91,9 +91,39 @@ rule cumulativeness:
         "../scripts/cumulativeness.py"
 
 
+rule costeff:
+    input:
+        curves_compared_jointly,
+    output:
+        csv=report(
+            "<results>/costeff.csv",
+            caption="../report/costeff.rst",
+            category="4 Joint training",
+            labels={"result": "Joint against sequential", "form": "values (CSV)"},
+        ),
+        html=report(
+            "<results>/costeff.html",
+            caption="../report/costeff.rst",
+            category="4 Joint training",
+            labels={"result": "Joint against sequential", "form": "table"},
+        ),
+        markdown="<results>/costeff.md",
+        provenance="<results>/costeff.json",
+    log:
+        "<logs>/costeff.log",
+    localrule: True
+    params:
+        datasets=study.datasets,
+        pipelines=study.compared_jointly,
+        seeds=study.seeds,
+        revision=revisions.ANALYSE,
+    script:
+        "../scripts/costeff.py"
+
+
 rule figure2:
     input:
-        curves_of(study.orderings),
+        curves=curves_of(study.orderings),
     output:
         png=report(
             "<results>/figures/figure2.png",
@@ -112,7 +142,7 @@ rule figure2:
     localrule: True
     params:
         figure="figure2",
-        operator_sets=study.operator_sets,
+        shown=study.operator_sets,
         revision=revisions.ANALYSE,
     script:
         "../scripts/figure.py"
@@ -136,7 +166,7 @@ use rule figure2 as figure3 with:
         "<logs>/figures/figure3.log",
     params:
         figure="figure3",
-        operator_sets=study.operator_sets,
+        shown=study.operator_sets,
         revision=revisions.ANALYSE,
 
 
@@ -158,13 +188,13 @@ use rule figure2 as heatmap with:
         "<logs>/figures/table1.log",
     params:
         figure="table1",
-        operator_sets=study.operator_sets,
+        shown=study.operator_sets,
         revision=revisions.ANALYSE,
 
 
 use rule figure2 as figure4 with:
     input:
-        curves_of_estimates,
+        curves=curves_of_estimates,
     output:
         png=report(
             "<results>/figures/figure4.png",
@@ -182,31 +212,56 @@ use rule figure2 as figure4 with:
         "<logs>/figures/figure4.log",
     params:
         figure="figure4",
-        operator_sets=study.estimated_sets,
+        shown=study.estimated_sets,
         revision=revisions.ANALYSE,
 
 
 use rule figure2 as pareto with:
     input:
-        curves_of(study.measured),
+        curves=curves_of(study.measured),
     output:
         png=report(
             "<results>/figures/pareto.png",
             caption="../report/pareto.rst",
-            category="4 All pipelines",
+            category="5 All pipelines",
             labels={"result": "Accuracy against time", "form": "figure"},
         ),
         pdf=report(
             "<results>/figures/pareto.pdf",
             caption="../report/pareto.rst",
-            category="4 All pipelines",
+            category="5 All pipelines",
             labels={"result": "Accuracy against time", "form": "print (PDF)"},
         ),
     log:
         "<logs>/figures/pareto.log",
     params:
         figure="pareto",
-        operator_sets=study.operator_sets,
+        shown=study.operator_sets,
+        revision=revisions.ANALYSE,
+
+
+use rule figure2 as joint with:
+    input:
+        curves=curves_compared_jointly,
+        exits=exits_compared_jointly,
+    output:
+        png=report(
+            "<results>/figures/costeff.png",
+            caption="../report/joint.rst",
+            category="4 Joint training",
+            labels={"result": "Joint against sequential", "form": "figure"},
+        ),
+        pdf=report(
+            "<results>/figures/costeff.pdf",
+            caption="../report/joint.rst",
+            category="4 Joint training",
+            labels={"result": "Joint against sequential", "form": "print (PDF)"},
+        ),
+    log:
+        "<logs>/figures/costeff.log",
+    params:
+        figure="joint",
+        shown=study.compared_jointly,
         revision=revisions.ANALYSE,
 
 
@@ -217,7 +272,7 @@ rule study:
         html=report(
             "<results>/study.html",
             caption="../report/study.rst",
-            category="5 Study",
+            category="6 Study",
             labels={"result": "Configuration and provenance", "form": "page"},
         ),
     log:

@@ -155,6 +155,24 @@ def curves_of_estimates(wildcards):
     return curves_of(study.estimated_from)
 
 
+def curves_compared_jointly(wildcards):
+    """The measurements of C and of what it is compared with."""
+    if not study.compared_jointly:
+        sys.exit(
+            "config: C is not measured, so there is nothing to compare it with; add it: "
+            f"pipelines: [{', '.join([*study.pipelines, 'C'])}]"
+        )
+    return curves_of(study.compared_jointly)
+
+
+def exits_compared_jointly(wildcards):
+    """The same measurements, exit by exit."""
+    return [
+        str(Path(curve).with_suffix(".exits.csv"))
+        for curve in curves_compared_jointly(wildcards)
+    ]
+
+
 def all_results():
     """Every table and figure, and what they come from."""
     figures = ["figure2", "figure3", "table1", "pareto"]
@@ -162,6 +180,9 @@ def all_results():
     if study.estimated_sets:
         figures.append("figure4")
         tables.append("cumulativeness")
+    if study.compared_jointly:
+        figures.append("costeff")
+        tables.append("costeff")
     return [
         *expand("<results>/{table}.csv", table=tables),
         *expand(
@@ -173,7 +194,7 @@ def all_results():
 
 def show_results():
     """Print the tables that this run made."""
-    for name in ("table1", "table2", "cumulativeness"):
+    for name in ("table1", "table2", "cumulativeness", "costeff"):
         table = Path(workflow.pathvars.get("results")) / f"{name}.md"
         if table.exists() and table.stat().st_mtime > STARTED:
             print(table.read_text())

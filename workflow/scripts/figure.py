@@ -6,7 +6,7 @@ from pipeops import figures
 from pipeops.commutativity import compare_all
 from pipeops.cumulativeness import cumulativeness
 from pipeops.errors import errors_in_one_line
-from pipeops.measurements import curves, read_runs
+from pipeops.measurements import curves, read_exits, read_runs
 
 DRAW = {
     "figure2": figures.orders,
@@ -14,9 +14,10 @@ DRAW = {
     "figure4": lambda runs, sets: figures.estimates(runs, cumulativeness(runs, sets)),
     "table1": lambda runs, sets: figures.table1_heat_map(compare_all(curves(runs), sets)),
     "pareto": lambda runs, _: figures.pareto(runs),
+    "joint": lambda runs, pipelines: figures.joint(runs, read_exits(inputs), pipelines),
 }
 
 with errors_in_one_line(Path(snakemake.log[0])):
-    measurements = read_runs(map(Path, snakemake.input))
-    figure = DRAW[snakemake.params.figure](measurements, snakemake.params.operator_sets)
+    inputs = list(map(Path, snakemake.input.curves))
+    figure = DRAW[snakemake.params.figure](read_runs(inputs), snakemake.params.shown)
     figures.save(figure, *map(Path, snakemake.output))

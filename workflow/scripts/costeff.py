@@ -1,0 +1,17 @@
+"""Joint training against operators one after the other, from the measurements."""
+
+from pathlib import Path
+
+from pipeops.errors import errors_in_one_line
+from pipeops.joint import costeff
+from pipeops.measurements import read_runs
+from pipeops.reporting import costeff_markdown, write_table
+
+with errors_in_one_line(Path(snakemake.log[0])):
+    table = costeff(read_runs(map(Path, snakemake.input)), snakemake.params.pipelines)
+    write_table(
+        table,
+        costeff_markdown(table),
+        outputs=dict(snakemake.output.items()),
+        parameters=dict(snakemake.params.items()),
+    )
