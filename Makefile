@@ -7,7 +7,7 @@ CORES  ?= 8
 BIN    := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup table1 report test lint format bench schema lock
+.PHONY: help setup table1 report test lint format bench ablations schema lock
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -44,6 +44,10 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/measuring.py
+	$(BIN)/python benchmarks/sizes.py
+
+ablations: setup
+	$(BIN)/python benchmarks/ablations.py --cores $(CORES)
 
 # The configuration's schema, for editors; written from pipeops.config.
 schema: setup

@@ -93,7 +93,7 @@ def table2_markdown(table: pd.DataFrame) -> str:
         "Accuracy without and with Q (relative change); time per example padded to `max_length`, and what\n"
         "of it is saved by Q (quantisation), by L (dynamic length) and by both. The last column is computed\n"
         "from the two: 1 - (1 - L)(1 - Q). L does not change the accuracy. Mean ± SD over the seeds.",
-        _markdown([*header, "+Q saves", "+L saves", "+LQ saves", "+LQ (est.)"], rows),
+        markdown_table([*header, "+Q saves", "+L saves", "+LQ saves", "+LQ (est.)"], rows),
     ]
     if (table["n_seeds"] == 1).any():
         parts.append(f"- {_ONE_SEED}")
@@ -114,7 +114,7 @@ def cumulativeness_markdown(summary: pd.DataFrame) -> str:
         cells = [_estimate_cells(row) for row in _records(rows)]
         header = ["Operators", "Order", "Run with", "Largest error", "Mean error", "Time error"]
         full_depth = ["Accuracy est., %", "Accuracy, %", "Time / O est.", "Time / O"]
-        parts += [f"## {title(str(dataset))}", _markdown([*header, *full_depth], cells)]
+        parts += [f"## {title(str(dataset))}", markdown_table([*header, *full_depth], cells)]
     if summary.empty:
         parts.append("- no operator set holds E with D or P: nothing is estimated.")
     elif (summary["n_seeds"] == 1).any():
@@ -135,7 +135,7 @@ def costeff_markdown(table: pd.DataFrame) -> str:
     ]
     for dataset, rows in table.groupby("dataset", sort=False):
         cells = [_costeff_cells(row) for row in _records(rows)]
-        parts += [f"## {title(str(dataset))}", _markdown(header, cells)]
+        parts += [f"## {title(str(dataset))}", markdown_table(header, cells)]
     if (table["n_seeds"] == 1).any():
         parts.append(f"- {_ONE_SEED}")
     return "\n\n".join(parts) + "\n"
@@ -207,7 +207,7 @@ def _distances_as_text(table: pd.DataFrame) -> str:
         for dataset in table["dataset"].unique()
         for pairs, order in [("same", "Same"), ("different", "Diff.")]
     ]
-    return _markdown(["Dataset", "Order", *map("+".join, table["operators"].unique())], rows)
+    return markdown_table(["Dataset", "Order", *map("+".join, table["operators"].unique())], rows)
 
 
 def _p_values_as_text(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
@@ -216,7 +216,7 @@ def _p_values_as_text(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
         [title(dataset)] + [_p_value_as_text(comparisons.get((dataset, operators))) for operators in sets]
         for dataset in dict.fromkeys(dataset for dataset, _ in comparisons)
     ]
-    return _markdown(["Dataset", *map("+".join, sets)], rows)
+    return markdown_table(["Dataset", *map("+".join, sets)], rows)
 
 
 def _notes(comparisons: Mapping[tuple[str, str], Comparison]) -> list[str]:
@@ -254,7 +254,7 @@ def _p_value_as_text(c: Comparison | None) -> str:
     return f"{p} ({smallest})"
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table whose columns line up in a terminal."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
