@@ -249,13 +249,13 @@ use rule figure2 as joint with:
             "<results>/figures/costeff.png",
             caption="../report/joint.rst",
             category="4 Joint training",
-            labels={"result": "Joint against sequential", "form": "figure"},
+            labels={"result": "Joint against sequential: curves", "form": "figure"},
         ),
         pdf=report(
             "<results>/figures/costeff.pdf",
             caption="../report/joint.rst",
             category="4 Joint training",
-            labels={"result": "Joint against sequential", "form": "print (PDF)"},
+            labels={"result": "Joint against sequential: curves", "form": "print (PDF)"},
         ),
     log:
         "<logs>/figures/costeff.log",
