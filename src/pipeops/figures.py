@@ -192,10 +192,7 @@ def pareto(measurements: pd.DataFrame) -> Figure:
             palette=_RUN_WITH_COLOURS, markers=_RUN_WITH_MARKERS,
         )  # fmt: skip
         _draw_front(ax, panel.iloc[pareto_front(panel["time_relative"], panel["percent"])])
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        ax.xaxis.set_minor_formatter("{x:g}")
+        _log_axis(ax)
         ax.margins(y=0.08)
         ax.set(xlabel=_TIME, ylabel=_ACCURACY, title=f"{title(str(dataset))}: all measured pipelines")
         ax.legend(fontsize="small", title="run with")
@@ -239,8 +236,7 @@ def joint(measurements: pd.DataFrame, exits: pd.DataFrame, pipelines: Sequence[s
         front = points.iloc[pareto_front(points[x], points["accuracy"])]
         steps = {"drawstyle": "steps-post", "linewidth": 0.8, "alpha": 0.6, "label": "Pareto front"}
         ax.plot(front[x], 100 * front["accuracy"], color="black", **steps)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")
+        _log_axis(ax)
         _finish(ax, f"{title(str(dataset))}: accuracy against {what}")
         ax.set_xlabel(f"{what} over O's")
     return figure
@@ -294,6 +290,14 @@ def _grid(rows: int, columns: int, *, panel: tuple[float, float] = _PANEL) -> tu
     for ax in axes.flat:
         ax.set(xlabel=_TIME, ylabel=_ACCURACY)
     return figure, axes
+
+
+def _log_axis(ax: Axes) -> None:
+    """Make the horizontal axis logarithmic, labelled at 1, 2 and 5 times the powers of ten."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    ax.xaxis.set_minor_formatter("{x:g}")
 
 
 def _draw(ax: Axes, curve: TradeoffCurve | MeanCurve, **style: Any) -> None:
