@@ -255,7 +255,10 @@ use rule figure2 as joint with:
             "<results>/figures/costeff.pdf",
             caption="../report/joint.rst",
             category="4 Joint training",
-            labels={"result": "Joint against sequential: curves", "form": "print (PDF)"},
+            labels={
+                "result": "Joint against sequential: curves",
+                "form": "print (PDF)",
+            },
         ),
     log:
         "<logs>/figures/costeff.log",
