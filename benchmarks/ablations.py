@@ -13,9 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeops.config import read_study
 from pipeops.joint import costeff
 from pipeops.measurements import read_exits, read_runs
-from pipeops.reporting import markdown_table
+from pipeops.reporting import markdown_table, mean_and_sd_as_text
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = {
@@ -59,11 +60,11 @@ def run(folder: Path, changes: dict[str, str], targets: list[Path], arguments: a
 
 
 def copy_shared(source: Path, target: Path, dataset: str) -> None:
-    """Copy what does not depend on C, with its times, so that it is not made again."""
+    """Copy what does not depend on C, with its times: Snakemake makes again only what is older."""
     for name in SHARED:
         part = name.format(dataset=dataset)
-        if not (target / part).exists():
-            shutil.copytree(source / part, target / part)
+        shutil.rmtree(target / part, ignore_errors=True)
+        shutil.copytree(source / part, target / part)
 
 
 def summary(curves: list[Path]) -> dict[str, str]:
@@ -71,20 +72,25 @@ def summary(curves: list[Path]) -> dict[str, str]:
     [row] = costeff(read_runs(curves), ["C"]).query("inference == ''").to_dict("records")
     exits = read_exits(curves)
     by_exit = exits[exits["inference"] == ""].groupby("exit_layer")["accuracy"]
-    cells = {f"exit {k:g}": f"{100 * a.mean():.1f} ± {100 * a.std():.1f}" for k, a in by_exit}
+    cells = {f"exit {k:g}": mean_and_sd_as_text(100 * a.mean(), 100 * a.std(), digits=1) for k, a in by_exit}
     for measure, title in (("acc_time_1_4", "t = 1/4"), ("area", "area")):
-        cells[title] = f"{row[f'{measure}_mean']:.1f} ± {row[f'{measure}_sd']:.1f}"
+        mean, sd = row[f"{measure}_mean"], row[f"{measure}_sd"]
+        cells[title] = mean_and_sd_as_text(mean, sd, digits=1)
     return cells
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configfile", nargs="*", default=[], help="over config.yaml")
-    parser.add_argument("--dataset", default="generated-sentiment")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--dataset", help="default: the study's first")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: the study's")
     parser.add_argument("--cores", type=int, default=8)
     parser.add_argument("--results", default="results/ablations")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    study = read_study([Path(file) for file in arguments.configfile])
+    arguments.dataset = arguments.dataset or study.datasets[0]
+    arguments.seeds = arguments.seeds or study.seeds
+    return arguments
 
 
 if __name__ == "__main__":

@@ -120,6 +120,16 @@ BAD = {
         {"pipelines": ["O", "D", "P", "E", "DP"], "joint": ["C", "DPE"]},
         "joint: 'C' is not measured; add it: pipelines: [O, D, P, E, DP, C]",
     ),
+    "nothing compared": ({"joint": []}, "joint: compares C with others, and does not name C; add it"),
+    "compared without C": ({"joint": ["O"]}, "joint: compares C with others, and does not name C; add it"),
+    "no full depth": (
+        {"measuring": {"thresholds": [0, 0.6]}},
+        "measuring.thresholds: must end above 1, where no early exit is taken; add 1.01",
+    ),
+    "growing out of bounds": (
+        {"costeff": {"learning_rate_growth": float("inf")}},
+        "costeff.learning_rate_growth: input should be less than or equal to 2",
+    ),
     "too many heads": (
         {"costeff": {"heads": 5, "ffn": 64, "rank": 32}},
         "costeff.heads: 5 is more than the backbone's 4; lower it",
@@ -239,6 +249,14 @@ def test_a_local_glue_is_looked_at_and_home_is_expanded(tmp_path, monkeypatch):
         load_config(values)
     (tmp_path / "glue/sst2/validation-0.parquet").touch()
     assert load_config(values).glue == str(tmp_path / "glue")
+
+
+def test_null_as_a_text_is_null():
+    """What Snakemake's --config makes of it."""
+    study = load_config(
+        {"joint": "null", "costeff": {"compression": "null", "heads": 1, "ffn": 9, "rank": 8}}
+    )
+    assert (study.joint, study.costeff.compression) == (None, None)
 
 
 def test_operator_settings_override_the_shared_ones():

@@ -119,3 +119,10 @@ def test_segment_ids_are_a_real_tokenizers(minilm):
     batch = tokenizer(["a film", "one"], ["is it any good?", "two three"], padding=True, return_tensors="pt")
     ours = segment_ids(batch["input_ids"], batch["attention_mask"], sep_token_id=tokenizer.sep_token_id)
     assert torch.equal(ours, batch["token_type_ids"])
+
+
+def test_added_exits_lie_where_the_model_does(monkeypatch):
+    model, moved = tiny_model(), []
+    monkeypatch.setattr(type(model), "to", lambda self, device: moved.append(device) or self)
+    with_all_exits(model)
+    assert moved == [model.device]

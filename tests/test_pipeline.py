@@ -6,7 +6,15 @@ from itertools import permutations, product
 import pytest
 
 from pipeops.errors import PipeOpsError
-from pipeops.pipeline import OPERATORS, InvalidPipeline, Pipeline, closure, orderings, parse_operator_set
+from pipeops.pipeline import (
+    OPERATORS,
+    InvalidPipeline,
+    Pipeline,
+    closure,
+    orderings,
+    parse_operator_set,
+    trained_pipelines,
+)
 
 TRAINED = ["D", "P", "E", "C", "DP", "DE", "PE", "EP", "ED", "DPE", "DEP", "EDP"]
 VALID = re.compile(rf"(?=.)(O|{'|'.join(TRAINED)})?(L|Q|LQ|QL)?")  # the rules, written out a second time
@@ -168,3 +176,10 @@ def test_importing_it_pulls_in_nothing_heavy() -> None:
         "import sys, pipeops.pipeline; print({'numpy', 'pandas', 'torch', 'transformers'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_every_trained_pipeline_is_listed_once():
+    found = trained_pipelines()
+    assert len(found) == len(set(found)) == 1 + 4 + 5 + 3
+    assert {"O", "C", "DPE", "EDP", "PE"} <= set(found)
+    assert all(Pipeline.parse(text).trained == text for text in found)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import write_backbone, write_examples
+from safetensors.torch import load_file
 
 from pipeops.errors import PipeOpsError
 from pipeops.export import export
+from pipeops.modeling import MultiExitForSequenceClassification
 from pipeops.operators import costeff
 from pipeops.pipeline import Pipeline, closure, orderings
 from pipeops.runtime import Profiler
@@ -202,6 +205,83 @@ def test_ablations_of_c_train_equally_long(trained, workshop, tmp_path, changes,
     assert (config.heads_per_layer, config.ffn_per_layer, config.embedding_rank) == ([2] * 4, [6] * 4, 8)
 
 
+@pytest.fixture
+def without_dropout(workshop, tmp_path):
+    """A job whose result does not depend on how a batch is divided, but for rounding."""
+    backbone = tmp_path / "without-dropout"
+    shutil.copytree(workshop / "base", backbone)
+    config = json.loads((backbone / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (backbone / "config.json").write_text(json.dumps(config))
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e-3, "weight_decay": 0.0})
+    return job(workshop, backbone=backbone, settings=settings)
+
+
+def same_weights(one, two) -> bool:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, two))
+    return all(torch.allclose(theirs[name], weight, atol=1e-3) for name, weight in ours.items())
+
+
+def out_of_memory_above(rows, monkeypatch):
+    """A GPU that holds so many examples at a time."""
+    forward = MultiExitForSequenceClassification.forward
+
+    def limited(self, input_ids, *arguments, **others):
+        if self.training and len(input_ids) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, input_ids, *arguments, **others)
+
+    monkeypatch.setattr(MultiExitForSequenceClassification, "forward", limited)
+
+
+def test_out_of_memory_is_tried_once_more_in_two_parts(without_dropout, tmp_path, monkeypatch, capfd):
+    plain = without_dropout
+    train(plain, tmp_path / "whole", state_root=tmp_path / "s")
+    capfd.readouterr()
+    out_of_memory_above(4, monkeypatch)
+    train(plain, tmp_path / "parts", state_root=tmp_path / "s")
+    assert "out of GPU memory: again, with half the examples at a time" in capfd.readouterr().out
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    out_of_memory_above(3, monkeypatch)
+    with pytest.raises(PipeOpsError, match="the GPU's memory does not hold 4 examples; lower training.batch"):
+        train(plain, tmp_path / "no", state_root=tmp_path / "s")
+
+
+def test_two_processes_train_one_model(without_dropout, tmp_path):
+    plain = without_dropout
+    train(plain, tmp_path / "one", state_root=tmp_path / "s")
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "pipeops", "train", "O", "--backbone", str(plain.backbone), "--data", str(plain.data),
+        "--output", str(tmp_path / "two"), "--seed", "1", "--settings", plain.settings.model_dump_json(),
+        "--state", str(tmp_path / "s2"),
+    ]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert same_weights(tmp_path / "one", tmp_path / "two")
+    assert not list((tmp_path / "s2").iterdir())
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(trained, workshop, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here (it takes root)")
+    try:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(1_950_000))
+        with pytest.raises(PipeOpsError, match=f"no space left on the disk of {disk}.*free some"):
+            train(job(workshop), tmp_path / "O", state_root=disk)
+        assert not (tmp_path / "O/model.safetensors").exists()
+        filler.unlink()
+        train(job(workshop), tmp_path / "O", state_root=disk)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    expected = (trained["O"] / "model.safetensors").read_bytes()
+    assert (tmp_path / "O/model.safetensors").read_bytes() == expected
+
+
 def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
     for step, complete in [(5, True), (10, False)]:
         folder = tmp_path / f"checkpoint-{step}"
@@ -263,6 +343,18 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_an_order_that_no_pipeline_has_is_refused(trained, workshop, tmp_path):
+    for operator, parent, message in [
+        ("C", "P", "operator C replaces D, P and E, so it takes O"),
+        ("C", "D", "operator C replaces D, P and E, so it takes O"),
+        ("C", "E", "operator C replaces D, P and E, so it takes O"),
+        ("E", "C", "operator E cannot come after C"),
+        ("D", "C", "operator D cannot come after C"),
+    ]:
+        with pytest.raises(PipeOpsError, match=message):
+            train(job(workshop, operator, trained[parent]), tmp_path / "out", state_root=tmp_path / "state")
 
 
 def test_an_operator_that_cannot_be_applied_is_refused(workshop, tmp_path):

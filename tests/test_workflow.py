@@ -294,7 +294,7 @@ def test_a_new_seed_plans_only_its_own_jobs(finished):
 
 def test_new_thresholds_retrain_nothing(finished):
     run = snakemake(
-        finished, "--dry-run", "results/table1.csv", config={"measuring": {"thresholds": [0, 0.6]}}
+        finished, "--dry-run", "results/table1.csv", config={"measuring": {"thresholds": [0, 0.6, 2]}}
     )
     assert planned(run) == {"measure": 4, "table1": 1}
 
@@ -364,6 +364,15 @@ def test_bad_configuration_is_one_line_without_a_traceback(tmp_path):
     assert "unknown key 'sedes' (did you mean 'seeds'?)" in output
     assert "Traceback" not in output
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("pipeline", ["CD", "PC", "PD", "OE"])
+def test_a_path_of_no_pipeline_is_refused_without_a_traceback(tmp_path, pipeline):
+    target = f"results/curves/generated-sentiment/{pipeline}/seed1.csv"
+    run = snakemake(tmp_path, "--dry-run", target, check=False)
+    assert run.returncode != 0
+    assert "MissingRuleException" in run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
 
 
 def test_lint():

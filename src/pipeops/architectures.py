@@ -1,7 +1,8 @@
 """What can be known of a backbone before anything is loaded: enough to refuse a study that cannot run."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -61,17 +62,38 @@ TINY_ARCHITECTURE = Architecture(
 )
 
 
+_ROBERTA_BASE = Architecture(
+    family="roberta",
+    layers=12,
+    hidden_size=768,
+    heads=12,
+    ffn_size=3072,
+    vocab_size=50265,
+    position_rows=514,
+    segment_rows=1,
+    max_length=512,
+)
+_BERT_BASE = replace(_ROBERTA_BASE, family="bert", vocab_size=30522, position_rows=512, segment_rows=2)
+KNOWN: Mapping[str, Architecture] = {
+    TINY: TINY_ARCHITECTURE,
+    "FacebookAI/roberta-base": _ROBERTA_BASE,
+    "distilbert/distilroberta-base": replace(_ROBERTA_BASE, layers=6),
+    "FacebookAI/roberta-large": replace(_ROBERTA_BASE, layers=24, hidden_size=1024, heads=16, ffn_size=4096),
+    "google-bert/bert-base-uncased": _BERT_BASE,
+    "nreimers/MiniLM-L6-H384-uncased": replace(_BERT_BASE, layers=6, hidden_size=384, ffn_size=1536),
+}
+"""Backbones whose architecture is known without asking the hub."""
+
+
 def architecture(source: str) -> Architecture | None:
-    """The architecture of a backbone that is built in or lies in a folder; None for a hub id.
+    """The architecture of a backbone that is known or lies in a folder; None for another hub id.
 
     Raises:
         PipeOpsError: the folder holds no encoder of a supported family.
     """
-    if source == TINY:
-        return TINY_ARCHITECTURE
     folder = Path(source).expanduser()
-    if not folder.is_dir():
-        return None
+    if source == TINY or not folder.is_dir():
+        return KNOWN.get(source)
     path = folder / "config.json"
     try:
         return _from_config(json.loads(path.read_text()), source)

@@ -12,10 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from pipeops.architectures import TINY, architecture
+from pipeops.config import read_study
 from pipeops.errors import PipeOpsError
+from pipeops.gpus import leased
+from pipeops.pipeline import Pipeline
 from pipeops.sections import (
     Confidence,
     CostEffSection,
+    Device,
     MeasuringSection,
     PretrainingSection,
     PruningSection,
@@ -97,6 +101,8 @@ def train(
     settings: Settings = "{}",
     pruning: Settings = "{}",
     costeff: Settings = "{}",
+    device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
+    gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
     state: Annotated[Path, typer.Option(help="Where interrupted trainings resume from.")] = Path(
         ".pipeops/state"
     ),
@@ -117,7 +123,8 @@ def train(
         pruning=_parse(PruningSection, pruning, "pruning"),
         costeff=_parse(CostEffSection, costeff, "costeff"),
     )
-    run(job, output, state_root=state)
+    with leased(device, slots=gpu_slots):
+        run(job, output, state_root=state)
 
 
 @app.command()
@@ -147,13 +154,58 @@ def measure(
     run(model, original, data, output, settings=_parse(MeasuringSection, settings, "measuring"), seed=seed)
 
 
+@app.command()
+def plan(
+    configfile: Annotated[
+        list[Path] | None, typer.Option(help="Over the defaults, as Snakemake's; may be repeated.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that train at the same time.")] = 1,
+    jobs_per_gpu: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
+    examples_per_second: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            help="Rate of one fine-tuning of the backbone at --length tokens; default: measured here.",
+        ),
+    ] = None,
+    length: Annotated[int, typer.Option(min=1, help="Tokens per example of that rate.")] = 128,
+) -> None:
+    """Say what a study costs without running it: jobs, disk, GPU hours."""
+    from pipeops.planning import plan as make_plan
+    from pipeops.planning import shape_of
+    from pipeops.reporting import plan_text
+
+    study = read_study(configfile or [])
+    planned = make_plan(study)
+    original = shape_of(study, Pipeline("O"))
+    source = "given"
+    if examples_per_second is None:
+        from pipeops import throughput
+
+        settings = study.training.of("O")
+        length = min(length, original.max_length)
+        examples_per_second = throughput.examples_per_second(original, settings, length=length)
+        source = f"measured on {throughput.device_name()}, batch {settings.batch_size}, {settings.precision}"
+    print(
+        plan_text(
+            planned,
+            original,
+            examples_per_second=examples_per_second,
+            source=source,
+            length=length,
+            gpus=gpus,
+            jobs_per_gpu=jobs_per_gpu,
+        )
+    )
+
+
 def _parse(section: type[T], text: str, name: str) -> T:
     try:
         return TypeAdapter(section).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([name, *map(str, first["loc"])])
-        raise PipeOpsError(f"{where}: {first['msg']}") from None
+        raise PipeOpsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def main() -> None:

@@ -4,10 +4,11 @@
 when they drift apart. Nothing heavy is imported: the Snakefile reads this.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeops.architectures import TINY, architecture
@@ -59,6 +60,8 @@ class Config(Section):
     cumulativeness: list[str] | None = None
     """Operator sets whose tradeoff is estimated from O, D, P and E; null: those of `operator_sets` that have
     E."""
+    keep_checkpoints: bool = True
+    """Whether trained models and exported graphs are kept; if not, each is deleted once no job needs it."""
     glue: str = "nyu-mll/glue"
     """Where GLUE is: a hub id, or a folder of the same layout."""
     model: ModelSection = ModelSection()
@@ -113,6 +116,13 @@ class Config(Section):
             if untrainable := set(pipeline.trained) - set(TRAINED):
                 raise ValueError(f"'{pipeline}': {', '.join(untrainable)} cannot be trained; leave it out")
         return texts and _each_once(texts)
+
+    @field_validator("joint")
+    @classmethod
+    def _compares_c(cls, texts: list[str] | None) -> list[str] | None:
+        if texts is not None and "C" not in texts:
+            raise ValueError("compares C with others, and does not name C; add it, or set it to null")
+        return texts
 
     @field_validator("cumulativeness")
     @classmethod
@@ -277,6 +287,37 @@ def load_config(values: Mapping[str, Any]) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise PipeOpsError("\n".join(f"config: {_line(detail)}" for detail in error.errors())) from None
+
+
+def read_study(files: Sequence[Path]) -> Config:
+    """Validate configuration files laid over the defaults, later ones over earlier, as Snakemake does.
+
+    Raises:
+        PipeOpsError: a file cannot be read, or one line per mistake.
+    """
+    values = Config().model_dump()
+    for path in files:
+        try:
+            changes = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise PipeOpsError(
+                f"{path}: not readable ({error.strerror}); name a configuration file"
+            ) from None
+        except yaml.YAMLError as error:
+            raise PipeOpsError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(changes, dict):
+            raise PipeOpsError(f"{path}: holds no keys and values; see config.yaml for what it may hold")
+        values = _laid_over(values, changes)
+    return load_config(values)
+
+
+def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Replace what ``changes`` names, section by section."""
+    merged = dict(values)
+    for key, value in changes.items():
+        section = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _laid_over(merged[key], value) if section else value
+    return merged
 
 
 def _line(detail: Mapping[str, Any]) -> str:

@@ -33,7 +33,8 @@ class _ScaledGradient(torch.autograd.Function):
 def gradient_equilibrium(model: MultiExitForSequenceClassification) -> Iterator[None]:
     """While open, gradients of exits are balanced at every layer that has one; answers do not change.
 
-    Losses on hidden states are not exits and reach their layer as they are.
+    Losses on hidden states are not exits: one reaches its own layer as it is, and goes on down through the
+    same scales, so that at each layer it weighs as much as what comes from above.
     """
 
     def scale_input_by(scale: float) -> Callable[[Any, tuple], tuple]:

@@ -5,7 +5,7 @@ Accuracy is in percent; time is relative to O, padded to ``max_length``, which i
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,7 @@ def joint(measurements: pd.DataFrame, exits: pd.DataFrame, pipelines: Sequence[s
         what, x, key, table, run_with = panel
         shown = table[(table["dataset"] == dataset) & table["inference"].isin(run_with)]
         points = _mean_points(shown, key, x)
-        for pipeline, colour, marker in zip(pipelines, _COLOURS, _MARKERS, strict=False):
+        for pipeline, colour, marker in zip(pipelines, cycle(_COLOURS), cycle(_MARKERS), strict=False):
             for inference, line in zip(run_with, ("-", "--"), strict=False):
                 rows = points[(points["pipeline"] == pipeline) & (points["inference"] == inference)]
                 curve = TradeoffCurve(rows[x].to_numpy(), rows["accuracy"].to_numpy())

@@ -6,7 +6,7 @@ reload with ``from_pretrained``, also through ``AutoModelForSequenceClassificati
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self, cast
 
 import torch
@@ -91,6 +91,12 @@ class MultiExitConfig(PreTrainedConfig):
             label2id={label: index for index, label in enumerate(labels)},
             **{name: getattr(backbone, name) for name in copied.split()},
         )
+
+    @classmethod
+    def from_shape(cls, shape: ModelShape) -> Self:
+        """Describe a model of this shape; what a shape does not say has its default."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(shape).items()}
+        return cls(**values)
 
     def with_shape(self, **changes: Any) -> Self:
         """Copy with some of the fields replaced."""
@@ -296,7 +302,7 @@ def with_all_exits(model: MultiExitForSequenceClassification) -> MultiExitForSeq
     extended = MultiExitForSequenceClassification(model.config.with_shape(exit_layers=layers))
     missing = extended.load_state_dict(model.state_dict(), strict=False)
     assert not missing.unexpected_keys
-    return extended
+    return extended.to(model.device)
 
 
 AutoConfig.register(MODEL_TYPE, MultiExitConfig)

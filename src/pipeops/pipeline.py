@@ -159,6 +159,13 @@ def parse_operator_set(text: str) -> str:
     return "".join(letter for letter in OPERATORS if letter in text)
 
 
+def trained_pipelines() -> list[str]:
+    """List every valid trained pipeline: O, and each order of each set of trained operators."""
+    letters = [letter for letter, operator in OPERATORS.items() if operator.kind == "trained"]
+    sets = ("".join(chosen) for size in range(1, len(letters) + 1) for chosen in combinations(letters, size))
+    return ["O", *(str(order) for operators in sets for order in orderings(operators))]
+
+
 def parts_of(operators: str) -> list[str]:
     """List what the tradeoff of a set of E with D, P or both is estimated from (paper, section 6).
 

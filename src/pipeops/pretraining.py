@@ -45,6 +45,7 @@ def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
             ReproducibleTrainer(
                 lengths=[len(ids) for ids in encoded["input_ids"]],
                 length_grouped=True,
+                step_size=settings.batch_size,
                 model=model,
                 args=trainer_arguments(
                     Path(scratch),

@@ -14,7 +14,9 @@ from pipeops.cumulativeness import NAIVE
 from pipeops.files import replaced
 from pipeops.joint import BUDGETS
 from pipeops.paper import paper_table1, paper_table2, title
+from pipeops.planning import FORWARD_AND_BACKWARD, Plan, wall_seconds
 from pipeops.provenance import provenance, write_json
+from pipeops.shape import ModelShape
 
 _LEVEL = 0.05
 _ONE_SEED = "one seed: no standard deviations."
@@ -141,10 +143,58 @@ def costeff_markdown(table: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def plan_text(
+    plan: Plan,
+    original: ModelShape,
+    *,
+    examples_per_second: float,
+    source: str,
+    length: int,
+    gpus: int,
+    jobs_per_gpu: int,
+) -> str:
+    """Print what ``planning.plan`` returns, with times.
+
+    Args:
+        plan: the plan.
+        original: the shape of O.
+        examples_per_second: of fine-tuning O at ``length`` tokens, one training at a time.
+        source: where that rate is from.
+        length: tokens per example.
+        gpus: how many there are.
+        jobs_per_gpu: trainings that share one; each is taken to run at the full rate divided by them.
+    """
+    rate = examples_per_second * FORWARD_AND_BACKWARD * original.flops(length)[-1]
+    hours = plan.flops / rate / 3600
+    slots = gpus * jobs_per_gpu
+    wall = wall_seconds(plan.trainings, flops_per_second=rate / jobs_per_gpu, slots=slots) / 3600
+    operators: dict[str, list[float]] = {}
+    for training in plan.trainings:
+        operators.setdefault(training.pipeline.operator, []).append(training.flops / rate / 3600)
+    by_operator = [[name, str(len(each)), f"{sum(each):.2f}"] for name, each in operators.items()]
+    gigabytes = {
+        "checkpoints": plan.checkpoint_bytes,
+        "exported graphs": plan.graph_bytes,
+        "both at most, with keep_checkpoints: false": plan.peak_bytes_unkept,
+    }
+    return "\n\n".join(
+        [
+            markdown_table(["Rule", "Jobs"], [[rule, str(count)] for rule, count in plan.jobs.items()]),
+            f"{len(plan.trainings)} trainings; {plan.trainings_alone} if pipelines did not share beginnings.",
+            markdown_table(["Disk", "GB"], [[name, f"{b / 1e9:.2f}"] for name, b in gigabytes.items()]),
+            markdown_table(["Operator", "Trainings", "GPU hours"], by_operator),
+            f"Training: {hours:.1f} GPU hours, {wall:.1f} hours of wall clock on {gpus} GPU(s) with "
+            f"{jobs_per_gpu} job(s) each,\nat {examples_per_second:.4g} examples per second of fine-tuning O "
+            f"at {length} tokens ({source}).\nMean lengths of the tasks, without padding; measuring on CPUs "
+            "is not counted.",
+        ]
+    )
+
+
 def _costeff_cells(row: Mapping[str, Any]) -> list[str]:
     sizes = [f"{row[f'{measure}_mean']:.3f}" for measure in ("parameters_relative", "flops_relative")]
     accuracies = [
-        _mean_and_sd_as_text(row[f"{measure}_mean"], row[f"{measure}_sd"], digits=1)
+        mean_and_sd_as_text(row[f"{measure}_mean"], row[f"{measure}_sd"], digits=1)
         for measure in ("acc_full", *(f"acc_time_{budget}" for budget in BUDGETS), "area")
     ]
     return [row["pipeline"], row["inference"] or "-", *sizes, *accuracies]
@@ -152,7 +202,7 @@ def _costeff_cells(row: Mapping[str, Any]) -> list[str]:
 
 def _table2_cells(row: Mapping[str, Any]) -> list[str]:
     def text(measure: str, digits: int) -> str:
-        return _mean_and_sd_as_text(row[f"{measure}_mean"], row[f"{measure}_sd"], digits=digits)
+        return mean_and_sd_as_text(row[f"{measure}_mean"], row[f"{measure}_sd"], digits=digits)
 
     savings = [text(f"saving_{letters}", 0) + "%" for letters in ("q", "l", "lq", "lq_est")]
     with_q = f"{text('acc_q', 1)} ({row['acc_change_q_mean']:+.1f}%)"
@@ -179,7 +229,7 @@ def _as_means(row: pd.Series) -> dict[str, float]:
 
 def _estimate_cells(row: Mapping[str, Any]) -> list[str]:
     def text(error: str, *, factor: float = 1, digits: int = 2) -> str:
-        return _mean_and_sd_as_text(factor * row[f"{error}_mean"], factor * row[f"{error}_sd"], digits=digits)
+        return mean_and_sd_as_text(factor * row[f"{error}_mean"], factor * row[f"{error}_sd"], digits=digits)
 
     naive = " (naive)" if row["estimate"] == NAIVE else ""
     accuracies = [f"{100 * row[name]:.1f}" for name in ("accuracy_estimated", "accuracy")]
@@ -198,7 +248,7 @@ def _estimate_cells(row: Mapping[str, Any]) -> list[str]:
 
 def _distances_as_text(table: pd.DataFrame) -> str:
     cells = {
-        (row["dataset"], row["pairs"], row["operators"]): _mean_and_sd_as_text(row["mean"], row["sd"])
+        (row["dataset"], row["pairs"], row["operators"]): mean_and_sd_as_text(row["mean"], row["sd"])
         for row in table.to_dict("records")
     }
     rows = [
@@ -241,7 +291,8 @@ def _seeds_needed(*, num_orderings: int) -> int:
     return next(s for s in count(2) if smallest_p_value(num_orderings=num_orderings, num_seeds=s) < _LEVEL)
 
 
-def _mean_and_sd_as_text(mean: float, sd: float, *, digits: int = 2) -> str:
+def mean_and_sd_as_text(mean: float, sd: float, *, digits: int = 2) -> str:
+    """Write ``mean ± sd``, without an SD where there is none, and ``-`` where there is no mean."""
     if math.isnan(mean):
         return "-"
     return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"

@@ -19,6 +19,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 TRAINED = ("O", "D", "P", "E", "C")
 """Letters of the operators that can be trained."""
+Device = Literal["auto", "cpu", "gpu"]
 Confidence = Literal["max_probability", "entropy"]
 PositiveInt = Annotated[int, Field(ge=1)]
 WIDTHS = ("heads", "ffn", "rank")
@@ -33,6 +34,14 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_as_text(cls, values: Any) -> Any:
+        """Snakemake's ``--config`` reads ``null`` within a section as a text."""
+        if not isinstance(values, dict):
+            return values
+        return {key: None if value == "null" else value for key, value in values.items()}
 
 
 class Pathvars(Section):
@@ -105,8 +114,9 @@ class TrainingSettings(Section):
     """Gradients are clipped to this norm."""
     length_grouped: bool = True
     """Whether batches hold examples of similar length (less padding, faster)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward and backward pass; weights and optimiser stay fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward and backward pass; weights and optimiser stay fp32. auto: bf16 on a GPU or
+    CPU that multiplies matrices in it, else fp32."""
     threads: PositiveInt = 1
     """CPU threads of a training without a GPU."""
     checkpoint_every: Fraction = 0.5
@@ -121,7 +131,11 @@ class TrainingSection(TrainingSettings):
         "D": {"learning_rate": 5e-4},
         "C": {"learning_rate": 5e-4},
     }
-    """Per operator letter (O, D, P, E or C): keys of this section with other values."""
+    """Per operator letter (O, D, P, E or C): other values of keys above."""
+    device: Device = "auto"
+    """Where trainings run. auto: on a GPU where there is one; gpu: nowhere else."""
+    gpu_slots: PositiveInt = 1
+    """How many trainings share one GPU of this machine."""
 
     @model_validator(mode="after")
     def _check_operators(self) -> Self:
@@ -137,7 +151,7 @@ class TrainingSection(TrainingSettings):
 
     def of(self, operator: str) -> TrainingSettings:
         """The settings of the trainings of one operator."""
-        shared = self.model_dump(exclude={"operators"})
+        shared = self.model_dump(include=set(TrainingSettings.model_fields))
         return TrainingSettings.model_validate(shared | self.operators.get(operator, {}))
 
 
@@ -193,7 +207,7 @@ class CostEffSection(Section):
     """How many training examples importance is accumulated over, drawn once; null: all, as the source."""
     hidden_only: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Part of each slenderising step that learns from hidden states only (the source: 0.5 to 0.7)."""
-    learning_rate_growth: Annotated[float, Field(gt=0)] = 1.12
+    learning_rate_growth: Annotated[float, Field(gt=0, le=2)] = 1.12
     """The learning rate is multiplied by this from step to step."""
 
     @model_validator(mode="before")
@@ -218,7 +232,7 @@ class ExitsSection(Section):
 
     confidence: Confidence = "max_probability"
     """How sure an exit is: its largest class probability, or exp(-entropy) of its probabilities, from
-    1 / classes to 1 too. With two classes both give the same curve."""
+    1 / classes to 1 too. With two classes both leave in the same order, at other thresholds."""
 
 
 class MeasuringSection(Section):
@@ -243,6 +257,8 @@ class MeasuringSection(Section):
     def _ascending(cls, values: list[float]) -> list[float]:
         if values != sorted(set(values)):
             raise ValueError("must be ascending, each value once")
+        if values[-1] <= 1:
+            raise ValueError("must end above 1, where no early exit is taken; add 1.01")
         return values
 
 

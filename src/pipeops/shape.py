@@ -82,14 +82,28 @@ class ModelShape:
     @property
     def exit_parameters(self) -> tuple[int, ...]:
         """Per exit: number of weights of the model that ends there, with this exit only."""
-        return tuple(
-            replace(
-                self,
-                heads_per_layer=self.heads_per_layer[:layer],
-                ffn_per_layer=self.ffn_per_layer[:layer],
-                exit_layers=(layer,),
-            ).parameters
-            for layer in self.exit_layers
+        return tuple(self.cut(layer).parameters for layer in self.exit_layers)
+
+    def cut(self, layers: int) -> Self:
+        """The first layers only, with one exit, at their end."""
+        return replace(
+            self,
+            heads_per_layer=self.heads_per_layer[:layers],
+            ffn_per_layer=self.ffn_per_layer[:layers],
+            exit_layers=(layers,),
+        )
+
+    def with_all_exits(self) -> Self:
+        """The same with an exit after every layer."""
+        return replace(self, exit_layers=tuple(range(1, self.num_layers + 1)))
+
+    def with_width(self, *, heads: int, ffn: int, rank: int) -> Self:
+        """The same with so many heads and FFN neurons in every layer, and word embeddings of this rank."""
+        return replace(
+            self,
+            heads_per_layer=(heads,) * self.num_layers,
+            ffn_per_layer=(ffn,) * self.num_layers,
+            embedding_rank=rank,
         )
 
     @property

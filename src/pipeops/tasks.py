@@ -3,6 +3,7 @@
 The table imports nothing heavy; loading imports ``datasets``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,33 +25,68 @@ class Task:
     """Text columns: one, or two for a pair of sentences."""
     labels: tuple[str, ...]
     """Class names in the order of their ids."""
+    rows: Mapping[str, int]
+    """Examples in each split."""
+    mean_tokens: int
+    """Mean length of a training example in tokens, separators included; what planning counts with."""
     generated: bool = False
     """Whether the rows are made by `pipeops.synthetic` instead of loaded."""
 
 
 _PAIR = ("sentence1", "sentence2")
+_GENERATED_ROWS = {"train": 20_000, "validation": 2_000}
 
 TASKS = {
     task.name: task
     for task in (
-        Task(name="mrpc", columns=_PAIR, labels=("not_equivalent", "equivalent")),
-        Task(name="sst2", columns=("sentence",), labels=("negative", "positive")),
-        Task(name="qnli", columns=("question", "sentence"), labels=("entailment", "not_entailment")),
-        Task(name="qqp", columns=("question1", "question2"), labels=("not_duplicate", "duplicate")),
         Task(
-            name="generated-sentiment", columns=("sentence",), labels=("negative", "positive"), generated=True
+            name="mrpc",
+            columns=_PAIR,
+            labels=("not_equivalent", "equivalent"),
+            rows={"train": 3_668, "validation": 408},
+            mean_tokens=53,
+        ),
+        Task(
+            name="sst2",
+            columns=("sentence",),
+            labels=("negative", "positive"),
+            rows={"train": 67_349, "validation": 872},
+            mean_tokens=13,
+        ),
+        Task(
+            name="qnli",
+            columns=("question", "sentence"),
+            labels=("entailment", "not_entailment"),
+            rows={"train": 104_743, "validation": 5_463},
+            mean_tokens=49,
+        ),
+        Task(
+            name="qqp",
+            columns=("question1", "question2"),
+            labels=("not_duplicate", "duplicate"),
+            rows={"train": 363_846, "validation": 40_430},
+            mean_tokens=31,
+        ),
+        Task(
+            name="generated-sentiment",
+            columns=("sentence",),
+            labels=("negative", "positive"),
+            rows=_GENERATED_ROWS,
+            mean_tokens=12,
+            generated=True,
         ),
         Task(
             name="generated-paraphrase",
             columns=_PAIR,
             labels=("not_equivalent", "equivalent"),
+            rows=_GENERATED_ROWS,
+            mean_tokens=14,
             generated=True,
         ),
     )
 }
 
 _SUBSET_SEED = 0  # which examples a subset holds does not vary with the run's seed
-_GENERATED_ROWS = {"train": 20_000, "validation": 2_000}
 
 
 def load_split(task: Task, split: str, *, glue: str, examples: int | None) -> "Dataset":

@@ -43,11 +43,14 @@ def trainer_arguments(
 class ReproducibleTrainer(Trainer):
     """Trainer whose examples come in the order of :class:`pipeops.sampling.EpochSampler`."""
 
-    def __init__(self, *, lengths: Sequence[int], length_grouped: bool, **arguments: Any) -> None:
+    def __init__(
+        self, *, lengths: Sequence[int], length_grouped: bool, step_size: int, **arguments: Any
+    ) -> None:
+        """Take Trainer's arguments, every example's length, and the number of examples of a step."""
         super().__init__(**arguments)
         self.sampler = EpochSampler(
             lengths,
-            batch_size=self.args.train_batch_size,
+            batch_size=step_size,
             grouped=length_grouped,
             seed=self.args.data_seed or self.args.seed,
         )

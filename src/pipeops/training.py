@@ -1,14 +1,16 @@
 """Training one node of the DAG: an operator applied to its parent, by Hugging Face's Trainer."""
 
+import gc
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,15 +21,17 @@ from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from pipeops import revisions
+from pipeops.architectures import architecture
 from pipeops.backbones import WEIGHTS, load_tokenizer
 from pipeops.equilibrium import gradient_equilibrium
 from pipeops.errors import PipeOpsError
 from pipeops.files import make_shareable
 from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
 from pipeops.operators import STAGES, Context, Stage
-from pipeops.operators.base import Loss
-from pipeops.provenance import provenance, write_json
+from pipeops.operators.base import Finished, Loss
+from pipeops.provenance import cpu, provenance, write_json
 from pipeops.sections import CostEffSection, PruningSection, TrainingSettings
+from pipeops.shape import ModelShape
 from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
 from pipeops.trainer import ReproducibleTrainer, trainer_arguments
 
@@ -35,6 +39,8 @@ CHECKPOINT_COMPLETE = "trainer_state.json"
 """The last file that Trainer writes into a checkpoint."""
 FINISHED, LOG = "finished", "log.json"
 """Folder of a stage's model within its state, and what was logged, within that."""
+FULL = 2**22
+"""A disk with fewer bytes free than this is full."""
 _SAMPLE_SEED = 0
 
 
@@ -81,13 +87,16 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     if (job.parent is None) != (job.operator == "O"):
         problem = "has no parent" if job.parent else "needs the parent that it is applied to"
         raise PipeOpsError(f"operator {job.operator} {problem}: see --parent")
+    if job.parent is not None:
+        _refuse_order(job.operator, job.parent, job.backbone)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(job.settings.threads)
+    else:
+        torch.set_float32_matmul_precision("high")  # TF32 where a product is not in bf16
     split = load_tokenised(job.data)
-    collate = Collator(split.pad_token_id)
     state = state_root / _fingerprint(job)
     context = Context(
         parent=load_model(job.parent).to(device) if job.parent else None,
@@ -99,7 +108,6 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         costeff=job.costeff,
         importance_batches=lambda examples: _batches(
             load_tokenised(job.importance_data) if job.importance_data else split,
-            collate,
             examples=examples,
             batch_size=job.settings.batch_size,
             device=device,
@@ -116,30 +124,79 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
             continue
         if len(stages) > 1:
             print(f"stage {number} of {len(stages)}: {stage.name}", flush=True)
-        set_seed(job.seed)
-        trainee = stage.prepare(finished)
-        trainer = OperatorTrainer(
-            loss=trainee.loss,
-            model=trainee.model,
-            lengths=[len(ids) for ids in split.input_ids],
-            length_grouped=job.settings.length_grouped,
-            args=_arguments(job, stage, folder, examples=len(split)),
-            train_dataset=Examples(split),
-            data_collator=collate,
+        with _disk_full_in_one_line(folder):
+            _train_stage(job, stage, finished, split, folder)
+    if _is_first_process():
+        log = [
+            row for stage in stages for row in json.loads((state / stage.name / FINISHED / LOG).read_text())
+        ]
+        with _disk_full_in_one_line(output):
+            _save(state / stages[-1].name / FINISHED, log, job, output)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _refuse_order(operator: str, parent: Path, backbone: Path) -> None:
+    """Refuse what no pipeline may be, where it can be seen in the parent's shape."""
+    shape, original = ModelShape.from_checkpoint(parent), architecture(str(backbone))
+    if operator == "C" and original is not None:
+        whole = (original.heads,) * original.layers, (original.ffn_size,) * original.layers
+        plain = (shape.heads_per_layer, shape.ffn_per_layer) == whole
+        if shape.has_exits or shape.embedding_rank or not plain:
+            raise PipeOpsError(f"operator C replaces D, P and E, so it takes O; {parent} is another model")
+    elif shape.embedding_rank:
+        raise PipeOpsError(f"operator {operator} cannot come after C, which replaces it; {parent} is C's")
+
+
+def _train_stage(job: Job, stage: Stage, finished: Finished, split: TokenisedSplit, folder: Path) -> None:
+    """Train one stage and put its model and log into ``folder / FINISHED``.
+
+    A GPU that is too small gets half the examples at a time, and two such parts make a step.
+    """
+    trainer = _trained(job, stage, finished, split, folder, parts=1)
+    if trainer is None:
+        print("out of GPU memory: again, with half the examples at a time in the same batches", flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+        trainer = _trained(job, stage, finished, split, folder, parts=2)
+    if trainer is None:
+        raise PipeOpsError(
+            f"the GPU's memory does not hold {job.settings.batch_size // 2} examples; lower "
+            "training.batch_size, or let fewer trainings share it (training.gpu_slots)"
         )
-        checkpoint = last_checkpoint(folder)
-        if checkpoint:
-            print(f"resuming at {checkpoint.name}", flush=True)
-        with gradient_equilibrium(trainee.model) if trainee.equilibrium else nullcontext():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if _is_first_process():
         with _written_last(folder / FINISHED) as temporary:
             trainer.model.save_pretrained(temporary)
             write_json(temporary / LOG, [{"stage": stage.name} | row for row in trainer.state.log_history])
         for leftover in folder.glob("checkpoint-*"):
             shutil.rmtree(leftover)
-    log = [row for stage in stages for row in json.loads((state / stage.name / FINISHED / LOG).read_text())]
-    _save(state / stages[-1].name / FINISHED, log, job, output)
-    shutil.rmtree(state, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _trained(
+    job: Job, stage: Stage, finished: Finished, split: TokenisedSplit, folder: Path, *, parts: int
+) -> "OperatorTrainer | None":
+    """Run one stage's training, a step in so many parts; None where the GPU's memory does not suffice."""
+    set_seed(job.seed)
+    trainee = stage.prepare(finished)
+    trainer = OperatorTrainer(
+        loss=trainee.loss,
+        model=trainee.model,
+        lengths=[len(ids) for ids in split.input_ids],
+        length_grouped=job.settings.length_grouped,
+        step_size=job.settings.batch_size,
+        args=_arguments(job, stage, folder, examples=len(split), parts=parts),
+        train_dataset=Examples(split),
+        data_collator=Collator(split.pad_token_id),
+    )
+    checkpoint = last_checkpoint(folder)
+    if checkpoint:
+        print(f"resuming at {checkpoint.name}", flush=True)
+    try:
+        with gradient_equilibrium(trainee.model) if trainee.equilibrium else nullcontext():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError:
+        return None
+    return trainer
 
 
 class OperatorTrainer(ReproducibleTrainer):
@@ -219,20 +276,30 @@ def last_checkpoint(state: Path) -> Path | None:
     return complete[max(complete)] if complete else None
 
 
-def _arguments(job: Job, stage: Stage, folder: Path, *, examples: int) -> TrainingArguments:
+def _arguments(job: Job, stage: Stage, folder: Path, *, examples: int, parts: int) -> TrainingArguments:
+    """Trainer's arguments; a step's batch is dealt to all processes, and to each in so many parts."""
     settings = job.settings
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.batch_size % (processes * parts):
+        raise PipeOpsError(
+            f"training.batch_size: {settings.batch_size} cannot be dealt to {processes} processes in {parts} "
+            f"parts; make it a multiple of {processes * parts}"
+        )
     epochs = settings.epochs * stage.epochs
     steps = round(-(-examples // settings.batch_size) * epochs)
     return trainer_arguments(
         folder,
         epochs=epochs,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size // (processes * parts),
+        gradient_accumulation_steps=parts,
+        # C's exits have no gradient while only hidden states are learned.
+        ddp_find_unused_parameters=True if processes > 1 else None,
         learning_rate=settings.learning_rate * stage.learning_rate,
         seed=job.seed,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=settings.precision == "bf16",
+        bf16=arithmetic(settings) == "bf16",
         save_strategy="steps",
         save_steps=max(1, round(steps * settings.checkpoint_every)),
         save_total_limit=1,
@@ -240,13 +307,43 @@ def _arguments(job: Job, stage: Stage, folder: Path, *, examples: int) -> Traini
     )
 
 
+def _is_first_process() -> bool:
+    """Whether this process writes the results; of several that train one model, one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _disk_full_in_one_line(folder: Path) -> Iterator[None]:
+    """Say which disk is full. What was complete stays: files are written under other names and then moved."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if "No space left" not in str(error) and free > FULL:
+            raise
+        raise PipeOpsError(
+            f"no space left on the disk of {existing} ({free / 1e6:.0f} MB free); free some, or set "
+            "keep_checkpoints: false, and run again: it resumes at the last complete checkpoint"
+        ) from None
+
+
+def arithmetic(settings: TrainingSettings) -> Literal["fp32", "bf16"]:
+    """What ``settings.precision`` means on this machine."""
+    if settings.precision != "auto":
+        return settings.precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if "amx_bf16" in cpu()["instructions"] else "fp32"
+
+
 def _batches(
-    split: TokenisedSplit, collate: Collator, *, examples: int | None, batch_size: int, device: torch.device
+    split: TokenisedSplit, *, examples: int | None, batch_size: int, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
     """Some examples (None: all) once, in an order that pads little; importance is a sum."""
     drawn = np.random.default_rng(_SAMPLE_SEED).permutation(len(split))[:examples].tolist()
     order = sorted(drawn, key=lambda index: len(split.input_ids[index]))
-    rows = Examples(split)
+    rows, collate = Examples(split), Collator(split.pad_token_id)
     for start in range(0, len(order), batch_size):
         batch = collate([rows[index] for index in order[start : start + batch_size]])
         yield {name: tensor.to(device) for name, tensor in batch.items()}

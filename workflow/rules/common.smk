@@ -3,13 +3,13 @@
 import shlex
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
-from pipeops import revisions
+from pipeops import planning, revisions
 from pipeops.config import load_config
 from pipeops.errors import PipeOpsError
-from pipeops.pipeline import Pipeline
-from pipeops.sections import TRAINED
+from pipeops.pipeline import Pipeline, trained_pipelines
 from pipeops.tasks import TASKS
 from snakemake.exceptions import WorkflowError
 
@@ -29,15 +29,20 @@ BACKBONE = [
     "tokenizer.json",
     "tokenizer_config.json",
 ]
-CHECKPOINT = ["config.json", "model.safetensors", "training.json"]
+CHECKPOINT = [*BACKBONE, "training.json"]
 EXPORTED = ["model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx"]
 
 
 wildcard_constraints:
     dataset="|".join(TASKS),
-    pipeline="[{}]+".format("".join(TRAINED)),
+    pipeline="|".join(trained_pipelines()),
     seed=r"\d+",
     split="train|validation",
+
+
+def unless_kept(files):
+    """Files that are deleted once no job needs them, unless the configuration keeps them."""
+    return files if study.keep_checkpoints else temp(files)
 
 
 def last_operator(wildcards):
@@ -99,6 +104,35 @@ def export_options(wildcards):
 
 def training_threads(wildcards):
     return study.training.of(last_operator(wildcards)).threads
+
+
+@cache
+def asked_for(estimate, otherwise, *arguments):
+    """A resource from the model's size, computed once; ``otherwise`` where the hub alone knows the size."""
+    try:
+        return estimate(study, *arguments)
+    except PipeOpsError:
+        return otherwise
+
+
+def training_memory(wildcards, attempt):
+    pipeline = Pipeline.parse(wildcards.pipeline)
+    return attempt * asked_for(planning.training_memory_mb, 16000, pipeline)
+
+
+def training_minutes(wildcards, attempt):
+    pipeline = Pipeline.parse(wildcards.pipeline)
+    return attempt * asked_for(
+        planning.training_minutes, 240, pipeline, wildcards.dataset
+    )
+
+
+def inference_memory(wildcards, attempt):
+    return attempt * asked_for(planning.inference_memory_mb, 8000)
+
+
+def measuring_minutes(wildcards, attempt):
+    return attempt * asked_for(planning.measuring_minutes, 120, wildcards.dataset)
 
 
 def all_cores(wildcards):

@@ -5,15 +5,21 @@ rule export:
     input:
         multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT),
     output:
-        multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
+        unless_kept(
+            multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED)
+        ),
     log:
         "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.log",
     benchmark:
         "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.tsv"
-    priority: 5
+    # What is not kept is measured at once: an export then takes the whole machine too, so that its measurement,
+    # which goes first, need not wait for the other exports.
+    priority: 5 if study.keep_checkpoints else 0
+    threads: 1 if study.keep_checkpoints else all_cores
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=inference_memory,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+        export_slots=1,
     params:
         model=subpath(input[0], parent=True),
         folder=subpath(output[0], parent=True),
@@ -36,11 +42,12 @@ rule measure:
         "<logs>/curves/{dataset}/{pipeline}/seed{seed}.log",
     benchmark:
         "<logs>/curves/{dataset}/{pipeline}/seed{seed}.tsv"
+    priority: 1
     # All of them: nothing else may run while time is measured. How many are measured is a setting.
     threads: all_cores
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=inference_memory,
+        runtime=measuring_minutes,
     params:
         settings=study.measuring.model_dump_json(),
         model=input_folder("model"),

@@ -9,7 +9,9 @@ rule train:
         parent=parent_checkpoint,
         student=student_backbone,
     output:
-        multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT),
+        unless_kept(
+            multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT)
+        ),
     log:
         "<logs>/models/{dataset}/{pipeline}/seed{seed}.log",
     benchmark:
@@ -18,8 +20,11 @@ rule train:
     priority: 10
     threads: training_threads
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=training_memory,
+        runtime=training_minutes,
+        # Where a training runs is no parameter: another place must retrain nothing.
+        device=study.training.device,
+        gpu_slots=study.training.gpu_slots,
     params:
         operator=last_operator,
         settings=training_settings,
@@ -29,4 +34,5 @@ rule train:
         revision=operator_revision,
     shell:
         "pipeops train {params.operator:q} --data {input.data:q} --backbone {params.backbone:q}"
-        " --output {params.folder:q} --seed {wildcards.seed} {params.settings:q} {params.inputs:q} > {log:q} 2>&1"
+        " --output {params.folder:q} --seed {wildcards.seed} {params.settings:q} {params.inputs:q}"
+        " --device {resources.device:q} --gpu-slots {resources.gpu_slots} > {log:q} 2>&1"

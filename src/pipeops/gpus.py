@@ -1,0 +1,80 @@
+"""GPUs shared by the training jobs of one machine: each job holds a slot of one GPU while it runs.
+
+A slot is a lock file that the system frees when the process ends, however it ends.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from pipeops.errors import PipeOpsError
+from pipeops.sections import Device
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SECONDS_BETWEEN_TRIES = 0.5
+
+
+@contextmanager
+def leased(device: Device, *, slots: int) -> Iterator[None]:
+    """While open, this process sees one GPU of which it holds a slot; it waits until one is free.
+
+    Where ``CUDA_VISIBLE_DEVICES`` is set already (by Slurm, say), it is respected and nothing is leased. To
+    be called before CUDA is initialised.
+
+    Args:
+        device: ``cpu`` hides all GPUs, ``gpu`` requires one, ``auto`` takes one where there is one.
+        slots: how many jobs share a GPU.
+
+    Raises:
+        PipeOpsError: a GPU is asked for where there is none.
+    """
+    if device == "cpu":
+        os.environ[VISIBLE] = ""
+    given = os.environ.get(VISIBLE)
+    found = [given] if given else [] if given is not None else installed()
+    if device == "gpu" and not found:
+        hidden = " (CUDA_VISIBLE_DEVICES is empty)" if given is not None else ""
+        raise PipeOpsError(
+            f"training.device: a GPU is asked for and there is none{hidden}; set it to auto or cpu"
+        )
+    with ExitStack() as held:
+        if given is None and found:
+            gpu, lock = _first_free(found, slots)
+            held.enter_context(lock)
+            os.environ[VISIBLE] = gpu
+            held.callback(os.environ.pop, VISIBLE, None)
+        yield
+
+
+def installed() -> list[str]:
+    """UUIDs of the machine's NVIDIA GPUs."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    query = [command, "--query-gpu=uuid", "--format=csv,noheader"]
+    run = subprocess.run(query, capture_output=True, text=True, check=False)
+    return run.stdout.split() if run.returncode == 0 else []
+
+
+def _first_free(gpus: Sequence[str], slots: int) -> tuple[str, IO[str]]:
+    """Lock a slot, of the GPUs with the fewest slots taken first."""
+    folder = Path(tempfile.gettempdir()) / f"pipeops-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    while True:
+        for slot in range(slots):
+            for gpu in gpus:
+                file = (folder / f"{gpu}.{slot}").open("w")
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.close()
+                else:
+                    return gpu, file
+        time.sleep(_SECONDS_BETWEEN_TRIES)
