@@ -68,6 +68,14 @@ def test_a_job_waits_for_a_slot(two_gpus):
             process.wait()
 
 
+def test_a_job_that_takes_both_waits_for_both(two_gpus):
+    with leased("gpu", slots=1, gpus=2):
+        assert os.environ[VISIBLE] == "GPU-a,GPU-b"
+    too_few = pytest.raises(PipeOpsError, match="training.gpus_per_training: 3, but this machine has 2")
+    with too_few, leased("gpu", slots=1, gpus=3):
+        pass
+
+
 def test_what_is_visible_already_is_respected(two_gpus, monkeypatch):
     monkeypatch.setenv(VISIBLE, "3")
     with leased("gpu", slots=1):

@@ -251,8 +251,8 @@ def test_two_processes_train_one_model(without_dropout, tmp_path):
     plain = without_dropout
     train(plain, tmp_path / "one", state_root=tmp_path / "s")
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "pipeops", "train", "O", "--backbone", str(plain.backbone), "--data", str(plain.data),
+        sys.executable, "-m", "pipeops", "train", "O", "--processes", "2",
+        "--backbone", str(plain.backbone), "--data", str(plain.data),
         "--output", str(tmp_path / "two"), "--seed", "1", "--settings", plain.settings.model_dump_json(),
         "--state", str(tmp_path / "s2"),
     ]  # fmt: skip

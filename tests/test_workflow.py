@@ -316,6 +316,47 @@ def test_a_setting_of_one_operator_retrains_what_comes_after_it(finished):
     assert planned(run)["train"] == 6
 
 
+def test_without_checkpoints_less_disk_is_taken_and_results_are_the_same(finished, tmp_path):
+    def megabytes(folder):
+        files = [*folder.glob("results/models/**/*"), *folder.glob("results/onnx/**/*")]
+        return sum(path.stat().st_size for path in files if path.is_file()) / 1e6
+
+    shutil.copy(finished / "study.yaml", tmp_path)
+    command = [
+        *SNAKEMAKE,
+        "--directory",
+        str(tmp_path),
+        "--cores",
+        "2",
+        "results/costeff.csv",
+        "--configfile",
+    ]
+    command += [str(ROOT / "config.yaml"), str(tmp_path / "study.yaml"), "--config", "keep_checkpoints=false"]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0.0
+    while run.poll() is None:
+        try:
+            peak = max(peak, megabytes(tmp_path))
+        except FileNotFoundError:  # deleted while it was looked at
+            continue
+        time.sleep(0.2)
+    assert run.returncode == 0
+    assert megabytes(tmp_path) == 0
+    kept = sum(
+        path.stat().st_size / 1e6
+        for pipeline in ("O", "C")
+        for kind in ("models", "onnx")
+        for path in finished.glob(f"results/{kind}/*/{pipeline}/*/*")
+    )
+    assert 0 < peak < kept
+    for pipeline in ("O", "C"):
+        for seed in (1, 2):
+            name = f"results/curves/generated-sentiment/{pipeline}/seed{seed}.csv"
+            columns = ["accuracy", "flops", "parameters"]
+            ours, theirs = (pd.read_csv(folder / name)[columns] for folder in (tmp_path, finished))
+            pd.testing.assert_frame_equal(ours, theirs)
+
+
 def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)

@@ -3,6 +3,8 @@
 Heavy modules are imported by the commands that need them, so that each job starts as fast as it can.
 """
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -103,6 +105,7 @@ def train(
     costeff: Settings = "{}",
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU of its own.")] = 1,
     state: Annotated[Path, typer.Option(help="Where interrupted trainings resume from.")] = Path(
         ".pipeops/state"
     ),
@@ -123,8 +126,11 @@ def train(
         pruning=_parse(PruningSection, pruning, "pruning"),
         costeff=_parse(CostEffSection, costeff, "costeff"),
     )
-    with leased(device, slots=gpu_slots):
-        run(job, output, state_root=state)
+    with leased(device, slots=gpu_slots, gpus=processes):
+        if processes > 1 and "RANK" not in os.environ:
+            _again_in(processes)
+        else:
+            run(job, output, state_root=state)
 
 
 @app.command()
@@ -197,6 +203,21 @@ def plan(
             jobs_per_gpu=jobs_per_gpu,
         )
     )
+
+
+def _again_in(processes: int) -> None:
+    """Run this command line again in so many processes, which torchrun makes one training of."""
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "-m",
+        "pipeops",
+    ]
+    run = subprocess.run([sys.executable, *command, *sys.argv[1:]], check=False)
+    if run.returncode:
+        raise PipeOpsError(f"a training of {processes} processes failed; its first error is above")
 
 
 def _parse(section: type[T], text: str, name: str) -> T:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import IO
 
@@ -22,8 +23,8 @@ _SECONDS_BETWEEN_TRIES = 0.5
 
 
 @contextmanager
-def leased(device: Device, *, slots: int) -> Iterator[None]:
-    """While open, this process sees one GPU of which it holds a slot; it waits until one is free.
+def leased(device: Device, *, slots: int, gpus: int = 1) -> Iterator[None]:
+    """While open, this process sees one GPU, or several, of which it holds a slot; it waits for free ones.
 
     Where ``CUDA_VISIBLE_DEVICES`` is set already (by Slurm, say), it is respected and nothing is leased. To
     be called before CUDA is initialised.
@@ -31,9 +32,10 @@ def leased(device: Device, *, slots: int) -> Iterator[None]:
     Args:
         device: ``cpu`` hides all GPUs, ``gpu`` requires one, ``auto`` takes one where there is one.
         slots: how many jobs share a GPU.
+        gpus: how many this job takes.
 
     Raises:
-        PipeOpsError: a GPU is asked for where there is none.
+        PipeOpsError: GPUs are asked for where there are none, or fewer.
     """
     if device == "cpu":
         os.environ[VISIBLE] = ""
@@ -44,11 +46,14 @@ def leased(device: Device, *, slots: int) -> Iterator[None]:
         raise PipeOpsError(
             f"training.device: a GPU is asked for and there is none{hidden}; set it to auto or cpu"
         )
+    if given is None and 0 < len(found) < gpus:
+        raise PipeOpsError(f"training.gpus_per_training: {gpus}, but this machine has {len(found)}; lower it")
     with ExitStack() as held:
         if given is None and found:
-            gpu, lock = _first_free(found, slots)
-            held.enter_context(lock)
-            os.environ[VISIBLE] = gpu
+            locks = _first_free(found, slots, gpus)
+            for lock in locks.values():
+                held.enter_context(lock)
+            os.environ[VISIBLE] = ",".join(locks)
             held.callback(os.environ.pop, VISIBLE, None)
         yield
 
@@ -63,18 +68,28 @@ def installed() -> list[str]:
     return run.stdout.split() if run.returncode == 0 else []
 
 
-def _first_free(gpus: Sequence[str], slots: int) -> tuple[str, IO[str]]:
-    """Lock a slot, of the GPUs with the fewest slots taken first."""
+def _first_free(gpus: Sequence[str], slots: int, wanted: int) -> dict[str, IO[str]]:
+    """Lock a slot on each of so many GPUs, those with the fewest slots taken first: all of them, or wait."""
     folder = Path(tempfile.gettempdir()) / f"pipeops-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     while True:
-        for slot in range(slots):
-            for gpu in gpus:
-                file = (folder / f"{gpu}.{slot}").open("w")
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    file.close()
-                else:
-                    return gpu, file
+        held: dict[str, IO[str]] = {}
+        for slot, gpu in product(range(slots), gpus):
+            if gpu not in held and (lock := _locked(folder / f"{gpu}.{slot}")):
+                held[gpu] = lock
+            if len(held) == wanted:
+                return held
+        for lock in held.values():
+            lock.close()
         time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The open file with its lock, or None where another process has it."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file

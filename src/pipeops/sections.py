@@ -136,6 +136,8 @@ class TrainingSection(TrainingSettings):
     """Where trainings run. auto: on a GPU where there is one; gpu: nowhere else."""
     gpu_slots: PositiveInt = 1
     """How many trainings share one GPU of this machine."""
+    gpus_per_training: PositiveInt = 1
+    """How many GPUs (on a CPU: processes) train one model; a step's batch is divided among them."""
 
     @model_validator(mode="after")
     def _check_operators(self) -> Self:

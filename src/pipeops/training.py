@@ -91,11 +91,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         _refuse_order(job.operator, job.parent, job.backbone)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        torch.set_num_threads(job.settings.threads)
-    else:
-        torch.set_float32_matmul_precision("high")  # TF32 where a product is not in bf16
+    device = _prepared_device(job.settings)
     split = load_tokenised(job.data)
     state = state_root / _fingerprint(job)
     context = Context(
@@ -305,6 +301,17 @@ def _arguments(job: Job, stage: Stage, folder: Path, *, examples: int, parts: in
         save_total_limit=1,
         logging_steps=max(1, round(steps / 10)),
     )
+
+
+def _prepared_device(settings: TrainingSettings) -> torch.device:
+    """The CPU with its threads, or this process's GPU."""
+    if not torch.cuda.is_available():
+        torch.set_num_threads(settings.threads)
+        return torch.device("cpu")
+    torch.set_float32_matmul_precision("high")  # TF32 where a product is not in bf16
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
 def _is_first_process() -> bool:

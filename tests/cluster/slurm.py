@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 NODES = ("n1", "n2")
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
@@ -46,18 +48,19 @@ class Cluster:
 
     def kill_node(self, name: str) -> None:
         """What a power cut does: the daemon and all that it started are gone at once."""
-        subprocess.run(["pkill", "-KILL", "-f", f"slurmstepd.*{name}"], check=False)
-        for child in _descendants(self.daemons[name].pid):
-            os.kill(child, signal.SIGKILL)
-        os.killpg(self.daemons.pop(name).pid, signal.SIGKILL)
+        daemon = self.daemons.pop(name)
+        os.killpg(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+        for job in _processes_on(name):
+            job.kill()
 
     def stop(self) -> None:
         """End every daemon."""
         for daemon in self.daemons.values():
-            for child in _descendants(daemon.pid):
-                os.kill(child, signal.SIGKILL)
             os.killpg(daemon.pid, signal.SIGKILL)
             daemon.wait()
+        for job in (job for node in NODES for job in _processes_on(node)):
+            job.kill()
 
 
 @contextmanager
@@ -150,11 +153,13 @@ def _until(condition, what: str) -> None:
         time.sleep(0.2)
 
 
-def _descendants(pid: int) -> list[int]:
-    """All processes that this one started, and that they started."""
-    import psutil
-
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+def _processes_on(node: str) -> list[psutil.Process]:
+    """The processes of the jobs that run there: they carry the name of the node."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SLURMD_NODENAME") == node:
+                found.append(process)
+        except psutil.Error:  # ended meanwhile
+            continue
+    return found

@@ -142,15 +142,18 @@ def test_a_node_that_dies_in_the_middle_of_a_training(local, remote, profile, ru
     ("changes", "message"),
     [
         ({"cpu_partition": '"nowhere"'}, "nowhere"),
-        ({"cpu_partition": '""'}, "partition"),
-        ({"gpus_per_training": "1"}, "gres|GPU|gpu"),
+        ({"cpu_partition": '""'}, "cpu_partition is empty; name one that `sinfo` lists"),
+        ({"gpus_per_training": "1"}, "Invalid generic resource"),
     ],
 )
 def test_a_profile_that_does_not_fit_the_site(study, running, tmp_path, changes, message):
     folder = tmp_path / "wrong"
     folder.mkdir()
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    profile = adapted(folder, **(SITE | changes))
+    (tmp_path / "profile").mkdir()
+    profile = adapted(tmp_path / "profile", **(SITE | changes))
     process = through_slurm(folder, profile, "results/table1.csv")
     assert process.wait(timeout=240) != 0
-    assert re.search(message, (folder / "output.txt").read_text())
+    output = (folder / "output.txt").read_text()
+    assert message in output
+    assert "Traceback" not in output

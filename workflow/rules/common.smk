@@ -30,6 +30,9 @@ BACKBONE = [
     "tokenizer_config.json",
 ]
 CHECKPOINT = [*BACKBONE, "training.json"]
+# What jobs need of a checkpoint. (Planning takes time with every file that a job names.)
+MODEL = ["config.json", "model.safetensors"]
+WEIGHTS = "model.safetensors"  # written last: where it is, the folder is whole
 EXPORTED = ["model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx"]
 
 
@@ -57,7 +60,7 @@ def parent_checkpoint(wildcards):
         return []
     return multiext(
         f"<results>/models/{wildcards.dataset}/{parent}/seed{wildcards.seed}/",
-        *CHECKPOINT,
+        *MODEL,
     )
 
 
@@ -65,7 +68,7 @@ def student_backbone(wildcards):
     """The pretrained student, where D needs one of its own."""
     if last_operator(wildcards) != "D" or not study.has_student:
         return []
-    return multiext("<results>/backbones/student/", *BACKBONE)
+    return f"<results>/backbones/student/{WEIGHTS}"
 
 
 def importance_data(wildcards):
@@ -78,8 +81,8 @@ def importance_data(wildcards):
 
 
 def folder_of(files):
-    """The folder that these files lie in."""
-    return str(Path(files[0]).parent)
+    """The folder that a file, or the first of several, lies in."""
+    return str(Path(files if isinstance(files, str) else files[0]).parent)
 
 
 def input_folder(name):

@@ -3,7 +3,7 @@
 
 rule export:
     input:
-        multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT),
+        multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *MODEL),
     output:
         unless_kept(
             multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED)
@@ -32,7 +32,7 @@ rule export:
 rule measure:
     input:
         model=multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
-        original=multiext("<results>/onnx/{dataset}/O/seed{seed}/", *EXPORTED),
+        original="<results>/onnx/{dataset}/O/seed{seed}/model.onnx",
         data="<results>/data/{dataset}/validation.parquet",
     output:
         csv="<results>/curves/{dataset}/{pipeline}/seed{seed}.csv",

@@ -23,7 +23,7 @@ rule backbone:
 
 rule student:
     input:
-        teacher=multiext("<results>/backbones/base/", *BACKBONE),
+        teacher=f"<results>/backbones/base/{WEIGHTS}",
     output:
         multiext("<results>/backbones/student/", *BACKBONE),
     log:
@@ -44,7 +44,7 @@ rule student:
 
 rule tokenise:
     input:
-        backbone=multiext("<results>/backbones/base/", *BACKBONE),
+        backbone=f"<results>/backbones/base/{WEIGHTS}",
     output:
         "<results>/data/{dataset}/{split}.parquet",
     log:

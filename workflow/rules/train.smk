@@ -5,7 +5,7 @@ rule train:
     input:
         data="<results>/data/{dataset}/train.parquet",
         importance_data=importance_data,
-        backbone=multiext("<results>/backbones/base/", *BACKBONE),
+        backbone=f"<results>/backbones/base/{WEIGHTS}",
         parent=parent_checkpoint,
         student=student_backbone,
     output:
@@ -25,6 +25,7 @@ rule train:
         # Where a training runs is no parameter: another place must retrain nothing.
         device=study.training.device,
         gpu_slots=study.training.gpu_slots,
+        processes=study.training.gpus_per_training,
     params:
         operator=last_operator,
         settings=training_settings,
@@ -35,4 +36,5 @@ rule train:
     shell:
         "pipeops train {params.operator:q} --data {input.data:q} --backbone {params.backbone:q}"
         " --output {params.folder:q} --seed {wildcards.seed} {params.settings:q} {params.inputs:q}"
-        " --device {resources.device:q} --gpu-slots {resources.gpu_slots} > {log:q} 2>&1"
+        " --device {resources.device:q} --gpu-slots {resources.gpu_slots}"
+        " --processes {resources.processes} > {log:q} 2>&1"
