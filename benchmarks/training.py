@@ -59,7 +59,7 @@ def main() -> None:
         return
     for batch in arguments.batch:
         rows = []
-        for training in TRAININGS:
+        for training in arguments.training:
             baseline = None
             for name, options in MEASURES.items():
                 if not runs_here(options):
@@ -206,6 +206,7 @@ def _cells(rate: float, baseline: float, training: str, arguments: argparse.Name
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--training", choices=TRAININGS, nargs="+", default=TRAININGS)
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--steps", type=int, default=30, help="timed steps of each training")

@@ -4,22 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeops.architectures import TINY_ARCHITECTURE, Architecture
+from pipeops.architectures import KNOWN, TINY_ARCHITECTURE
 from pipeops.errors import PipeOpsError
 from pipeops.sections import CostEffSection
 from pipeops.width import Width, full_width, target_width, widths
 
-BERT_BASE = Architecture(
-    family="bert",
-    layers=12,
-    hidden_size=768,
-    heads=12,
-    ffn_size=3072,
-    vocab_size=30522,
-    position_rows=512,
-    segment_rows=2,
-    max_length=512,
-)
+BERT_BASE = KNOWN["google-bert/bert-base-uncased"]
 SOURCE = Width(heads=2, ffn=256, rank=128)
 
 

@@ -171,7 +171,7 @@ def plan_text(
     operators: dict[str, list[float]] = {}
     for training in plan.trainings:
         operators.setdefault(training.pipeline.operator, []).append(training.flops / rate / 3600)
-    by_operator = [[name, str(len(each)), f"{sum(each):.2f}"] for name, each in operators.items()]
+    by_operator = [[name, str(len(each)), f"{sum(each):.3g}"] for name, each in operators.items()]
     gigabytes = {
         "checkpoints": plan.checkpoint_bytes,
         "exported graphs": plan.graph_bytes,
@@ -181,9 +181,9 @@ def plan_text(
         [
             markdown_table(["Rule", "Jobs"], [[rule, str(count)] for rule, count in plan.jobs.items()]),
             f"{len(plan.trainings)} trainings; {plan.trainings_alone} if pipelines did not share beginnings.",
-            markdown_table(["Disk", "GB"], [[name, f"{b / 1e9:.2f}"] for name, b in gigabytes.items()]),
+            markdown_table(["Disk", "GB"], [[name, f"{b / 1e9:.3g}"] for name, b in gigabytes.items()]),
             markdown_table(["Operator", "Trainings", "GPU hours"], by_operator),
-            f"Training: {hours:.1f} GPU hours, {wall:.1f} hours of wall clock on {gpus} GPU(s) with "
+            f"Training: {hours:.3g} GPU hours, {wall:.3g} hours of wall clock on {gpus} GPU(s) with "
             f"{jobs_per_gpu} job(s) each,\nat {examples_per_second:.4g} examples per second of fine-tuning O "
             f"at {length} tokens ({source}).\nMean lengths of the tasks, without padding; measuring on CPUs "
             "is not counted.",

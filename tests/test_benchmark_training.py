@@ -1,0 +1,34 @@
+"""The benchmarks of training and of planning run; what they measure on so little means nothing."""
+
+import json
+import subprocess
+import sys
+
+from conftest import ROOT
+
+
+def run(name, *arguments):
+    command = [sys.executable, ROOT / "benchmarks" / name, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_training_prints_every_measure_that_means_something_here():
+    size = ["--layers", "2", "--hidden", "64", "--vocab", "100", "--length", "16", "--batch", "2"]
+    out = run("training.py", *size, "--steps", "2", "--training", "distillation", "--jobs", "2")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line[:1] == "|"
+    ]
+    rates = {row[1]: float(row[2]) for row in rows if row[0] == "distillation"}
+    assert {"plain Trainer, fp32", "bf16", "fused AdamW"} <= set(rates)
+    assert min(rates.values()) > 0
+    assert next(row for row in rows if row[0] == "2")
+    assert json.loads(out.splitlines()[-1])["torch"]
+
+
+def test_planning_counts_the_jobs():
+    out = run("dag.py", "--jobs", "80")
+    [row] = [line for line in out.splitlines() if line.startswith("| 9")]
+    jobs, seconds, _, megabytes = (float(cell) for cell in row.strip("|").split("|"))
+    assert jobs == 2 * 3 * 13 + 1 + 4 + 11 + 1
+    assert seconds > 0
+    assert megabytes > 10
