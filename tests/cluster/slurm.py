@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -57,7 +57,8 @@ class Cluster:
     def stop(self) -> None:
         """End every daemon."""
         for daemon in self.daemons.values():
-            os.killpg(daemon.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # ended by itself
+                os.killpg(daemon.pid, signal.SIGKILL)
             daemon.wait()
         for job in (job for node in NODES for job in _processes_on(node)):
             job.kill()
@@ -67,7 +68,6 @@ class Cluster:
 def cluster(folder: Path, *, cores: int = 2) -> Iterator[Cluster]:
     """Start a Slurm of two nodes with so many cores each, and partitions ``cpu`` and ``gpu`` without GPUs."""
     slurm = Cluster(folder)
-    _start_munge(slurm)
     for name in ("state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir(parents=True)
     host = socket.gethostname().split(".")[0]
@@ -106,6 +106,7 @@ PartitionName=gpu Nodes=ALL State=UP
 """
     )
     try:
+        _start_munge(slurm)
         slurm.start("slurmctld", "slurmctld", "-D", "-i")
         for node in NODES:
             slurm.start(node, "slurmd", "-D", "-N", node)
@@ -113,7 +114,7 @@ PartitionName=gpu Nodes=ALL State=UP
         yield slurm
     finally:
         slurm.stop()
-        CONFIGURATION.unlink()
+        CONFIGURATION.unlink(missing_ok=True)
 
 
 def _start_munge(slurm: Cluster) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pandas as pd
 import pytest
@@ -28,7 +29,11 @@ SITE = {
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    with slurm.cluster(tmp_path_factory.mktemp("slurm")) as started:
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(slurm.cluster(tmp_path_factory.mktemp("slurm")))
+        except (OSError, LookupError) as error:  # no user munge, no ports, no right to start daemons
+            pytest.skip(f"Slurm cannot be started here: {error}")
         yield started
 
 
@@ -81,7 +86,7 @@ def through_slurm(folder, profile, *targets):
 
 
 def finish(process, folder):
-    assert process.wait(timeout=480) == 0, (folder / "output.txt").read_text()[-4000:]
+    assert process.wait(timeout=900) == 0, (folder / "output.txt").read_text()[-4000:]
 
 
 def same_results(one, two):
@@ -126,7 +131,7 @@ def test_a_node_that_dies_in_the_middle_of_a_training(local, remote, profile, ru
     (folder / "results/table1.csv").unlink()
     process = through_slurm(folder, profile, "results/table1.csv")
     state = folder / ".pipeops/state"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(state.glob("*/*/checkpoint-*/trainer_state.json")):
         assert time.monotonic() < deadline, (folder / "output.txt").read_text()[-3000:]
         assert process.poll() is None, (folder / "output.txt").read_text()[-3000:]
