@@ -207,15 +207,9 @@ def plan(
 
 def _again_in(processes: int) -> None:
     """Run this command line again in so many processes, which torchrun makes one training of."""
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        "-m",
-        "pipeops",
-    ]
-    run = subprocess.run([sys.executable, *command, *sys.argv[1:]], check=False)
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, "-m", *torchrun, "-m", "pipeops", *sys.argv[1:]]
+    run = subprocess.run(command, check=False)
     if run.returncode:
         raise PipeOpsError(f"a training of {processes} processes failed; its first error is above")
 

@@ -32,6 +32,7 @@ from pipeops.operators.base import Finished, Loss
 from pipeops.provenance import cpu, provenance, write_json
 from pipeops.sections import CostEffSection, PruningSection, TrainingSettings
 from pipeops.shape import ModelShape
+from pipeops.throughput import device_name
 from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
 from pipeops.trainer import ReproducibleTrainer, trainer_arguments
 
@@ -393,7 +394,7 @@ def _save(finished: Path, log: list[dict[str, Any]], job: Job, output: Path) -> 
             settings=job.settings.model_dump(),
             **_operator_settings(job),
             threads=torch.get_num_threads(),
-            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            device=device_name(),
         )
         write_json(folder / "training.json", record | {"log": log})
 

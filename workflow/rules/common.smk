@@ -105,8 +105,14 @@ def export_options(wildcards):
     return ["--confidence", study.exits.confidence]
 
 
+@cache
+def training_of(operator):
+    """The operator's settings, validated once and not for every job."""
+    return study.training.of(operator)
+
+
 def training_threads(wildcards):
-    return study.training.of(last_operator(wildcards)).threads
+    return training_of(last_operator(wildcards)).threads
 
 
 @cache
@@ -150,7 +156,7 @@ def operator_revision(wildcards):
 def training_settings(wildcards):
     """What this operator depends on, and nothing else: other settings must retrain nothing."""
     operator = last_operator(wildcards)
-    settings = ["--settings", study.training.of(operator).model_dump_json()]
+    settings = ["--settings", training_of(operator).model_dump_json()]
     if operator == "P":
         settings += ["--pruning", study.pruning.model_dump_json()]
     if operator == "C":
