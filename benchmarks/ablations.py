@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeops.config import read_study
 from pipeops.joint import costeff
-from pipeops.measurements import read_exits, read_runs
+from pipeops.measurements import pool, pool_exits
 from pipeops.reporting import markdown_table, mean_and_sd_as_text
 
 ROOT = Path(__file__).parent.parent
@@ -69,8 +69,8 @@ def copy_shared(source: Path, target: Path, dataset: str) -> None:
 
 def summary(curves: list[Path]) -> dict[str, str]:
     """Accuracy of every exit, within a quarter of O's time, and the area: means ± SDs over the seeds."""
-    [row] = costeff(read_runs(curves), ["C"]).query("inference == ''").to_dict("records")
-    exits = read_exits(curves)
+    [row] = costeff(pool(curves), ["C"]).query("inference == ''").to_dict("records")
+    exits = pool_exits(curves)
     by_exit = exits[exits["inference"] == ""].groupby("exit_layer")["accuracy"]
     cells = {f"exit {k:g}": mean_and_sd_as_text(100 * a.mean(), 100 * a.std(), digits=1) for k, a in by_exit}
     for measure, title in (("acc_time_1_4", "t = 1/4"), ("area", "area")):

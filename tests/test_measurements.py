@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeops.errors import PipeOpsError
-from pipeops.measurements import curves, read_curve, read_runs
+from pipeops.measurements import curves, exits_path, pool, pool_exits, read_curve, read_exits, read_runs
 
 HEADER = (
     "inference,threshold,accuracy,time_ms,time_relative,mean_exit_layer,"
@@ -18,6 +18,11 @@ ROWS = (
     ",0.9,0.875,6.0,0.6,4.0,0.66,66,900,0.9,fp32\n"
     "Q,0.5,0.5,1.0,0.1,2.0,0.33,33,900,0.9,AVX512-VNNI\n"
     "LQ,0.5,0.5,0.5,0.05,2.0,0.33,33,900,0.9,AVX512-VNNI\n"
+)
+EXITS = (
+    "inference,exit_layer,accuracy,time_ms,time_relative,flops_relative,flops,parameters,parameters_relative,kernels\n"
+    ",1,0.5,1.0,0.2,0.3,33,600,0.6,fp32\n"
+    ",2,0.75,3.0,0.6,0.6,66,900,0.9,fp32\n"
 )
 
 
@@ -89,19 +94,40 @@ def test_read_curve_of_an_absent_file(tmp_path: Path) -> None:
         read_curve(tmp_path / "seed9.csv")
 
 
-def test_runs_are_named_by_their_paths(tmp_path: Path) -> None:
+def test_seeds_are_pooled_named_by_their_paths_and_read_back(tmp_path: Path) -> None:
     for pipeline, seed in (("DE", 1), ("DE", 12), ("O", 1)):
         path = tmp_path / f"results/curves/sst2/{pipeline}/seed{seed}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(HEADER + ROWS)
-    runs = read_runs(sorted((tmp_path / "results/curves").rglob("*.csv")))
+        path.write_text(HEADER + ROWS.replace("0.75", "0.7083333333333334"))
+        exits_path(path).write_text(EXITS)
+    folder = tmp_path / "results/curves/sst2"
+    for pipeline in ("DE", "O"):
+        seeds = sorted((folder / pipeline).glob("seed?.csv")) + sorted((folder / pipeline).glob("seed??.csv"))
+        pool(seeds).to_csv(folder / f"{pipeline}.csv", index=False)
+        pool_exits(seeds).to_csv(folder / f"{pipeline}.exits.csv", index=False)
+    pooled = [folder / "DE.csv", folder / "O.csv"]
+    runs = read_runs(pooled)
     assert runs.columns[:3].tolist() == ["dataset", "pipeline", "seed"]
     assert len(runs) == 3 * 4
+    assert runs.seed.unique().tolist() == [1, 12]
     by_run = curves(runs)
     assert set(by_run) == {("sst2", "DE", 1), ("sst2", "DE", 12), ("sst2", "O", 1)}
     np.testing.assert_array_equal(by_run["sst2", "DE", 12].time, [0.3, 0.6])
+    assert by_run["sst2", "O", 1].accuracy[0] == 0.7083333333333334  # to the last bit
     assert curves(runs, inference="Q")["sst2", "O", 1].time.tolist() == [0.1]
     assert curves(runs, inference="L") == {}
+    assert read_exits(pooled).exit_layer.tolist() == [1, 2] * 3
+
+
+def test_a_pooled_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "results/curves/sst2/O/seed1.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(HEADER + ROWS)
+    whole = path.parent.with_suffix(".csv")
+    pool([path]).to_csv(whole, index=False)
+    whole.write_text(whole.read_text()[:-5])
+    with pytest.raises(PipeOpsError, match=r"sst2/O\.csv: cut off in the middle of its last line; delete it"):
+        read_runs([whole])
 
 
 def test_no_measurements_is_an_error_of_one_line() -> None:

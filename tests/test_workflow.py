@@ -266,7 +266,7 @@ def test_one_seed_has_means_only_and_a_set_without_estimates_is_left_out(finishe
     rules = (
         "table1", "table2", "costeff", "figure2", "figure3", "heatmap", "pareto", "joint", "study", "all",
     )  # fmt: skip
-    assert planned(run) == dict.fromkeys(rules, 1)
+    assert planned(run) == dict.fromkeys(rules, 1) | {"pool": 8}
     assert pd.read_csv(copy / "results/table2.csv").acc_raw_sd.isna().all()
     for name in ("table1", "table2"):
         assert "one seed" in (copy / f"results/{name}.md").read_text()
@@ -288,7 +288,7 @@ def test_a_second_run_does_nothing(finished):
 
 def test_a_new_seed_plans_only_its_own_jobs(finished):
     run = snakemake(finished, "--dry-run", "results/table1.csv", config={"seeds": [1, 2, 3]})
-    assert planned(run) == {"train": 5, "export": 3, "measure": 2, "table1": 1}
+    assert planned(run) == {"train": 5, "export": 3, "measure": 2, "pool": 2, "table1": 1}
     assert not re.search(r"output: .*seed[12]", run.stdout + run.stderr)
 
 
@@ -296,12 +296,12 @@ def test_new_thresholds_retrain_nothing(finished):
     run = snakemake(
         finished, "--dry-run", "results/table1.csv", config={"measuring": {"thresholds": [0, 0.6, 2]}}
     )
-    assert planned(run) == {"measure": 4, "table1": 1}
+    assert planned(run) == {"measure": 4, "pool": 2, "table1": 1}
 
 
 def test_more_validation_examples_retrain_nothing(finished):
     run = snakemake(finished, "--dry-run", "results/table1.csv", config={"data": {"validation_examples": 50}})
-    assert planned(run) == {"tokenise": 1, "measure": 4, "table1": 1}
+    assert planned(run) == {"tokenise": 1, "measure": 4, "pool": 2, "table1": 1}
 
 
 def test_another_pruning_leaves_the_rest_alone(finished):

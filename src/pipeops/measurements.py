@@ -18,16 +18,16 @@ COLUMNS = ["inference", "threshold", *_POINT, "mean_exit_layer", *_SIZE, "kernel
 ``flops_relative`` and ``parameters_relative`` are over O's."""
 EXIT_COLUMNS = ["inference", "exit_layer", *_POINT, *_SIZE, "kernels"]
 """Columns of its ``.exits.csv``, a row per exit: all examples leave there, and the model ends there."""
-_TEXTS = ["inference", "kernels"]
 _REMEDY = "delete it and run again"
 RUN = ["dataset", "pipeline", "seed"]
 """Columns that name a run: the trained pipeline on a dataset with a seed."""
+_TEXTS = ["dataset", "pipeline", "inference", "kernels"]
 
 Runs = dict[tuple[str, str, int], TradeoffCurve]
 
 
 def exits_path(path: Path) -> Path:
-    """Where the rows per exit lie, beside the CSV of rows per threshold."""
+    """Where the rows per exit lie, beside the CSV of rows per threshold, of one seed or of all."""
     return path.with_suffix(".exits.csv")
 
 
@@ -49,11 +49,12 @@ def read_measurements(path: Path) -> pd.DataFrame:
 
 def _read(path: Path, columns: list[str], *, optional: str = "") -> pd.DataFrame:
     """Read a table that must have these columns, with a number wherever one belongs but in ``optional``."""
-    numbers = [column for column in columns if column not in (*_TEXTS, optional)]
+    texts = dict.fromkeys(_TEXTS, "str")
+    numbers = [column for column in columns if column not in (*texts, optional)]
     try:
         with path.open("rb") as file:
             complete = file.read()[-1:] == b"\n"
-        table = pd.read_csv(path, dtype={"inference": "str"} | dict.fromkeys(numbers, "float64"))
+        table = pd.read_csv(path, dtype=texts | dict.fromkeys(numbers, "float64"))
     except FileNotFoundError:
         raise PipeOpsError(f"{path}: not found; measure it first") from None
     except pd.errors.EmptyDataError:
@@ -85,32 +86,51 @@ def _measured_rows(details: Path) -> int:
         raise PipeOpsError(f"{details}: damaged; delete it and run again") from None
 
 
-def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
+def pool(paths: Iterable[Path]) -> pd.DataFrame:
     """Read files at ``.../{dataset}/{pipeline}/seed{seed}.csv`` into one table, with columns ``RUN`` first.
+
+    Raises:
+        PipeOpsError: one cannot be read.
+    """
+    return _pooled(paths, read_measurements)
+
+
+def pool_exits(paths: Iterable[Path]) -> pd.DataFrame:
+    """Read what was measured per exit: as :func:`pool`, of the same paths, with ``EXIT_COLUMNS``."""
+    return _pooled(paths, lambda path: _read(exits_path(path), EXIT_COLUMNS))
+
+
+def _pooled(paths: Iterable[Path], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+    tables = []
+    for path in paths:
+        table = read(path)
+        dataset, pipeline, seed = path.parts[-3], path.parts[-2], int(path.stem.removeprefix("seed"))
+        columns = [*RUN, *table.columns]
+        tables.append(table.assign(dataset=dataset, pipeline=pipeline, seed=seed)[columns])
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
+    """Read what :func:`pool` returned and was written as CSV, of any number of pipelines, into one table.
 
     Raises:
         PipeOpsError: there are no files, or one cannot be read.
     """
-    return _of_runs(paths, read_measurements)
+    return _of_runs(_read(path, [*RUN, *COLUMNS], optional="threshold") for path in paths)
 
 
 def read_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`read_runs`, of the same paths, with ``EXIT_COLUMNS``."""
-    return _of_runs(paths, lambda path: _read(exits_path(path), EXIT_COLUMNS))
+    return _of_runs(_read(exits_path(path), [*RUN, *EXIT_COLUMNS]) for path in paths)
 
 
-def _of_runs(paths: Iterable[Path], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
-    tables = []
-    for path in paths:
-        dataset, pipeline, seed = path.parts[-3], path.parts[-2], int(path.stem.removeprefix("seed"))
-        table = read(path)
-        columns = [*RUN, *table.columns]
-        tables.append(table.assign(dataset=dataset, pipeline=pipeline, seed=seed)[columns])
+def _of_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    tables = list(tables)
     if not tables:
         raise PipeOpsError(
             "no measurements to read: name what this shows in operator_sets, pipelines or cumulativeness"
         )
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True).astype({"seed": int})
 
 
 def read_curve(path: Path, *, inference: str = "") -> TradeoffCurve:

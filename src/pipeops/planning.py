@@ -248,6 +248,7 @@ def _jobs(study: Config) -> dict[str, int]:
         "train": runs * len(study.trainings),
         "export": runs * len(_exported(study)),
         "measure": runs * len(study.measured),
+        "pool": len(study.datasets) * len(study.measured),
     }
     analyses = ["table1", "table2", "figure2", "figure3", "heatmap", "pareto", "study"]
     analyses += ["cumulativeness", "figure4"] if study.estimated_sets else []

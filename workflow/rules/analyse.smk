@@ -1,6 +1,26 @@
 """From measurements to answers. Cheap: thin scripts around pure functions."""
 
 
+rule pool:
+    """All seeds of a pipeline in one table, the one input of everything below."""
+    input:
+        expand(
+            "<results>/curves/{{dataset}}/{{pipeline}}/seed{seed}.csv",
+            seed=study.seeds,
+        ),
+    output:
+        csv="<results>/curves/{dataset}/{pipeline}.csv",
+        exits="<results>/curves/{dataset}/{pipeline}.exits.csv",
+        details="<results>/curves/{dataset}/{pipeline}.json",
+    log:
+        "<logs>/curves/{dataset}/{pipeline}.log",
+    localrule: True
+    params:
+        revision=revisions.ANALYSE,
+    script:
+        "../scripts/pool.py"
+
+
 rule table1:
     input:
         curves_of(study.orderings),

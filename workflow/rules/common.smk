@@ -1,5 +1,6 @@
 """The configuration, and the functions that say which files a job needs."""
 
+import gc
 import shlex
 import sys
 import time
@@ -15,6 +16,9 @@ from snakemake.exceptions import WorkflowError
 
 STARTED = time.time()
 
+# Planning makes millions of objects that stay; looking for garbage among them again and again takes a seventh of it.
+gc.set_threshold(100_000, 20, 20)
+
 try:
     study = load_config(config)
 except PipeOpsError as error:
@@ -23,17 +27,17 @@ except PipeOpsError as error:
 # Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-BACKBONE = [
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-]
-CHECKPOINT = [*BACKBONE, "training.json"]
-# What jobs need of a checkpoint. (Planning takes time with every file that a job names.)
-MODEL = ["config.json", "model.safetensors"]
 WEIGHTS = "model.safetensors"  # written last: where it is, the folder is whole
+BACKBONE = ["config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS]
 EXPORTED = ["model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx"]
+# Planning takes time and memory with every file that a job names. So where everything is kept, the file that is
+# written last stands for its folder; what is deleted once no job needs it must be named in full.
+CHECKPOINT = ["config.json", WEIGHTS]
+if study.keep_checkpoints:
+    MODEL, GRAPHS = [WEIGHTS], EXPORTED[-1:]
+else:
+    MODEL, GRAPHS = CHECKPOINT, EXPORTED
+    CHECKPOINT = [*BACKBONE, "training.json"]
 
 
 wildcard_constraints:
@@ -53,31 +57,19 @@ def last_operator(wildcards):
     return Pipeline.parse(wildcards.pipeline).operator
 
 
-def parent_checkpoint(wildcards):
-    """The checkpoint that the last operator is applied to; none for O."""
-    parent = Pipeline.parse(wildcards.pipeline).parent
-    if parent is None:
-        return []
-    return multiext(
-        f"<results>/models/{wildcards.dataset}/{parent}/seed{wildcards.seed}/",
-        *MODEL,
-    )
-
-
-def student_backbone(wildcards):
-    """The pretrained student, where D needs one of its own."""
-    if last_operator(wildcards) != "D" or not study.has_student:
-        return []
-    return f"<results>/backbones/student/{WEIGHTS}"
-
-
-def importance_data(wildcards):
-    """The split that P judges heads and neurons by, where it is not the training data."""
-    if last_operator(wildcards) != "P" or study.pruning.importance_split == "train":
-        return []
-    return (
-        f"<results>/data/{wildcards.dataset}/{study.pruning.importance_split}.parquet"
-    )
+def operator_inputs(wildcards):
+    """What only some operators need: the checkpoint that they are applied to, a student, data to judge heads by."""
+    pipeline = Pipeline.parse(wildcards.pipeline)
+    split = study.pruning.importance_split
+    files = {}
+    if pipeline.parent:
+        folder = f"<results>/models/{wildcards.dataset}/{pipeline.parent}/seed{wildcards.seed}/"
+        files["parent"] = multiext(folder, *MODEL)
+    if pipeline.operator == "D" and study.has_student:
+        files["student"] = f"<results>/backbones/student/{WEIGHTS}"
+    if pipeline.operator == "P" and split != "train":
+        files["importance_data"] = f"<results>/data/{wildcards.dataset}/{split}.parquet"
+    return files
 
 
 def folder_of(files):
@@ -169,9 +161,9 @@ def training_inputs(wildcards, input):
     consequence of the input files, and does not look at it when it decides what to run again.)
     """
     options = {
-        "--parent": input.parent and folder_of(input.parent),
-        "--student": input.student and folder_of(input.student),
-        "--importance-data": input.importance_data,
+        "--parent": "parent" in input.keys() and folder_of(input.parent),
+        "--student": "student" in input.keys() and folder_of(input.student),
+        "--importance-data": input.get("importance_data"),
     }
     return [
         text for name, value in options.items() if value for text in (name, str(value))
@@ -179,12 +171,11 @@ def training_inputs(wildcards, input):
 
 
 def curves_of(pipelines):
-    """The measurements of these pipelines, for every dataset and seed."""
+    """The measurements of these pipelines, for every dataset, all seeds in one file."""
     return expand(
-        "<results>/curves/{dataset}/{pipeline}/seed{seed}.csv",
+        "<results>/curves/{dataset}/{pipeline}.csv",
         dataset=study.datasets,
         pipeline=[str(pipeline) for pipeline in pipelines],
-        seed=study.seeds,
     )
 
 

@@ -31,7 +31,7 @@ rule export:
 
 rule measure:
     input:
-        model=multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
+        model=multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *GRAPHS),
         original="<results>/onnx/{dataset}/O/seed{seed}/model.onnx",
         data="<results>/data/{dataset}/validation.parquet",
     output:

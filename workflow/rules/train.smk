@@ -3,11 +3,9 @@
 
 rule train:
     input:
+        unpack(operator_inputs),
         data="<results>/data/{dataset}/train.parquet",
-        importance_data=importance_data,
         backbone=f"<results>/backbones/base/{WEIGHTS}",
-        parent=parent_checkpoint,
-        student=student_backbone,
     output:
         unless_kept(
             multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT)

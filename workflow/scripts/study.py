@@ -7,14 +7,12 @@ import yaml
 
 from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
-from pipeops.measurements import read_runs
 from pipeops.provenance import common_provenance
 from pipeops.reporting import html_page
 
 with errors_in_one_line(Path(snakemake.log[0])):
     curves = list(map(Path, snakemake.input))
-    read_runs(curves)  # damaged files are named before anything is written
-    records = [json.loads(curve.with_suffix(".json").read_text()) for curve in curves]
+    records = [record for curve in curves for record in json.loads(curve.with_suffix(".json").read_text())]
     sections = {"Configuration": snakemake.params.config, "Provenance": common_provenance(records)}
     blocks = [
         f"## {name}\n\n```yaml\n{yaml.safe_dump(content, sort_keys=False, width=100)}```"

@@ -1,0 +1,20 @@
+"""All seeds of one pipeline: their measurements in one table, their provenance in one list."""
+
+import json
+from pathlib import Path
+
+from pipeops.errors import errors_in_one_line
+from pipeops.files import replaced
+from pipeops.measurements import pool, pool_exits
+from pipeops.provenance import write_json
+
+with errors_in_one_line(Path(snakemake.log[0])):
+    curves = list(map(Path, snakemake.input))
+    for table, output in (
+        (pool(curves), snakemake.output.csv),
+        (pool_exits(curves), snakemake.output.exits),
+    ):
+        with replaced(Path(output)) as path:
+            table.to_csv(path, index=False)
+    records = [json.loads(curve.with_suffix(".json").read_text()) for curve in curves]
+    write_json(Path(snakemake.output.details), records)
