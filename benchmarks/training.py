@@ -3,9 +3,10 @@
     python benchmarks/training.py                                # RoBERTa-base, batch 8 and 32, 128 tokens
     python benchmarks/training.py --peak 989e12 --jobs 1 4 8     # an H100 or H200 in bf16, jobs side by side
     python benchmarks/training.py --steps 5 --batch 8            # shorter, as on a CPU
+    python benchmarks/training.py --ragged --training fine-tuning   # lengths as in real data, in buckets
 
 The baseline is Trainer as it comes, in fp32. Every run is Trainer's whole loop on random tokens; the median
-of the steps counts.
+of the steps counts. What this machine does not have (TF32, CUDA graphs) is left out.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from common import roberta
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from pipeops.modeling import MultiExitConfig, MultiExitForSequenceClassification
@@ -31,24 +32,37 @@ from pipeops.provenance import cpu
 from pipeops.reporting import markdown_table
 from pipeops.shape import ModelShape
 from pipeops.throughput import device, device_name
-from pipeops.training import Collator, OperatorTrainer
+from pipeops.training import LENGTH_BUCKET, Collator, OperatorTrainer
 
 PLAIN = {"optim": "adamw_torch", "dataloader_pin_memory": False}
-TOGETHER = {"tf32": True, "bf16": True, "optim": "adamw_torch_fused", "dataloader_pin_memory": True}
+COMPILED = {"torch_compile": True, "torch_compile_mode": "default"}
+CUDA_GRAPHS = {"torch_compile": True, "torch_compile_mode": "reduce-overhead"}
+TOGETHER = {
+    "tf32": True,
+    "bf16": True,
+    "optim": "adamw_torch_fused",
+    "dataloader_pin_memory": True,
+    "logging_nan_inf_filter": False,
+}
 MEASURES: dict[str, dict[str, Any]] = {
     "plain Trainer, fp32": {},
     "TF32 products": {"tf32": True},
     "bf16": {"bf16": True},
     "fused AdamW": {"optim": "adamw_torch_fused"},
     "pinned memory": {"dataloader_pin_memory": True},
-    "compiled": {"torch_compile": True, "torch_compile_mode": "default"},
-    "compiled, CUDA graphs": {"torch_compile": True, "torch_compile_mode": "reduce-overhead"},
-    "as PipeOps trains": TOGETHER,
-    "all, compiled": TOGETHER | {"torch_compile": True, "torch_compile_mode": "default"},
+    "no wait for the loss": {"logging_nan_inf_filter": False},
+    "compiled": COMPILED,
+    "compiled, CUDA graphs": CUDA_GRAPHS,
+    "all but compiling": TOGETHER,
+    "all, compiled": TOGETHER | COMPILED,
+    "all, CUDA graphs": TOGETHER | CUDA_GRAPHS,
 }
-GPU_ONLY = ("tf32", "torch_compile", "dataloader_pin_memory")
+GPU_ONLY = ("tf32", "dataloader_pin_memory", "logging_nan_inf_filter")
+"""What means nothing on a CPU; CUDA graphs do not either."""
 TRAININGS = ("fine-tuning", "exits", "distillation")
-WARM_UP = 3
+WARM_UP = 10 if torch.cuda.is_available() else 2
+"""Steps that are not timed: a model is compiled in them."""
+SHORTEST = 16
 
 
 def main() -> None:
@@ -57,30 +71,41 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(**json.loads(arguments.one))))
         return
+    baselines = {}
     for batch in arguments.batch:
         rows = []
         for training in arguments.training:
-            baseline = None
-            for name, options in MEASURES.items():
-                if not runs_here(options):
-                    continue
+            for name, options in measures_here().items():
                 [rate] = apart([_job(arguments, training, batch, options)])
-                baseline = baseline or rate
+                baseline = baselines.setdefault((training, batch), rate)
                 rows.append([training, name, *_cells(rate, baseline, training, arguments)])
         header = ["Training", "Measure", "Examples a second", "Times the baseline", "Share of peak"]
         print(f"Batch {batch}, {arguments.length} tokens\n\n{markdown_table(header, rows)}\n", flush=True)
+    training, batch = next(iter(baselines))
     rows = []
-    options = {k: v for k, v in MEASURES["as PipeOps trains"].items() if runs_here({k: v})}
-    for jobs in arguments.jobs:
-        rates = apart([_job(arguments, "fine-tuning", arguments.batch[0], options)] * jobs)
-        rows.append([str(jobs), f"{sum(rates):.1f}", f"{sum(rates) / jobs:.1f}"])
-    print(markdown_table(["Jobs side by side", "Examples a second, all", "one job"], rows))
+    for name, options in measures_here().items():
+        if not name.startswith("all"):
+            continue
+        for jobs in arguments.jobs:
+            rates = apart([_job(arguments, training, batch, options)] * jobs)
+            total = sum(rates)
+            cells = [f"{total:.1f}", f"{total / jobs:.1f}", f"{total / baselines[training, batch]:.2f}"]
+            rows.append([name, str(jobs), *cells])
+    header = ["Measure", "Jobs side by side", "Examples a second, all", "one job", "Times the baseline"]
+    print(f"{training}, batch {batch}\n\n{markdown_table(header, rows)}")
     print(json.dumps({"device": device_name(), "cpu": cpu(), "torch": torch.__version__}))
 
 
-def runs_here(options: dict[str, Any]) -> bool:
-    """Whether a measure means anything on this machine."""
-    return device().type == "cuda" or not any(options.get(name) for name in GPU_ONLY)
+def measures_here() -> dict[str, dict[str, Any]]:
+    """The measures that mean something on this machine, with what they set here."""
+    if device().type == "cuda":
+        return MEASURES
+    here: dict[str, dict[str, Any]] = {}
+    for name, options in MEASURES.items():
+        left = {key: value for key, value in options.items() if key not in GPU_ONLY}
+        if left not in here.values() and "CUDA graphs" not in name:
+            here[name] = left
+    return here
 
 
 def apart(jobs: list[dict[str, Any]]) -> list[float]:
@@ -103,6 +128,7 @@ def measure(
     vocab: int,
     batch: int,
     length: int,
+    ragged: bool,
     steps: int,
     options: dict[str, Any],
 ) -> float:
@@ -111,8 +137,11 @@ def measure(
     transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
     model, loss = _trainee(training, roberta(layers, hidden, vocab))
+    rows = batch * (steps + WARM_UP)
+    lengths = [length] * rows
+    if ragged:
+        lengths = torch.randint(SHORTEST, length + 1, (rows,)).tolist()
     clock = Clock()
-    examples = RandomTokens(vocab, length, batch * (steps + WARM_UP))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -125,41 +154,47 @@ def measure(
             logging_steps=10_000,
             **(PLAIN | options),
         )
+        bucket = LENGTH_BUCKET if options.get("torch_compile") else 1
         trainer: Trainer = OperatorTrainer(
             loss=loss,
             model=model,
-            lengths=[length] * len(examples),
+            lengths=lengths,
             length_grouped=True,
             step_size=batch,
             args=arguments,
-            train_dataset=examples,
-            data_collator=Collator(1),
+            train_dataset=RandomTokens(vocab, lengths),
+            data_collator=Collator(1, multiple_of=bucket, longest=length),
             callbacks=[clock],
         )
         trainer.train()
-    return batch / statistics.median(clock.seconds[WARM_UP:])
+    return batch / statistics.median(clock.seconds_per_step[WARM_UP // clock.window :])
 
 
 class Clock(TrainerCallback):
-    """Times every step, the GPU's work included."""
+    """Times the steps. A GPU is not waited for after every one: it may run behind, as in a real training."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
+        self.window = 5 if torch.cuda.is_available() else 1
+        """Steps that are timed together."""
+        self.seconds_per_step: list[float] = []
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.start = time.perf_counter()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds.append(time.perf_counter() - self.start)
+    def on_step_end(self, _: Any, state: TrainerState, *__: Any, **___: Any) -> None:
+        if state.global_step % self.window == 0:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            self.seconds_per_step.append((now - self.start) / self.window)
+            self.start = now
 
 
 class RandomTokens(Dataset):
     """Examples without meaning."""
 
-    def __init__(self, vocab: int, length: int, rows: int) -> None:
-        self.ids = torch.randint(5, vocab, (rows, length)).numpy()
+    def __init__(self, vocab: int, lengths: list[int]) -> None:
+        self.ids = [torch.randint(5, vocab, (length,)).numpy() for length in lengths]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -189,6 +224,7 @@ def _job(arguments: argparse.Namespace, training: str, batch: int, options: dict
         "training": training,
         "batch": batch,
         "length": arguments.length,
+        "ragged": arguments.ragged,
         "steps": arguments.steps,
         "options": options,
     }
@@ -200,7 +236,7 @@ def _cells(rate: float, baseline: float, training: str, arguments: argparse.Name
     flops = FORWARD_AND_BACKWARD * forward
     if training == "distillation":
         flops = FORWARD_AND_BACKWARD * shape.cut(arguments.layers // 2).flops(arguments.length)[-1] + forward
-    share = f"{100 * rate * flops / arguments.peak:.1f}%" if arguments.peak else "-"
+    share = f"{100 * rate * flops / arguments.peak:.1f}%" if arguments.peak and not arguments.ragged else "-"
     return [f"{rate:.2f}", f"{rate / baseline:.2f}", share]
 
 
@@ -209,6 +245,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--training", choices=TRAININGS, nargs="+", default=TRAININGS)
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument(
+        "--ragged", action="store_true", help=f"{SHORTEST} to --length tokens, not all as long"
+    )
     parser.add_argument("--steps", type=int, default=30, help="timed steps of each training")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--peak", type=float, help="operations per second of the hardware at its best")

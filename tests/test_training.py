@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from pipeops.errors import PipeOpsError
 from pipeops.export import export
 from pipeops.modeling import MultiExitForSequenceClassification
-from pipeops.operators import costeff
+from pipeops.operators import base, costeff
 from pipeops.pipeline import Pipeline, closure, orderings
 from pipeops.runtime import Profiler
 from pipeops.sections import CostEffSection, PruningSection, TrainingSettings
@@ -245,6 +245,40 @@ def test_out_of_memory_is_tried_once_more_in_two_parts(without_dropout, tmp_path
     out_of_memory_above(3, monkeypatch)
     with pytest.raises(PipeOpsError, match="the GPU's memory does not hold 4 examples; lower training.batch"):
         train(plain, tmp_path / "no", state_root=tmp_path / "s")
+
+
+@pytest.mark.parametrize("operator", ["E", "D", "C"])
+def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_path, operator):
+    # In one step: a second would be chosen by what the first left, where rounding may decide between equals.
+    plain = replace(without_dropout, costeff=CostEffSection(heads=2, ffn=6, rank=8, schedule="one-shot"))
+    train(plain, tmp_path / "O", state_root=tmp_path / "s")
+    for name, compiled in (("eager", False), ("compiled", True)):
+        changed = replace(plain, operator=operator, parent=tmp_path / "O", compiled=compiled)
+        train(changed, tmp_path / name, state_root=tmp_path / "s")
+    assert same_weights(tmp_path / "eager", tmp_path / "compiled")
+
+
+def test_a_teacher_computes_in_the_precision_of_its_student(trained, workshop, tmp_path, monkeypatch):
+    seen = []
+
+    def answers_of(teacher, batch):
+        seen.append(base_answers_of(teacher, batch))
+        return seen[-1]
+
+    base_answers_of = base.answers_of
+    monkeypatch.setattr(base, "answers_of", answers_of)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        settings = SETTINGS.model_copy(update={"precision": precision})
+        parent = trained["O"]
+        train(job(workshop, "D", parent, settings=settings), tmp_path / precision, state_root=tmp_path / "s")
+        assert seen.pop().exit_logits[-1].dtype == dtype
+
+
+def test_compiling_without_a_compiler_is_refused(workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(PipeOpsError, match=r"training.compiled: no C\+\+ compiler is found; install g\+\+"):
+        train(job(workshop, compiled=True), tmp_path / "O", state_root=tmp_path / "s")
 
 
 def test_two_processes_train_one_model(without_dropout, tmp_path):

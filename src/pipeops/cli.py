@@ -106,6 +106,7 @@ def train(
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
     processes: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU of its own.")] = 1,
+    compiled: Annotated[bool, typer.Option(help="Compile the model before it is trained.")] = False,
     state: Annotated[Path, typer.Option(help="Where interrupted trainings resume from.")] = Path(
         ".pipeops/state"
     ),
@@ -125,6 +126,7 @@ def train(
         settings=_parse(TrainingSettings, settings, "training"),
         pruning=_parse(PruningSection, pruning, "pruning"),
         costeff=_parse(CostEffSection, costeff, "costeff"),
+        compiled=compiled,
     )
     with leased(device, slots=gpu_slots, gpus=processes):
         if processes > 1 and "RANK" not in os.environ:

@@ -138,6 +138,9 @@ class TrainingSection(TrainingSettings):
     """How many trainings share one GPU of this machine."""
     gpus_per_training: PositiveInt = 1
     """How many GPUs (on a CPU: processes) train one model; a step's batch is divided among them."""
+    compiled: bool = False
+    """Whether models are compiled (torch.compile, on a GPU with CUDA graphs) and batches padded to multiples
+    of 32 tokens. It takes a minute or more before the first steps, so it is for long trainings."""
 
     @model_validator(mode="after")
     def _check_operators(self) -> Self:

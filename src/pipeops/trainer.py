@@ -35,6 +35,8 @@ def trainer_arguments(
         seed=seed,
         data_seed=seed,
         report_to="none",
+        # To look for a loss that is no number makes a GPU wait at every step; in the log it can be seen.
+        logging_nan_inf_filter=False,
         disable_tqdm=True,
         **others,
     )

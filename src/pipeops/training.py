@@ -40,6 +40,8 @@ CHECKPOINT_COMPLETE = "trainer_state.json"
 """The last file that Trainer writes into a checkpoint."""
 FINISHED, LOG = "finished", "log.json"
 """Folder of a stage's model within its state, and what was logged, within that."""
+LENGTH_BUCKET = 32
+"""Batches of a compiled model are padded to multiples of so many tokens, so that few shapes are compiled."""
 FULL = 2**22
 """A disk with fewer bytes free than this is full."""
 _SAMPLE_SEED = 0
@@ -67,6 +69,8 @@ class Job:
     """Settings of P."""
     costeff: CostEffSection
     """Settings of C."""
+    compiled: bool = False
+    """Whether the model is compiled; it changes the speed, and results by rounding only."""
 
 
 def train(job: Job, output: Path, *, state_root: Path) -> None:
@@ -90,6 +94,8 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         raise PipeOpsError(f"operator {job.operator} {problem}: see --parent")
     if job.parent is not None:
         _refuse_order(job.operator, job.parent, job.backbone)
+    if job.compiled and not _has_compiler():
+        raise PipeOpsError("training.compiled: no C++ compiler is found; install g++, or set it to false")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     device = _prepared_device(job.settings)
@@ -174,6 +180,7 @@ def _trained(
 ) -> "OperatorTrainer | None":
     """Run one stage's training, a step in so many parts; None where the GPU's memory does not suffice."""
     set_seed(job.seed)
+    torch.compiler.reset()  # what was compiled for an earlier stage would be taken for this one, hooks and all
     trainee = stage.prepare(finished)
     trainer = OperatorTrainer(
         loss=trainee.loss,
@@ -183,7 +190,11 @@ def _trained(
         step_size=job.settings.batch_size,
         args=_arguments(job, stage, folder, examples=len(split), parts=parts),
         train_dataset=Examples(split),
-        data_collator=Collator(split.pad_token_id),
+        data_collator=Collator(
+            split.pad_token_id,
+            multiple_of=LENGTH_BUCKET if job.compiled else 1,
+            longest=split.max_length,
+        ),
     )
     checkpoint = last_checkpoint(folder)
     if checkpoint:
@@ -212,7 +223,9 @@ class OperatorTrainer(ReproducibleTrainer):
     ) -> Tensor | tuple[Tensor, MultiExitOutput]:
         """The loss of the operator's stage."""
         outputs = model(**inputs)
-        loss = self.loss(outputs, inputs, self.state.global_step / self.state.max_steps)
+        # Accelerate wraps the trained model only; a teacher must not be slower than its student.
+        with self.accelerator.autocast():
+            loss = self.loss(outputs, inputs, self.state.global_step / self.state.max_steps)
         return (loss, outputs) if return_outputs else loss
 
 
@@ -231,13 +244,21 @@ class Examples(Dataset):
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads a batch to its longest example."""
+    """Pads a batch to its longest example, or a little further."""
 
     pad_token_id: int
+    multiple_of: int = 1
+    """Lengths are rounded up to a multiple of this,"""
+    longest: int | None = None
+    """but not beyond this."""
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Stack examples into ``input_ids``, ``attention_mask`` (batch, length) and ``labels`` (batch,)."""
-        ids, mask = pad([example["input_ids"] for example in examples], pad_token_id=self.pad_token_id)
+        sequences = [example["input_ids"] for example in examples]
+        length = -(-max(map(len, sequences)) // self.multiple_of) * self.multiple_of
+        if self.longest is not None:
+            length = min(length, self.longest)
+        ids, mask = pad(sequences, pad_token_id=self.pad_token_id, length=length)
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),
@@ -297,11 +318,22 @@ def _arguments(job: Job, stage: Stage, folder: Path, *, examples: int, parts: in
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         bf16=arithmetic(settings) == "bf16",
+        torch_compile=job.compiled,
+        torch_compile_mode=_compile_mode() if job.compiled else None,
         save_strategy="steps",
         save_steps=max(1, round(steps * settings.checkpoint_every)),
         save_total_limit=1,
         logging_steps=max(1, round(steps / 10)),
     )
+
+
+def _has_compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name)
+
+
+def _compile_mode() -> str:
+    """How a model is compiled here: on a GPU with CUDA graphs, as small batches wait for kernels to start."""
+    return "reduce-overhead" if torch.cuda.is_available() else "default"
 
 
 def _prepared_device(settings: TrainingSettings) -> torch.device:

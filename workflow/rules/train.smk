@@ -20,10 +20,11 @@ rule train:
     resources:
         mem_mb=training_memory,
         runtime=training_minutes,
-        # Where a training runs is no parameter: another place must retrain nothing.
+        # Where and how fast a training runs is no parameter: it must retrain nothing.
         device=study.training.device,
         gpu_slots=study.training.gpu_slots,
         processes=study.training.gpus_per_training,
+        compiled="--compiled" if study.training.compiled else "--no-compiled",
     params:
         operator=last_operator,
         settings=training_settings,
@@ -35,4 +36,4 @@ rule train:
         "pipeops train {params.operator:q} --data {input.data:q} --backbone {params.backbone:q}"
         " --output {params.folder:q} --seed {wildcards.seed} {params.settings:q} {params.inputs:q}"
         " --device {resources.device:q} --gpu-slots {resources.gpu_slots}"
-        " --processes {resources.processes} > {log:q} 2>&1"
+        " --processes {resources.processes} {resources.compiled:q} > {log:q} 2>&1"
