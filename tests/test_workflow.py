@@ -357,6 +357,28 @@ def test_without_checkpoints_less_disk_is_taken_and_results_are_the_same(finishe
             pd.testing.assert_frame_equal(ours, theirs)
 
 
+def test_jobs_of_an_object_store_name_all_they_need(finished, tmp_path):
+    pytest.importorskip("snakemake_storage_plugin_fs")
+    if shutil.which("rsync") is None:
+        pytest.skip("rsync is not installed, by which the store's files are copied")
+    store, folder = tmp_path / "store", tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(finished / "study.yaml", folder)
+    snakemake(
+        *(folder, "--cores", "2", "results/table1.csv", "results/study.html"),
+        *("--default-storage-provider", "fs", "--default-storage-prefix", str(store)),
+        *("--shared-fs-usage", "none"),
+        config={"seeds": [1], "pipelines": ["O", "C"], "table2": ["O"], "cumulativeness": []},
+    )
+    assert not list(folder.glob("results/**/*.*"))
+    for pipeline in ("O", "DE", "ED", "C"):
+        name = f"results/curves/generated-sentiment/{pipeline}/seed1.csv"
+        columns = ["accuracy", "flops", "parameters"]
+        ours, theirs = (pd.read_csv(root / name)[columns] for root in (store, finished))
+        pd.testing.assert_frame_equal(ours, theirs)
+    assert (store / "results/study.html").stat().st_size > 1000
+
+
 def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)

@@ -180,7 +180,7 @@ def _trained(
 ) -> "OperatorTrainer | None":
     """Run one stage's training, a step in so many parts; None where the GPU's memory does not suffice."""
     set_seed(job.seed)
-    torch.compiler.reset()  # what was compiled for an earlier stage would be taken for this one, hooks and all
+    torch.compiler.reset()  # or what was compiled for another stage is taken for this one, without its hooks
     trainee = stage.prepare(finished)
     trainer = OperatorTrainer(
         loss=trainee.loss,

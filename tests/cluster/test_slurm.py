@@ -128,7 +128,8 @@ def test_a_node_that_dies_in_the_middle_of_a_training(local, remote, profile, ru
     shutil.copytree(remote, folder)
     for part in ("models", "onnx", "curves"):
         shutil.rmtree(folder / f"results/{part}/generated-sentiment/DE")
-    (folder / "results/table1.csv").unlink()
+    for table in ("curves/generated-sentiment/DE.csv", "table1.csv"):
+        (folder / "results" / table).unlink()
     process = through_slurm(folder, profile, "results/table1.csv")
     state = folder / ".pipeops/state"
     deadline = time.monotonic() + 300

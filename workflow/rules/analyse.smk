@@ -4,9 +4,14 @@
 rule pool:
     """All seeds of a pipeline in one table, the one input of everything below."""
     input:
-        expand(
+        curves=expand(
             "<results>/curves/{{dataset}}/{{pipeline}}/seed{seed}.csv",
             seed=study.seeds,
+        ),
+        beside=expand(
+            "<results>/curves/{{dataset}}/{{pipeline}}/seed{seed}{suffix}",
+            seed=study.seeds,
+            suffix=[".exits.csv", ".json"] if STORED else [],
         ),
     output:
         csv="<results>/curves/{dataset}/{pipeline}.csv",
@@ -290,7 +295,7 @@ use rule figure2 as joint with:
 
 rule study:
     input:
-        curves_of(study.measured),
+        beside(curves_of(study.measured), ".json"),
     output:
         html=report(
             "<results>/study.html",

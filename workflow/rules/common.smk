@@ -27,17 +27,19 @@ except PipeOpsError as error:
 # Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-WEIGHTS = "model.safetensors"  # written last: where it is, the folder is whole
+# Planning takes time and memory with every file that a job names. So of files that lie together the one that is
+# written last stands for all, but where they are deleted one by one, and in an object store
+# (--default-storage-provider), which gives a job what it names and nothing else.
+STORED = workflow.storage_settings.default_storage_provider is not None
+IN_FULL = STORED or not study.keep_checkpoints
+WEIGHTS = "model.safetensors"
 BACKBONE = ["config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS]
+CHECKPOINT = [*BACKBONE, "training.json"] if IN_FULL else ["config.json", WEIGHTS]
 EXPORTED = ["model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx"]
-# Planning takes time and memory with every file that a job names. So where everything is kept, the file that is
-# written last stands for its folder; what is deleted once no job needs it must be named in full.
-CHECKPOINT = ["config.json", WEIGHTS]
-if study.keep_checkpoints:
-    MODEL, GRAPHS = [WEIGHTS], EXPORTED[-1:]
-else:
-    MODEL, GRAPHS = CHECKPOINT, EXPORTED
-    CHECKPOINT = [*BACKBONE, "training.json"]
+# What jobs name of them.
+USED_BACKBONE = BACKBONE if STORED else [WEIGHTS]
+USED_CHECKPOINT = ["config.json", WEIGHTS] if IN_FULL else [WEIGHTS]
+USED_EXPORTED = EXPORTED if IN_FULL else EXPORTED[-1:]
 
 
 wildcard_constraints:
@@ -52,6 +54,12 @@ def unless_kept(files):
     return files if study.keep_checkpoints else temp(files)
 
 
+def together(folder, files):
+    """Inputs that lie in one folder, as one path where one stands for all."""
+    paths = multiext(folder, *files)
+    return paths[0] if len(paths) == 1 else paths
+
+
 def last_operator(wildcards):
     """The trained operator that makes this pipeline from its parent."""
     return Pipeline.parse(wildcards.pipeline).operator
@@ -64,9 +72,9 @@ def operator_inputs(wildcards):
     files = {}
     if pipeline.parent:
         folder = f"<results>/models/{wildcards.dataset}/{pipeline.parent}/seed{wildcards.seed}/"
-        files["parent"] = multiext(folder, *MODEL)
+        files["parent"] = together(folder, USED_CHECKPOINT)
     if pipeline.operator == "D" and study.has_student:
-        files["student"] = f"<results>/backbones/student/{WEIGHTS}"
+        files["student"] = together("<results>/backbones/student/", USED_BACKBONE)
     if pipeline.operator == "P" and split != "train":
         files["importance_data"] = f"<results>/data/{wildcards.dataset}/{split}.parquet"
     return files
@@ -201,10 +209,12 @@ def curves_compared_jointly(wildcards):
 
 def exits_compared_jointly(wildcards):
     """The same measurements, exit by exit."""
-    return [
-        str(Path(curve).with_suffix(".exits.csv"))
-        for curve in curves_compared_jointly(wildcards)
-    ]
+    return beside(curves_compared_jointly(wildcards), ".exits.csv")
+
+
+def beside(curves, suffix):
+    """What was written beside these measurements."""
+    return [str(Path(curve).with_suffix(suffix)) for curve in curves]
 
 
 def all_results():

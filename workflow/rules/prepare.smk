@@ -23,7 +23,7 @@ rule backbone:
 
 rule student:
     input:
-        teacher=f"<results>/backbones/base/{WEIGHTS}",
+        teacher=together("<results>/backbones/base/", USED_BACKBONE),
     output:
         multiext("<results>/backbones/student/", *BACKBONE),
     log:
@@ -44,7 +44,7 @@ rule student:
 
 rule tokenise:
     input:
-        backbone=f"<results>/backbones/base/{WEIGHTS}",
+        backbone=together("<results>/backbones/base/", USED_BACKBONE),
     output:
         "<results>/data/{dataset}/{split}.parquet",
     log:

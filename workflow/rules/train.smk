@@ -5,7 +5,7 @@ rule train:
     input:
         unpack(operator_inputs),
         data="<results>/data/{dataset}/train.parquet",
-        backbone=f"<results>/backbones/base/{WEIGHTS}",
+        backbone=together("<results>/backbones/base/", USED_BACKBONE),
     output:
         unless_kept(
             multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT)

@@ -9,7 +9,7 @@ from pipeops.measurements import pool, pool_exits
 from pipeops.provenance import write_json
 
 with errors_in_one_line(Path(snakemake.log[0])):
-    curves = list(map(Path, snakemake.input))
+    curves = list(map(Path, snakemake.input.curves))
     for table, output in (
         (pool(curves), snakemake.output.csv),
         (pool_exits(curves), snakemake.output.exits),

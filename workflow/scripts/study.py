@@ -11,8 +11,7 @@ from pipeops.provenance import common_provenance
 from pipeops.reporting import html_page
 
 with errors_in_one_line(Path(snakemake.log[0])):
-    curves = list(map(Path, snakemake.input))
-    records = [record for curve in curves for record in json.loads(curve.with_suffix(".json").read_text())]
+    records = [record for path in snakemake.input for record in json.loads(Path(path).read_text())]
     sections = {"Configuration": snakemake.params.config, "Provenance": common_provenance(records)}
     blocks = [
         f"## {name}\n\n```yaml\n{yaml.safe_dump(content, sort_keys=False, width=100)}```"
