@@ -60,8 +60,10 @@ MEASURES: dict[str, dict[str, Any]] = {
 GPU_ONLY = ("tf32", "dataloader_pin_memory", "logging_nan_inf_filter")
 """What means nothing on a CPU; CUDA graphs do not either."""
 TRAININGS = ("fine-tuning", "exits", "distillation")
-WARM_UP = 10 if torch.cuda.is_available() else 2
-"""Steps that are not timed: a model is compiled in them."""
+WARM_UP = 40 if torch.cuda.is_available() else 2
+"""Steps that are not timed: a model is compiled in them, for every length."""
+WARM = "warm"
+"""What a process says then; it goes on when all are."""
 SHORTEST = 16
 
 
@@ -109,11 +111,18 @@ def measures_here() -> dict[str, dict[str, Any]]:
 
 
 def apart(jobs: list[dict[str, Any]]) -> list[float]:
-    """Run each job in a process of its own, all at the same time; their examples per second."""
+    """Run each job in a process of its own, all timed at the same time; their examples per second."""
     command = [sys.executable, __file__, "--one"]
-    processes = [
-        subprocess.Popen([*command, json.dumps(job)], stdout=subprocess.PIPE, text=True) for job in jobs
-    ]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, json.dumps(job)], **pipes) for job in jobs]
+    for process in processes:
+        while (line := process.stdout.readline()) and line.strip() != WARM:
+            pass
+        if not line:
+            raise SystemExit("a measured job failed; its message is above")
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit("a measured job failed; its message is above")
@@ -167,7 +176,7 @@ def measure(
             callbacks=[clock],
         )
         trainer.train()
-    return batch / statistics.median(clock.seconds_per_step[WARM_UP // clock.window :])
+    return batch / statistics.median(clock.seconds_per_step)
 
 
 class Clock(TrainerCallback):
@@ -178,16 +187,17 @@ class Clock(TrainerCallback):
         """Steps that are timed together."""
         self.seconds_per_step: list[float] = []
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.start = time.perf_counter()
-
     def on_step_end(self, _: Any, state: TrainerState, *__: Any, **___: Any) -> None:
-        if state.global_step % self.window == 0:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            self.seconds_per_step.append((now - self.start) / self.window)
-            self.start = now
+        if state.global_step < WARM_UP or state.global_step % self.window:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if state.global_step == WARM_UP:
+            print(WARM, flush=True)
+            sys.stdin.readline()  # until all jobs are
+        else:
+            self.seconds_per_step.append((time.perf_counter() - self.start) / self.window)
+        self.start = time.perf_counter()
 
 
 class RandomTokens(Dataset):
@@ -248,7 +258,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--ragged", action="store_true", help=f"{SHORTEST} to --length tokens, not all as long"
     )
-    parser.add_argument("--steps", type=int, default=30, help="timed steps of each training")
+    steps = 200 if torch.cuda.is_available() else 30
+    parser.add_argument("--steps", type=int, default=steps, help="timed steps of each training")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--peak", type=float, help="operations per second of the hardware at its best")
     parser.add_argument("--layers", type=int, default=12)
