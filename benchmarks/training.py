@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
@@ -73,11 +74,11 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(**json.loads(arguments.one))))
         return
-    baselines = {}
+    measures, baselines = measures_here(arguments.measures), {}
     for batch in arguments.batch:
         rows = []
         for training in arguments.training:
-            for name, options in measures_here().items():
+            for name, options in measures.items():
                 [rate] = apart([_job(arguments, training, batch, options)])
                 baseline = baselines.setdefault((training, batch), rate)
                 rows.append([training, name, *_cells(rate, baseline, training, arguments)])
@@ -85,7 +86,7 @@ def main() -> None:
         print(f"Batch {batch}, {arguments.length} tokens\n\n{markdown_table(header, rows)}\n", flush=True)
     training, batch = next(iter(baselines))
     rows = []
-    for name, options in measures_here().items():
+    for name, options in measures.items():
         if not name.startswith("all"):
             continue
         for jobs in arguments.jobs:
@@ -98,12 +99,13 @@ def main() -> None:
     print(json.dumps({"device": device_name(), "cpu": cpu(), "torch": torch.__version__}))
 
 
-def measures_here() -> dict[str, dict[str, Any]]:
-    """The measures that mean something on this machine, with what they set here."""
+def measures_here(wanted: Container[str]) -> dict[str, dict[str, Any]]:
+    """Those of the wanted measures that mean something on this machine, with what they set here."""
+    asked = {name: options for name, options in MEASURES.items() if name in wanted}
     if device().type == "cuda":
-        return MEASURES
+        return asked
     here: dict[str, dict[str, Any]] = {}
-    for name, options in MEASURES.items():
+    for name, options in asked.items():
         left = {key: value for key, value in options.items() if key not in GPU_ONLY}
         if left not in here.values() and "CUDA graphs" not in name:
             here[name] = left
@@ -253,6 +255,7 @@ def _cells(rate: float, baseline: float, training: str, arguments: argparse.Name
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--training", choices=TRAININGS, nargs="+", default=TRAININGS)
+    parser.add_argument("--measures", choices=MEASURES, nargs="+", default=MEASURES, metavar="NAME")
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument(

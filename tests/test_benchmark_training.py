@@ -6,20 +6,34 @@ import sys
 
 from conftest import ROOT
 
+MEASURES = ("plain Trainer, fp32", "bf16", "fused AdamW", "pinned memory", "all but compiling")
+
 
 def run(name, *arguments):
     command = [sys.executable, ROOT / "benchmarks" / name, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_training_prints_every_measure_that_means_something_here():
+def test_training_prints_the_measures_that_mean_something_here():
     size = ["--layers", "2", "--hidden", "64", "--vocab", "100", "--length", "16", "--batch", "2"]
-    out = run("training.py", *size, "--steps", "2", "--training", "distillation", "--jobs", "2")
+    out = run(
+        "training.py",
+        *size,
+        "--steps",
+        "2",
+        "--training",
+        "distillation",
+        "--jobs",
+        "2",
+        "--measures",
+        *MEASURES,
+    )
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line[:1] == "|"
     ]
     rates = {row[1]: float(row[2]) for row in rows if row[0] == "distillation"}
-    assert {"plain Trainer, fp32", "bf16", "fused AdamW"} <= set(rates)
+    # What this machine does not have is left out.
+    assert set(rates) == {"plain Trainer, fp32", "bf16", "fused AdamW", "all but compiling"}
     assert min(rates.values()) > 0
     [side_by_side] = [row for row in rows if row[0].startswith("all") and row[1] == "2"]
     assert float(side_by_side[2]) > 0

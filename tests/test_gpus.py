@@ -80,6 +80,9 @@ def test_what_is_visible_already_is_respected(two_gpus, monkeypatch):
     monkeypatch.setenv(VISIBLE, "3")
     with leased("gpu", slots=1):
         assert os.environ[VISIBLE] == "3"
+    too_few = pytest.raises(PipeOpsError, match="gpus_per_training: 2, but CUDA_VISIBLE_DEVICES is 3; give")
+    with too_few, leased("gpu", slots=1, gpus=2):
+        pass
     monkeypatch.setenv(VISIBLE, "")
     with leased("auto", slots=1):
         assert os.environ[VISIBLE] == ""

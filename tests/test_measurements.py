@@ -1,5 +1,6 @@
 """Reading measurements back: what is refused, and how curves are taken from them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,16 @@ import numpy as np
 import pytest
 
 from pipeops.errors import PipeOpsError
-from pipeops.measurements import curves, exits_path, pool, pool_exits, read_curve, read_exits, read_runs
+from pipeops.measurements import (
+    curves,
+    exits_path,
+    pool,
+    pool_exits,
+    read_curve,
+    read_details,
+    read_exits,
+    read_runs,
+)
 
 HEADER = (
     "inference,threshold,accuracy,time_ms,time_relative,mean_exit_layer,"
@@ -135,9 +145,35 @@ def test_no_measurements_is_an_error_of_one_line() -> None:
         read_runs([])
 
 
-@pytest.mark.parametrize("content", ['{"rows": 4', "{}", '{"rows": null}'])
+@pytest.mark.parametrize("content", ['{"rows": 4', "{}", '{"rows": null}', "[1]"])
 def test_damaged_details_are_named(tmp_path: Path, content: str) -> None:
     path = write(tmp_path, HEADER + ROWS)
     path.with_suffix(".json").write_text(content)
-    with pytest.raises(PipeOpsError, match=r"seed1\.json: damaged; delete it and run again"):
+    remedy = r"delete \S+seed1\.csv and run again with --forcerun pool"
+    with pytest.raises(PipeOpsError, match=rf"seed1\.json: damaged; {remedy}"):
         read_curve(path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(PipeOpsError, match=rf"seed1\.json: not found; {remedy}"):
+        read_details(path)
+    with pytest.raises(PipeOpsError, match=rf"seed1\.exits\.csv: not found; measure it first: {remedy}"):
+        pool_exits([path])
+
+
+def test_lines_that_are_missing_are_noticed(tmp_path: Path) -> None:
+    seeds = []
+    for seed in (1, 2):
+        seeds.append(tmp_path / f"results/curves/sst2/O/seed{seed}.csv")
+        seeds[-1].parent.mkdir(parents=True, exist_ok=True)
+        seeds[-1].write_text(HEADER + ROWS)
+        seeds[-1].with_suffix(".json").write_text('{"rows": 4}')
+    whole = seeds[0].parent.with_suffix(".csv")
+    table = pool(seeds)
+    whole.with_suffix(".json").write_text(json.dumps([row for path in seeds for row in read_details(path)]))
+    table[table.seed == 1].to_csv(whole, index=False)
+    with pytest.raises(PipeOpsError, match=r"O\.csv: has 4 rows where 8 were measured; delete it and run"):
+        read_runs([whole])
+    seeds[1].write_text(HEADER + ROWS[: ROWS.index("LQ")])
+    with pytest.raises(
+        PipeOpsError, match=r"seed2\.csv: has 3 rows where 4 were measured; delete it and run"
+    ):
+        pool(seeds)

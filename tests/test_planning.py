@@ -82,6 +82,7 @@ def test_a_rate_is_measured_where_none_is_given(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (b"# gr\xfc\xdfe", "no YAML"),
         ("- a", "holds no keys and values"),
         ("a: [", "no YAML"),
         ("sedes: [1]", "unknown key 'sedes'"),
@@ -89,11 +90,17 @@ def test_a_rate_is_measured_where_none_is_given(tmp_path):
 )
 def test_files_that_are_no_configuration(tmp_path, text, message):
     path = tmp_path / "study.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(PipeOpsError, match=message):
         read_study([path])
     with pytest.raises(PipeOpsError, match="not readable"):
         read_study([tmp_path / "absent.yaml"])
+
+
+def test_an_infinite_rate_is_refused():
+    result = CliRunner().invoke(app, ["plan", "--examples-per-second", "inf"])
+    assert result.exit_code != 0
+    assert "--examples-per-second: inf is no rate" in str(result.exception)
 
 
 def test_an_unknown_hub_model_is_named():

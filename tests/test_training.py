@@ -274,6 +274,12 @@ def test_a_teacher_computes_in_the_precision_of_its_student(trained, workshop, t
         assert seen.pop().exit_logits[-1].dtype == dtype
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_pytorch_cannot_use_is_refused(workshop, tmp_path):
+    with pytest.raises(PipeOpsError, match="training.device: a GPU is asked for and PyTorch finds none"):
+        train(job(workshop, device="gpu"), tmp_path / "O", state_root=tmp_path / "s")
+
+
 def test_compiling_without_a_compiler_is_refused(workshop, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

@@ -3,6 +3,7 @@
 Heavy modules are imported by the commands that need them, so that each job starts as fast as it can.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from rich.console import Console
 from pipeops.architectures import TINY, architecture
 from pipeops.config import read_study
 from pipeops.errors import PipeOpsError
+from pipeops.files import disk_full_in_one_line
 from pipeops.gpus import leased
 from pipeops.pipeline import Pipeline
 from pipeops.sections import (
@@ -53,11 +55,14 @@ def backbone(
     if source == TINY:
         from pipeops.pretraining import pretrain_tiny
 
-        pretrain_tiny(output, _parse(PretrainingSection, settings, "pretraining"))
+        parsed = _parse(PretrainingSection, settings, "pretraining")
+        with disk_full_in_one_line(output):
+            pretrain_tiny(output, parsed)
     else:
         from pipeops.backbones import fetch_backbone
 
-        fetch_backbone(source, output, teacher=teacher)
+        with disk_full_in_one_line(output):
+            fetch_backbone(source, output, teacher=teacher)
 
 
 @app.command()
@@ -83,7 +88,8 @@ def tokenise(
             f"model.max_length: {max_length} is more than the backbone's {known.max_length} positions; "
             "lower it"
         )
-    run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
+    with disk_full_in_one_line(output):
+        run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
 
 
 @app.command()
@@ -126,6 +132,7 @@ def train(
         settings=_parse(TrainingSettings, settings, "training"),
         pruning=_parse(PruningSection, pruning, "pruning"),
         costeff=_parse(CostEffSection, costeff, "costeff"),
+        device=device,
         compiled=compiled,
     )
     with leased(device, slots=gpu_slots, gpus=processes):
@@ -144,7 +151,8 @@ def export(
     """Export a checkpoint: `model[-int8].onnx` to deploy, `profile[-int8].onnx` to measure."""
     from pipeops.export import export as run
 
-    run(checkpoint, output, confidence=confidence)
+    with disk_full_in_one_line(output):
+        run(checkpoint, output, confidence=confidence)
 
 
 @app.command()
@@ -159,7 +167,10 @@ def measure(
     """Measure the accuracy-time tradeoff of an exported pipeline."""
     from pipeops.measure import measure as run
 
-    run(model, original, data, output, settings=_parse(MeasuringSection, settings, "measuring"), seed=seed)
+    with disk_full_in_one_line(output):
+        run(
+            model, original, data, output, settings=_parse(MeasuringSection, settings, "measuring"), seed=seed
+        )
 
 
 @app.command()
@@ -183,6 +194,8 @@ def plan(
     from pipeops.planning import shape_of
     from pipeops.reporting import plan_text
 
+    if examples_per_second is not None and not math.isfinite(examples_per_second):
+        raise PipeOpsError(f"--examples-per-second: {examples_per_second} is no rate; give a number")
     study = read_study(configfile or [])
     planned = make_plan(study)
     original = shape_of(study, Pipeline("O"))

@@ -303,7 +303,7 @@ def read_study(files: Sequence[Path]) -> Config:
             raise PipeOpsError(
                 f"{path}: not readable ({error.strerror}); name a configuration file"
             ) from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise PipeOpsError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
         if not isinstance(changes, dict):
             raise PipeOpsError(f"{path}: holds no keys and values; see config.yaml for what it may hold")

@@ -46,6 +46,11 @@ def leased(device: Device, *, slots: int, gpus: int = 1) -> Iterator[None]:
         raise PipeOpsError(
             f"training.device: a GPU is asked for and there is none{hidden}; set it to auto or cpu"
         )
+    if given and len(given.split(",")) < gpus:
+        raise PipeOpsError(
+            f"training.gpus_per_training: {gpus}, but CUDA_VISIBLE_DEVICES is {given}; give each training as "
+            "many (on Slurm: gpus_per_training in the profile), or lower it"
+        )
     if given is None and 0 < len(found) < gpus:
         raise PipeOpsError(f"training.gpus_per_training: {gpus}, but this machine has {len(found)}; lower it")
     with ExitStack() as held:

@@ -18,7 +18,6 @@ COLUMNS = ["inference", "threshold", *_POINT, "mean_exit_layer", *_SIZE, "kernel
 ``flops_relative`` and ``parameters_relative`` are over O's."""
 EXIT_COLUMNS = ["inference", "exit_layer", *_POINT, *_SIZE, "kernels"]
 """Columns of its ``.exits.csv``, a row per exit: all examples leave there, and the model ends there."""
-_REMEDY = "delete it and run again"
 RUN = ["dataset", "pipeline", "seed"]
 """Columns that name a run: the trained pipeline on a dataset with a seed."""
 _TEXTS = ["dataset", "pipeline", "inference", "kernels"]
@@ -40,14 +39,45 @@ def read_measurements(path: Path) -> pd.DataFrame:
     Raises:
         PipeOpsError: the file is absent, cut off or not such a file.
     """
-    table = _read(path, COLUMNS, optional="threshold")
-    details = path.with_suffix(".json")
-    if details.exists() and (rows := _measured_rows(details)) != len(table):
-        raise PipeOpsError(f"{path}: has {len(table)} rows where {rows} were measured; {_REMEDY}")
+    return _whole(path, COLUMNS, remedy=_measure_again("it"))
+
+
+def _measure_again(what: object) -> str:
+    """Tables that are finished do not need the files of single seeds any more; pooling does."""
+    return f"delete {what} and run again with --forcerun pool"
+
+
+def _whole(path: Path, columns: list[str], *, remedy: str) -> pd.DataFrame:
+    """Read rows per threshold; their number is checked against the JSON beside them, where there is one."""
+    table = _read(path, columns, optional="threshold", remedy=remedy)
+    if path.with_suffix(".json").exists():
+        measured = sum(record["rows"] for record in read_details(path))
+        if measured != len(table):
+            raise PipeOpsError(f"{path}: has {len(table)} rows where {measured} were measured; {remedy}")
     return table
 
 
-def _read(path: Path, columns: list[str], *, optional: str = "") -> pd.DataFrame:
+def read_details(path: Path) -> list[dict[str, Any]]:
+    """Read the JSON beside a CSV: provenance and costs of the seed, or of each seed.
+
+    Raises:
+        PipeOpsError: it is absent or damaged.
+    """
+    details = path.with_suffix(".json")
+    try:
+        content = json.loads(details.read_text())
+        records = content if isinstance(content, list) else [content]
+        if all(isinstance(record["rows"], int) for record in records):
+            return records
+        problem = "damaged"
+    except FileNotFoundError:
+        problem = "not found"
+    except (ValueError, KeyError, TypeError):
+        problem = "damaged"
+    raise PipeOpsError(f"{details}: {problem}; {_measure_again(path)}")
+
+
+def _read(path: Path, columns: list[str], *, remedy: str, optional: str = "") -> pd.DataFrame:
     """Read a table that must have these columns, with a number wherever one belongs but in ``optional``."""
     texts = dict.fromkeys(_TEXTS, "str")
     numbers = [column for column in columns if column not in (*texts, optional)]
@@ -56,34 +86,26 @@ def _read(path: Path, columns: list[str], *, optional: str = "") -> pd.DataFrame
             complete = file.read()[-1:] == b"\n"
         table = pd.read_csv(path, dtype=texts | dict.fromkeys(numbers, "float64"))
     except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; measure it first") from None
+        raise PipeOpsError(f"{path}: not found; measure it first: {remedy}") from None
     except pd.errors.EmptyDataError:
-        raise PipeOpsError(f"{path}: empty; {_REMEDY}") from None
+        raise PipeOpsError(f"{path}: empty; {remedy}") from None
     except ValueError as error:  # ragged lines, text where a number belongs, bytes that are no text
         reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a file of measurements ({reason}); {_REMEDY}") from None
+        raise PipeOpsError(f"{path}: not a file of measurements ({reason}); {remedy}") from None
     if missing := [column for column in columns if column not in table]:
-        raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {_REMEDY}")
+        raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {remedy}")
     if not complete:
-        raise PipeOpsError(f"{path}: cut off in the middle of its last line; {_REMEDY}")
+        raise PipeOpsError(f"{path}: cut off in the middle of its last line; {remedy}")
     if table.empty:
-        raise PipeOpsError(f"{path}: has no rows; {_REMEDY}")
+        raise PipeOpsError(f"{path}: has no rows; {remedy}")
     for column in numbers:
         broken = ~np.isfinite(table[column].to_numpy())
         if broken.any():
             line = int(broken.argmax()) + 2  # counted from 1, after the header
-            raise PipeOpsError(f"{path}: line {line} has no number in column {column}; {_REMEDY}")
+            raise PipeOpsError(f"{path}: line {line} has no number in column {column}; {remedy}")
     if not table["accuracy"].between(0, 1).all():
-        raise PipeOpsError(f"{path}: column accuracy must hold fractions from 0 to 1; {_REMEDY}")
+        raise PipeOpsError(f"{path}: column accuracy must hold fractions from 0 to 1; {remedy}")
     return table.fillna({"inference": ""})
-
-
-def _measured_rows(details: Path) -> int:
-    """How many rows were measured, as the JSON beside the CSV says."""
-    try:
-        return int(json.loads(details.read_text())["rows"])
-    except (ValueError, KeyError, TypeError):
-        raise PipeOpsError(f"{details}: damaged; delete it and run again") from None
 
 
 def pool(paths: Iterable[Path]) -> pd.DataFrame:
@@ -97,7 +119,7 @@ def pool(paths: Iterable[Path]) -> pd.DataFrame:
 
 def pool_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`pool`, of the same paths, with ``EXIT_COLUMNS``."""
-    return _pooled(paths, lambda path: _read(exits_path(path), EXIT_COLUMNS))
+    return _pooled(paths, lambda path: _read(exits_path(path), EXIT_COLUMNS, remedy=_measure_again(path)))
 
 
 def _pooled(paths: Iterable[Path], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
@@ -116,12 +138,14 @@ def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
     Raises:
         PipeOpsError: there are no files, or one cannot be read.
     """
-    return _of_runs(_read(path, [*RUN, *COLUMNS], optional="threshold") for path in paths)
+    columns = [*RUN, *COLUMNS]
+    return _of_runs(_whole(path, columns, remedy="delete it and run again") for path in paths)
 
 
 def read_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`read_runs`, of the same paths, with ``EXIT_COLUMNS``."""
-    return _of_runs(_read(exits_path(path), [*RUN, *EXIT_COLUMNS]) for path in paths)
+    columns = [*RUN, *EXIT_COLUMNS]
+    return _of_runs(_read(exits_path(path), columns, remedy=f"delete {path} and run again") for path in paths)
 
 
 def _of_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

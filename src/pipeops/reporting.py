@@ -175,7 +175,7 @@ def plan_text(
     gigabytes = {
         "checkpoints": plan.checkpoint_bytes,
         "exported graphs": plan.graph_bytes,
-        "both at most, with keep_checkpoints: false": plan.peak_bytes_unkept,
+        "both with keep_checkpoints: false, on one machine": plan.peak_bytes_unkept,
     }
     return "\n\n".join(
         [
@@ -186,7 +186,7 @@ def plan_text(
             f"Training: {hours:.3g} GPU hours, {wall:.3g} hours of wall clock on {gpus} GPU(s) with "
             f"{jobs_per_gpu} job(s) each,\nat {examples_per_second:.4g} examples per second of fine-tuning O "
             f"at {length} tokens ({source}).\nMean lengths of the tasks, without padding; measuring on CPUs "
-            "is not counted.",
+            "is not counted, nor are pretrained models and what interrupted trainings resume from.",
         ]
     )
 

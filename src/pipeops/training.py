@@ -25,12 +25,12 @@ from pipeops.architectures import architecture
 from pipeops.backbones import WEIGHTS, load_tokenizer
 from pipeops.equilibrium import gradient_equilibrium
 from pipeops.errors import PipeOpsError
-from pipeops.files import make_shareable
+from pipeops.files import disk_full_in_one_line, make_shareable
 from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
 from pipeops.operators import STAGES, Context, Stage
 from pipeops.operators.base import Finished, Loss
 from pipeops.provenance import cpu, provenance, write_json
-from pipeops.sections import CostEffSection, PruningSection, TrainingSettings
+from pipeops.sections import CostEffSection, Device, PruningSection, TrainingSettings
 from pipeops.shape import ModelShape
 from pipeops.throughput import device_name
 from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
@@ -42,8 +42,10 @@ FINISHED, LOG = "finished", "log.json"
 """Folder of a stage's model within its state, and what was logged, within that."""
 LENGTH_BUCKET = 32
 """Batches of a compiled model are padded to multiples of so many tokens, so that few shapes are compiled."""
-FULL = 2**22
-"""A disk with fewer bytes free than this is full."""
+RESUME = (
+    "free some, or set keep_checkpoints: false, and run again: it resumes at the last complete checkpoint"
+)
+"""What to do about a full disk."""
 _SAMPLE_SEED = 0
 
 
@@ -69,6 +71,8 @@ class Job:
     """Settings of P."""
     costeff: CostEffSection
     """Settings of C."""
+    device: Device = "auto"
+    """``gpu`` refuses to train without one."""
     compiled: bool = False
     """Whether the model is compiled; it changes the speed, and results by rounding only."""
 
@@ -98,7 +102,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         raise PipeOpsError("training.compiled: no C++ compiler is found; install g++, or set it to false")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    device = _prepared_device(job.settings)
+    device = _prepared_device(job)
     split = load_tokenised(job.data)
     state = state_root / _fingerprint(job)
     context = Context(
@@ -127,13 +131,13 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
             continue
         if len(stages) > 1:
             print(f"stage {number} of {len(stages)}: {stage.name}", flush=True)
-        with _disk_full_in_one_line(folder):
+        with disk_full_in_one_line(folder, advice=RESUME):
             _train_stage(job, stage, finished, split, folder)
     if _is_first_process():
         log = [
             row for stage in stages for row in json.loads((state / stage.name / FINISHED / LOG).read_text())
         ]
-        with _disk_full_in_one_line(output):
+        with disk_full_in_one_line(output, advice=RESUME):
             _save(state / stages[-1].name / FINISHED, log, job, output)
         shutil.rmtree(state, ignore_errors=True)
 
@@ -336,10 +340,15 @@ def _compile_mode() -> str:
     return "reduce-overhead" if torch.cuda.is_available() else "default"
 
 
-def _prepared_device(settings: TrainingSettings) -> torch.device:
+def _prepared_device(job: Job) -> torch.device:
     """The CPU with its threads, or this process's GPU."""
     if not torch.cuda.is_available():
-        torch.set_num_threads(settings.threads)
+        if job.device == "gpu":
+            raise PipeOpsError(
+                "training.device: a GPU is asked for and PyTorch finds none that it can use; see what "
+                "nvidia-smi says and which build of torch is installed, or set it to auto or cpu"
+            )
+        torch.set_num_threads(job.settings.threads)
         return torch.device("cpu")
     torch.set_float32_matmul_precision("high")  # TF32 where a product is not in bf16
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -350,22 +359,6 @@ def _prepared_device(settings: TrainingSettings) -> torch.device:
 def _is_first_process() -> bool:
     """Whether this process writes the results; of several that train one model, one does."""
     return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def _disk_full_in_one_line(folder: Path) -> Iterator[None]:
-    """Say which disk is full. What was complete stays: files are written under other names and then moved."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        if "No space left" not in str(error) and free > FULL:
-            raise
-        raise PipeOpsError(
-            f"no space left on the disk of {existing} ({free / 1e6:.0f} MB free); free some, or set "
-            "keep_checkpoints: false, and run again: it resumes at the last complete checkpoint"
-        ) from None
 
 
 def arithmetic(settings: TrainingSettings) -> Literal["fp32", "bf16"]:

@@ -27,19 +27,18 @@ except PipeOpsError as error:
 # Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-# Planning takes time and memory with every file that a job names. So of files that lie together the one that is
-# written last stands for all, but where they are deleted one by one, and in an object store
-# (--default-storage-provider), which gives a job what it names and nothing else.
-STORED = workflow.storage_settings.default_storage_provider is not None
-IN_FULL = STORED or not study.keep_checkpoints
-WEIGHTS = "model.safetensors"
+WEIGHTS = "model.safetensors"  # written last: where it is, the folder is whole
 BACKBONE = ["config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS]
-CHECKPOINT = [*BACKBONE, "training.json"] if IN_FULL else ["config.json", WEIGHTS]
+MODEL = ["config.json", WEIGHTS]
 EXPORTED = ["model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx"]
-# What jobs name of them.
+# Planning takes time and memory with every file that a job names, so that jobs name what they need. But what is to
+# be deleted must be named too, and an object store (--default-storage-provider) gives a job what it names and
+# nothing else.
+STORED = workflow.storage_settings.default_storage_provider is not None
+CHECKPOINT = (
+    MODEL if study.keep_checkpoints and not STORED else [*BACKBONE, "training.json"]
+)
 USED_BACKBONE = BACKBONE if STORED else [WEIGHTS]
-USED_CHECKPOINT = ["config.json", WEIGHTS] if IN_FULL else [WEIGHTS]
-USED_EXPORTED = EXPORTED if IN_FULL else EXPORTED[-1:]
 
 
 wildcard_constraints:
@@ -72,7 +71,7 @@ def operator_inputs(wildcards):
     files = {}
     if pipeline.parent:
         folder = f"<results>/models/{wildcards.dataset}/{pipeline.parent}/seed{wildcards.seed}/"
-        files["parent"] = together(folder, USED_CHECKPOINT)
+        files["parent"] = multiext(folder, *MODEL)
     if pipeline.operator == "D" and study.has_student:
         files["student"] = together("<results>/backbones/student/", USED_BACKBONE)
     if pipeline.operator == "P" and split != "train":

@@ -3,7 +3,7 @@
 
 rule export:
     input:
-        together("<results>/models/{dataset}/{pipeline}/seed{seed}/", USED_CHECKPOINT),
+        multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *MODEL),
     output:
         unless_kept(
             multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED)
@@ -31,7 +31,7 @@ rule export:
 
 rule measure:
     input:
-        model=together("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", USED_EXPORTED),
+        model=multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
         original="<results>/onnx/{dataset}/O/seed{seed}/model.onnx",
         data="<results>/data/{dataset}/validation.parquet",
     output:

@@ -1,11 +1,10 @@
 """All seeds of one pipeline: their measurements in one table, their provenance in one list."""
 
-import json
 from pathlib import Path
 
 from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
-from pipeops.measurements import pool, pool_exits
+from pipeops.measurements import pool, pool_exits, read_details
 from pipeops.provenance import write_json
 
 with errors_in_one_line(Path(snakemake.log[0])):
@@ -16,5 +15,5 @@ with errors_in_one_line(Path(snakemake.log[0])):
     ):
         with replaced(Path(output)) as path:
             table.to_csv(path, index=False)
-    records = [json.loads(curve.with_suffix(".json").read_text()) for curve in curves]
+    records = [record for curve in curves for record in read_details(curve)]
     write_json(Path(snakemake.output.details), records)
