@@ -1,8 +1,11 @@
+import errno
 import json
+import os
 
 import pytest
 
-from pipeops.files import replaced
+from pipeops.errors import PipeOpsError
+from pipeops.files import disk_full_in_one_line, replaced
 from pipeops.provenance import cpu, provenance, write_json
 
 
@@ -28,3 +31,17 @@ def test_provenance_names_code_packages_machine_and_parameters(tmp_path):
     assert record["packages"]["torch"].startswith("2.13.0")
     assert record["cpu"]["model"]
     assert cpu()["cores"] >= 1
+
+
+def test_a_full_disk_is_one_line_and_other_errors_stay_as_they_are(tmp_path):
+    with (
+        pytest.raises(
+            PipeOpsError, match=r"no space left on the disk of .* \(\d+ MB free\); free some and run"
+        ),
+        disk_full_in_one_line(tmp_path / "not/yet/there"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(KeyError), disk_full_in_one_line(tmp_path):
+        raise KeyError("other")
+    with pytest.raises(PipeOpsError, match="as it is"), disk_full_in_one_line(tmp_path):
+        raise PipeOpsError("as it is")

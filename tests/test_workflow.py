@@ -299,6 +299,17 @@ def test_new_thresholds_retrain_nothing(finished):
     assert planned(run) == {"measure": 4, "pool": 2, "table1": 1}
 
 
+def test_keeping_checkpoints_or_not_runs_nothing_again(finished):
+    run = snakemake(finished, "--dry-run", "all", config={"keep_checkpoints": False})
+    assert "Nothing to be done" in run.stdout + run.stderr
+
+
+def test_where_and_how_fast_a_training_runs_retrains_nothing(finished):
+    elsewhere = {"device": "gpu", "gpu_slots": 2, "gpus_per_training": 2, "compiled": True}
+    run = snakemake(finished, "--dry-run", "all", config={"training": elsewhere})
+    assert "Nothing to be done" in run.stdout + run.stderr
+
+
 def test_more_validation_examples_retrain_nothing(finished):
     run = snakemake(finished, "--dry-run", "results/table1.csv", config={"data": {"validation_examples": 50}})
     assert planned(run) == {"tokenise": 1, "measure": 4, "pool": 2, "table1": 1}
@@ -402,9 +413,12 @@ def test_a_curve_that_was_cut_off_is_named(finished, tmp_path):
     output = run.stdout + run.stderr
     assert run.returncode != 0
     assert "results/curves/generated-sentiment/DE/seed1.csv" in output
-    assert "delete it and run again" in output
+    assert "delete it and run again with --forcerun pool" in output
     assert "Traceback" not in output
     assert curve.exists()
+    curve.unlink()
+    run = snakemake(copy, "--dry-run", "results/table1.csv", "--forcerun", "pool")
+    assert planned(run) == {"measure": 1, "pool": 2, "table1": 1}
 
 
 @pytest.mark.parametrize(

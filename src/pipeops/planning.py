@@ -63,8 +63,8 @@ class Plan:
     graph_bytes: int
     """Both if everything is kept."""
     peak_bytes_unkept: int
-    """At most so much at a time with ``keep_checkpoints: false`` on one machine: all checkpoints, as trainings
-    go first, O's graphs, and those that are being measured. (A cluster may export many before it measures.)"""
+    """At most so much at a time with ``keep_checkpoints: false`` on one machine: all checkpoints, as
+    trainings go first, O's graphs, and those that are being measured. A cluster may export many before."""
 
     @property
     def flops(self) -> float:
