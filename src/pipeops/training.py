@@ -184,7 +184,9 @@ def _trained(
 ) -> "OperatorTrainer | None":
     """Run one stage's training, a step in so many parts; None where the GPU's memory does not suffice."""
     set_seed(job.seed)
-    torch.compiler.reset()  # or what was compiled for another stage is taken for this one, without its hooks
+    if job.compiled:
+        # Or what was compiled for another stage is taken for this one, without its hooks.
+        torch.compiler.reset()
     trainee = stage.prepare(finished)
     trainer = OperatorTrainer(
         loss=trainee.loss,
