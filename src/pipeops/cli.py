@@ -206,7 +206,8 @@ def plan(
         settings = study.training.of("O")
         length = min(length, original.max_length)
         examples_per_second = throughput.examples_per_second(original, settings, length=length)
-        source = f"measured on {throughput.device_name()}, batch {settings.batch_size}, {settings.precision}"
+        precision = throughput.arithmetic(settings)
+        source = f"measured on {throughput.device_name()}, batch {settings.batch_size}, {precision}"
     print(
         plan_text(
             planned,

@@ -2,10 +2,12 @@
 
 import statistics
 import time
+from typing import Literal
 
 import torch
 
 from pipeops.modeling import MultiExitConfig, MultiExitForSequenceClassification
+from pipeops.provenance import cpu
 from pipeops.sections import TrainingSettings
 from pipeops.shape import ModelShape
 
@@ -20,6 +22,15 @@ def device() -> torch.device:
 def device_name() -> str:
     """The GPU's name, or ``cpu``."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def arithmetic(settings: TrainingSettings) -> Literal["fp32", "bf16"]:
+    """What ``settings.precision`` means on this machine."""
+    if settings.precision != "auto":
+        return settings.precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if "amx_bf16" in cpu()["instructions"] else "fp32"
 
 
 def examples_per_second(
@@ -44,7 +55,7 @@ def examples_per_second(
     seconds = []
     for _ in range(_WARM_UP + steps):
         start = time.perf_counter()
-        with torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        with torch.autocast(where.type, torch.bfloat16, enabled=arithmetic(settings) == "bf16"):
             loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         optimiser.step()

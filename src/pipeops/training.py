@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +29,10 @@ from pipeops.files import disk_full_in_one_line, make_shareable
 from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
 from pipeops.operators import STAGES, Context, Stage
 from pipeops.operators.base import Finished, Loss
-from pipeops.provenance import cpu, provenance, write_json
+from pipeops.provenance import provenance, write_json
 from pipeops.sections import CostEffSection, Device, PruningSection, TrainingSettings
 from pipeops.shape import ModelShape
-from pipeops.throughput import device_name
+from pipeops.throughput import arithmetic, device_name
 from pipeops.tokenised import TokenisedSplit, load_tokenised, pad
 from pipeops.trainer import ReproducibleTrainer, trainer_arguments
 
@@ -361,15 +361,6 @@ def _prepared_device(job: Job) -> torch.device:
 def _is_first_process() -> bool:
     """Whether this process writes the results; of several that train one model, one does."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def arithmetic(settings: TrainingSettings) -> Literal["fp32", "bf16"]:
-    """What ``settings.precision`` means on this machine."""
-    if settings.precision != "auto":
-        return settings.precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if "amx_bf16" in cpu()["instructions"] else "fp32"
 
 
 def _batches(

@@ -1,17 +1,17 @@
 """What was run, and with what: the configuration with all defaults, and what measured the results."""
 
-import json
 from pathlib import Path
 
 import yaml
 
 from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
+from pipeops.measurements import read_details
 from pipeops.provenance import common_provenance
 from pipeops.reporting import html_page
 
 with errors_in_one_line(Path(snakemake.log[0])):
-    records = [record for path in snakemake.input for record in json.loads(Path(path).read_text())]
+    records = [record for path in snakemake.input for record in read_details(Path(path))]
     sections = {"Configuration": snakemake.params.config, "Provenance": common_provenance(records)}
     blocks = [
         f"## {name}\n\n```yaml\n{yaml.safe_dump(content, sort_keys=False, width=100)}```"
