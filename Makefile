@@ -49,9 +49,9 @@ bench: setup
 ablations: setup
 	$(BIN)/python benchmarks/ablations.py --cores $(CORES)
 
-# The configuration's schema, for editors; written from pipeops.config.
+# The configuration's schema, for editors; written from pipeops.study.config.
 schema: setup
-	$(BIN)/python -c "import json; from pipeops.config import Config; print(json.dumps(Config.model_json_schema(), indent=2))" > workflow/schemas/config.schema.json
+	$(BIN)/python -c "import json; from pipeops.study.config import Config; print(json.dumps(Config.model_json_schema(), indent=2))" > workflow/schemas/config.schema.json
 
 # requirements.lock from pyproject.toml. A local build of torch is locked as its release.
 lock: setup

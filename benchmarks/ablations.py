@@ -13,10 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeops.config import read_study
-from pipeops.joint import costeff
-from pipeops.measurements import pool, pool_exits
-from pipeops.reporting import markdown_table, mean_and_sd_as_text
+from pipeops.analysis.joint import costeff
+from pipeops.analysis.runs import pool, pool_exits
+from pipeops.study.config import read_study
+from pipeops.text import markdown_table, mean_and_sd_as_text
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = {

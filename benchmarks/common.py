@@ -11,9 +11,10 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 import pipeops
-from pipeops.export import export, tensor_shapes
-from pipeops.provenance import cpu, int8_kernels, versions
-from pipeops.shape import ModelShape
+from pipeops.hardware import cpu, int8_kernels
+from pipeops.models.shape import ModelShape
+from pipeops.onnx.export import export, tensor_shapes
+from pipeops.provenance import versions
 
 Runs = dict[str, Callable[[], object]]
 

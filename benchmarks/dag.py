@@ -19,10 +19,10 @@ from pathlib import Path
 
 import yaml
 
-from pipeops.config import Config
-from pipeops.planning import plan
-from pipeops.provenance import cpu
-from pipeops.reporting import markdown_table
+from pipeops.hardware import cpu
+from pipeops.study.config import Config
+from pipeops.study.planning import plan
+from pipeops.text import markdown_table
 
 ROOT = Path(__file__).parent.parent
 DATASETS = ["generated-sentiment", "generated-paraphrase"]

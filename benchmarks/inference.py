@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.table import Table
 from table2 import print_table2
 
-from pipeops.emission import emit_stages
-from pipeops.export import write
-from pipeops.runtime import EarlyExitModel, Profiler, force_exit, graph_path
-from pipeops.shape import ModelShape
-from pipeops.stitching import straight_graph
+from pipeops.models.shape import ModelShape
+from pipeops.onnx.export import write
+from pipeops.onnx.graphs import straight_graph
+from pipeops.onnx.paths import graph_path
+from pipeops.onnx.runtime import EarlyExitModel, Profiler, force_exit
+from pipeops.onnx.stages import emit_stages
 
 EXPORT_LIMIT_S = 60.0
 SIZE_LIMIT = 1.05

@@ -16,13 +16,14 @@ from common import introduce
 from rich.console import Console
 from rich.table import Table
 
+from pipeops.data.tokenised import TokenisedSplit, load_tokenised
 from pipeops.errors import PipeOpsError
-from pipeops.measure import ask
+from pipeops.measuring.measure import ask
+from pipeops.measuring.timing import exit_costs, input_lengths, inputs
+from pipeops.onnx.paths import graph_path
+from pipeops.onnx.runtime import EarlyExitModel, Profiler, chosen_exits
 from pipeops.pipeline import INFERENCE
-from pipeops.runtime import EarlyExitModel, Profiler, chosen_exits, graph_path
-from pipeops.sections import MeasuringSection
-from pipeops.timing import exit_costs, input_lengths, inputs
-from pipeops.tokenised import TokenisedSplit, load_tokenised
+from pipeops.settings import MeasuringSection
 
 Models = Mapping[str, EarlyExitModel]
 """By inference letters."""
@@ -81,7 +82,7 @@ def replay(
     *,
     rounds: int,
 ) -> tuple[dict[str, Outcome], Effort]:
-    """As `pipeops.measure` does it: a pass per precision, and the cost of each exit on a sample."""
+    """As `pipeops.measuring.measure` does it: a pass per precision, and the cost of each exit on a sample."""
     start, layers = time.perf_counter(), np.array(models[""].shape.exit_layers)
     confidence = {quantised: ask(profiler, split).confidence for quantised, profiler in profilers.items()}
     costs = exit_costs(models, baseline, split, rounds=rounds)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeops.modeling import MultiExitConfig, MultiExitForSequenceClassification
-from pipeops.reporting import markdown_table
+from pipeops.models.multi_exit import MultiExitConfig, MultiExitForSequenceClassification
+from pipeops.text import markdown_table
 
 CLAIMED_SPEEDUP = 19
 """COST-EFF: 1/19 of BERT's FLOPs."""

@@ -13,13 +13,14 @@ from common import export_random, roberta
 from rich.console import Console
 from rich.table import Table
 
-from pipeops.cumulativeness import combined_saving
-from pipeops.paper import paper_table2, title
+from pipeops.analysis.cumulativeness import combined_saving
+from pipeops.analysis.paper import paper_table2, title
+from pipeops.data.tasks import TASKS
+from pipeops.data.tokenised import TokenisedSplit, load_tokenised, tokenise
+from pipeops.measuring.timing import exit_costs, input_lengths
+from pipeops.onnx.paths import graph_path
+from pipeops.onnx.runtime import EarlyExitModel
 from pipeops.pipeline import INFERENCE
-from pipeops.runtime import EarlyExitModel, graph_path
-from pipeops.tasks import TASKS
-from pipeops.timing import exit_costs, input_lengths
-from pipeops.tokenised import TokenisedSplit, load_tokenised, tokenise
 
 MAX_LENGTH = 512
 ROUNDS = 10
@@ -63,7 +64,9 @@ def print_table2(console: Console, glue: Path, tokenizer: Path, *, threads: int)
 
 
 def lengths_of(dataset: str, glue: Path, tokenizer: Path, folder: Path) -> TokenisedSplit:
-    from pipeops.backbones import load_tokenizer  # transformers: only where there is something to tokenise
+    from pipeops.models.backbones import (
+        load_tokenizer,  # transformers: only where there is something to tokenise
+    )
 
     path = folder / f"{dataset}.parquet"
     loaded = load_tokenizer(tokenizer)

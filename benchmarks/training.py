@@ -26,14 +26,13 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from pipeops.modeling import MultiExitConfig, MultiExitForSequenceClassification
+from pipeops.hardware import cpu, device, device_name
+from pipeops.models.multi_exit import MultiExitConfig, MultiExitForSequenceClassification
+from pipeops.models.shape import ModelShape
 from pipeops.operators.base import Loss, distilling_from, exits_loss
-from pipeops.planning import FORWARD_AND_BACKWARD
-from pipeops.provenance import cpu
-from pipeops.reporting import markdown_table
-from pipeops.shape import ModelShape
-from pipeops.throughput import device, device_name
-from pipeops.training import LENGTH_BUCKET, Collator, OperatorTrainer
+from pipeops.study.planning import FORWARD_AND_BACKWARD
+from pipeops.text import markdown_table
+from pipeops.training.job import LENGTH_BUCKET, Collator, OperatorTrainer
 
 PLAIN = {"optim": "adamw_torch", "dataloader_pin_memory": False}
 COMPILED = {"torch_compile": True, "torch_compile_mode": "default"}

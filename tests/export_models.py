@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from pipeops.export import tensor_shapes
-from pipeops.shape import ModelShape
+from pipeops.models.shape import ModelShape
+from pipeops.onnx.export import tensor_shapes
 
 
 def tiny_shape(**changes: Any) -> ModelShape:

@@ -6,7 +6,8 @@ import pytest
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line, replaced
-from pipeops.provenance import cpu, provenance, write_json
+from pipeops.hardware import cpu
+from pipeops.provenance import provenance, write_json
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

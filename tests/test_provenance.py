@@ -3,7 +3,8 @@
 import pytest
 
 from pipeops import provenance
-from pipeops.provenance import common_provenance, int8_kernels
+from pipeops.hardware import int8_kernels
+from pipeops.provenance import common_provenance
 
 
 def record(**changes):

@@ -6,72 +6,11 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT
-
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-BIN = Path(sys.executable).parent
-
-STUDY = {
-    "datasets": ["generated-sentiment"],
-    "seeds": [1, 2],
-    "operator_sets": ["DE"],
-    "data": {"train_examples": 64, "validation_examples": 40},
-    "training": {"epochs": 1, "batch_size": 16},
-    "costeff": {"compression": None, "heads": 2, "ffn": 16, "rank": 16},
-    "measuring": {
-        "thresholds": [0, 0.5, 0.52, 1.01],
-        "timing_rounds": 3,
-        "check_thresholds": 1,
-        "check_examples": 5,
-    },
-}
-
-
-def snakemake(folder, *arguments, config=None, check=True):
-    """Run Snakemake in ``folder``, over ``study.yaml`` there with ``config`` merged into it."""
-    study = yaml.safe_load((folder / "study.yaml").read_text()) if (folder / "study.yaml").exists() else {}
-    for key, value in (config or {}).items():
-        study[key] = study.get(key, {}) | value if isinstance(value, dict) else value
-    (folder / "run.yaml").write_text(yaml.safe_dump(study))
-    files = ["--configfile", str(ROOT / "config.yaml"), str(folder / "run.yaml")]
-    command = [*SNAKEMAKE, "--directory", str(folder), *arguments, *files]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert not check or run.returncode == 0, run.stdout + run.stderr
-    return run
-
-
-def planned(run):
-    """Number of jobs per rule of a dry run."""
-    counts = re.findall(r"^(\w+) +(\d+)$", run.stdout + run.stderr, flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in counts if rule != "total"}
-
-
-def write_two_layer_backbone(folder, *, seed):
-    """A random encoder over the generator's vocabulary, of two layers."""
-    import torch
-    from transformers import RobertaConfig, RobertaModel
-
-    from pipeops.backbones import save_backbone
-    from pipeops.pretraining import word_tokenizer
-
-    torch.manual_seed(seed)
-    tokenizer = word_tokenizer()
-    config = RobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=66,
-        type_vocab_size=1,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    save_backbone(RobertaModel(config), tokenizer, folder)
+from helpers import ROOT, SNAKEMAKE, STUDY, planned, snakemake, write_two_layer_backbone
 
 
 @pytest.fixture(scope="module")
@@ -460,7 +399,7 @@ def test_lint():
 
 
 def test_the_snakefile_imports_nothing_heavy():
-    script = "import sys, pipeops.config, pipeops.planning, pipeops.revisions; print(*sorted(sys.modules))"
+    script = "import sys, pipeops.study.config, pipeops.study.planning; print(*sorted(sys.modules))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "datasets", "onnxruntime", "pandas"} & set(run.stdout.split())
 

@@ -14,4 +14,4 @@ __version__ = version("pipeops")
 @wrapt.when_imported("transformers.models.auto.modeling_auto")
 def _register_model(_: ModuleType) -> None:
     """Let ``AutoModelForSequenceClassification`` load our checkpoints, whenever transformers comes in."""
-    import pipeops.modeling  # noqa: F401
+    import pipeops.models.multi_exit  # noqa: F401

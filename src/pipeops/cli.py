@@ -14,13 +14,13 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from pipeops.architectures import TINY, architecture
-from pipeops.config import read_study
+from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
-from pipeops.gpus import leased
+from pipeops.models.architectures import architecture
 from pipeops.pipeline import Pipeline
-from pipeops.sections import (
+from pipeops.settings import (
+    TINY,
     Confidence,
     CostEffSection,
     Device,
@@ -30,7 +30,8 @@ from pipeops.sections import (
     Section,
     TrainingSettings,
 )
-from pipeops.tasks import TASKS
+from pipeops.study.config import read_study
+from pipeops.training.gpus import leased
 
 T = TypeVar("T", bound=Section)
 app = typer.Typer(
@@ -53,13 +54,13 @@ def backbone(
 ) -> None:
     """Fetch a pretrained encoder, or pretrain the built-in one."""
     if source == TINY:
-        from pipeops.pretraining import pretrain_tiny
+        from pipeops.training.pretraining import pretrain_tiny
 
         parsed = _parse(PretrainingSection, settings, "pretraining")
         with disk_full_in_one_line(output):
             pretrain_tiny(output, parsed)
     else:
-        from pipeops.backbones import fetch_backbone
+        from pipeops.models.backbones import fetch_backbone
 
         with disk_full_in_one_line(output):
             fetch_backbone(source, output, teacher=teacher)
@@ -76,8 +77,8 @@ def tokenise(
     examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
 ) -> None:
     """Load one split of a dataset and tokenise it."""
-    from pipeops.backbones import load_tokenizer
-    from pipeops.tokenised import tokenise as run
+    from pipeops.data.tokenised import tokenise as run
+    from pipeops.models.backbones import load_tokenizer
 
     if dataset not in TASKS:
         raise PipeOpsError(f"unknown dataset '{dataset}'; known are {', '.join(TASKS)}")
@@ -118,8 +119,8 @@ def train(
     ),
 ) -> None:
     """Apply one trained operator."""
-    from pipeops.training import Job
-    from pipeops.training import train as run
+    from pipeops.training.job import Job
+    from pipeops.training.job import train as run
 
     job = Job(
         operator=operator,
@@ -149,7 +150,7 @@ def export(
     confidence: Annotated[Confidence, typer.Option(help="How sure an exit is.")] = "max_probability",
 ) -> None:
     """Export a checkpoint: `model[-int8].onnx` to deploy, `profile[-int8].onnx` to measure."""
-    from pipeops.export import export as run
+    from pipeops.onnx.export import export as run
 
     with disk_full_in_one_line(output):
         run(checkpoint, output, confidence=confidence)
@@ -165,7 +166,7 @@ def measure(
     settings: Settings = "{}",
 ) -> None:
     """Measure the accuracy-time tradeoff of an exported pipeline."""
-    from pipeops.measure import measure as run
+    from pipeops.measuring.measure import measure as run
 
     with disk_full_in_one_line(output):
         run(
@@ -190,9 +191,9 @@ def plan(
     length: Annotated[int, typer.Option(min=1, help="Tokens per example of that rate.")] = 128,
 ) -> None:
     """Say what a study costs without running it: jobs, disk, GPU hours."""
-    from pipeops.planning import plan as make_plan
-    from pipeops.planning import shape_of
-    from pipeops.reporting import plan_text
+    from pipeops.study.plan_text import plan_text
+    from pipeops.study.planning import plan as make_plan
+    from pipeops.study.planning import shape_of
 
     if examples_per_second is not None and not math.isfinite(examples_per_second):
         raise PipeOpsError(f"--examples-per-second: {examples_per_second} is no rate; give a number")
@@ -201,13 +202,14 @@ def plan(
     original = shape_of(study, Pipeline("O"))
     source = "given"
     if examples_per_second is None:
-        from pipeops import throughput
+        from pipeops import hardware
+        from pipeops.training import throughput
 
         settings = study.training.of("O")
         length = min(length, original.max_length)
         examples_per_second = throughput.examples_per_second(original, settings, length=length)
-        precision = throughput.arithmetic(settings)
-        source = f"measured on {throughput.device_name()}, batch {settings.batch_size}, {precision}"
+        precision = hardware.compute_dtype(settings.precision)
+        source = f"measured on {hardware.device_name()}, batch {settings.batch_size}, {precision}"
     print(
         plan_text(
             planned,

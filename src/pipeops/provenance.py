@@ -1,39 +1,22 @@
 """Where a result comes from: code, packages, machine, parameters."""
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import pipeops
 from pipeops.files import replaced
+from pipeops.hardware import cpu
 
 PACKAGES = (
     *("torch", "transformers", "datasets", "tokenizers", "onnx", "onnxruntime"),
     *("numpy", "pandas", "scipy", "matplotlib", "seaborn", "snakemake"),
 )
-_INSTRUCTION_SETS = (
-    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
-    *("asimddp", "i8mm"),
-)
-# In the order in which ONNX Runtime prefers them.
-_INT8_KERNELS = {
-    "amx_int8": "AMX",
-    "avx512_vnni": "AVX512-VNNI",
-    "avx_vnni": "AVX-VNNI",
-    "i8mm": "Arm I8MM",
-    "asimddp": "Arm dot product",
-}
-INT8_WITHOUT_DOT_PRODUCTS = "generic"
-"""Int8 kernels where the CPU has no instructions for dot products of bytes."""
 
 
 def provenance(**parameters: Any) -> dict[str, Any]:
@@ -83,30 +66,6 @@ def write_json(path: Path, content: Any) -> None:
     """Write readable JSON in one step."""
     with replaced(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
-
-
-@cache
-def cpu() -> dict[str, Any]:
-    """Model, cores, memory and the instruction sets that matter for inference."""
-    model, flags = platform.processor() or platform.machine(), set[str]()
-    description = Path("/proc/cpuinfo")
-    if description.exists():
-        lines = (line.partition(":") for line in reversed(description.read_text().splitlines()))
-        fields = {name.strip(): value.strip() for name, _, value in lines}
-        model = fields.get("model name", model)
-        flags = set(fields.get("flags", fields.get("Features", "")).split())  # x86, Arm
-    return {
-        "model": model,
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "instructions": [name for name in _INSTRUCTION_SETS if name in flags],
-    }
-
-
-def int8_kernels() -> str:
-    """Which instructions int8 products run on here, by what the CPU offers."""
-    found = cpu()["instructions"]
-    return next((name for flag, name in _INT8_KERNELS.items() if flag in found), INT8_WITHOUT_DOT_PRODUCTS)
 
 
 def _version(package: str) -> str | None:

@@ -10,8 +10,7 @@ from contextlib import ExitStack
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT
-from test_workflow import STUDY, snakemake, write_two_layer_backbone
+from helpers import ROOT, STUDY, snakemake, write_two_layer_backbone
 
 from cluster import slurm
 

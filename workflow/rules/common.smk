@@ -7,11 +7,12 @@ import time
 from functools import cache
 from pathlib import Path
 
-from pipeops import planning, revisions
-from pipeops.config import load_config
+from pipeops import revisions
+from pipeops.study import planning
+from pipeops.study.config import load_config
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import Pipeline, trained_pipelines
-from pipeops.tasks import TASKS
+from pipeops.data.tasks import TASKS
 from snakemake.exceptions import WorkflowError
 
 STARTED = time.time()

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from pipeops.analysis.joint import costeff
+from pipeops.analysis.runs import read_runs
+from pipeops.analysis.tables import costeff_markdown, write_table
 from pipeops.errors import errors_in_one_line
-from pipeops.joint import costeff
-from pipeops.measurements import read_runs
-from pipeops.reporting import costeff_markdown, write_table
 
 with errors_in_one_line(Path(snakemake.log[0])):
     table = costeff(read_runs(map(Path, snakemake.input)), snakemake.params.pipelines)

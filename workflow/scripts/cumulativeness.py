@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeops.cumulativeness import cumulativeness, summary
+from pipeops.analysis.cumulativeness import cumulativeness, summary
+from pipeops.analysis.runs import read_runs
+from pipeops.analysis.tables import cumulativeness_markdown, write_table
 from pipeops.errors import errors_in_one_line
-from pipeops.measurements import read_runs
-from pipeops.reporting import cumulativeness_markdown, write_table
 
 with errors_in_one_line(Path(snakemake.log[0])):
     estimates = cumulativeness(read_runs(map(Path, snakemake.input)), snakemake.params.operator_sets)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pipeops import figures
-from pipeops.commutativity import compare_all
-from pipeops.cumulativeness import cumulativeness
+from pipeops.analysis import figures
+from pipeops.analysis.commutativity import compare_all
+from pipeops.analysis.cumulativeness import cumulativeness
+from pipeops.analysis.runs import curves, read_exits, read_runs
 from pipeops.errors import errors_in_one_line
-from pipeops.measurements import curves, read_exits, read_runs
 
 DRAW = {
     "figure2": figures.orders,

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from pipeops.analysis.runs import pool, pool_exits, read_details
 from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
-from pipeops.measurements import pool, pool_exits, read_details
 from pipeops.provenance import write_json
 
 with errors_in_one_line(Path(snakemake.log[0])):

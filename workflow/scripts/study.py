@@ -4,11 +4,11 @@ from pathlib import Path
 
 import yaml
 
+from pipeops.analysis.runs import read_details
 from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
-from pipeops.measurements import read_details
 from pipeops.provenance import common_provenance
-from pipeops.reporting import html_page
+from pipeops.text import html_page
 
 with errors_in_one_line(Path(snakemake.log[0])):
     records = [record for path in snakemake.input for record in read_details(Path(path))]

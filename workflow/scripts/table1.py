@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeops.commutativity import compare_all, table1
+from pipeops.analysis.commutativity import compare_all, table1
+from pipeops.analysis.runs import curves, read_runs
+from pipeops.analysis.tables import table1_markdown, write_table
 from pipeops.errors import errors_in_one_line
-from pipeops.measurements import curves, read_runs
-from pipeops.reporting import table1_markdown, write_table
 
 with errors_in_one_line(Path(snakemake.log[0])):
     runs = curves(read_runs(map(Path, snakemake.input)))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from pipeops.analysis.runs import read_runs
+from pipeops.analysis.savings import table2
+from pipeops.analysis.tables import table2_markdown, write_table
 from pipeops.errors import errors_in_one_line
-from pipeops.measurements import read_runs
-from pipeops.reporting import table2_markdown, write_table
-from pipeops.savings import table2
 
 with errors_in_one_line(Path(snakemake.log[0])):
     table = table2(read_runs(map(Path, snakemake.input)), snakemake.params.pipelines)

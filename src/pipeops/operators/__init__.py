@@ -7,7 +7,7 @@ from pipeops.operators.costeff import slenderise_jointly
 from pipeops.operators.distillation import distil
 from pipeops.operators.early_exit import add_exits
 from pipeops.operators.finetuning import finetune
-from pipeops.operators.structured_pruning import prune
+from pipeops.operators.pruning import prune
 
 
 def _in_one_stage(prepare: Callable[[Context], Trainee]) -> Callable[[Context], list[Stage]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeops.losses import distillation_loss
-from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput
-from pipeops.sections import CostEffSection, PruningSection
+from pipeops.models.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
+from pipeops.operators.losses import distillation_loss
+from pipeops.settings import CostEffSection, PruningSection
 
 Loss = Callable[[MultiExitOutput, Mapping[str, Tensor], float], Tensor]
 """Loss of the trained model's output on a batch, when this part of the training (0 to 1) is done."""
@@ -46,7 +46,7 @@ class Trainee:
     model: MultiExitForSequenceClassification
     loss: Loss
     equilibrium: bool = False
-    """Whether the gradients of the exits are balanced (:mod:`pipeops.equilibrium`)."""
+    """Whether the gradients of the exits are balanced (:mod:`pipeops.operators.gradient_equilibrium`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

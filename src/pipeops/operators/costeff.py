@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeops.architectures import architecture
 from pipeops.errors import PipeOpsError
-from pipeops.losses import hidden_states_loss, masked_mse, soft_and_hard_loss
-from pipeops.modeling import MultiExitForSequenceClassification, MultiExitOutput, with_all_exits
+from pipeops.models.architectures import architecture
+from pipeops.models.multi_exit import MultiExitForSequenceClassification, MultiExitOutput, with_all_exits
+from pipeops.models.width import Width, full_width, target_width, widths
 from pipeops.operators.base import Context, Finished, Stage, Trainee, answers_of
-from pipeops.slenderising import slender, weight_importance
-from pipeops.width import Width, full_width, target_width, widths
+from pipeops.operators.losses import hidden_states_loss, masked_mse, soft_and_hard_loss
+from pipeops.operators.slenderising import slender, weight_importance
 
 ASSISTANT = "assistant"
 ASSISTANT_SOFT = 0.5

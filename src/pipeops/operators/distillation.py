@@ -1,8 +1,8 @@
 """D: a new, shallower student learns from the parent (paper, section 3.1)."""
 
-from pipeops.backbones import load_backbone
 from pipeops.errors import PipeOpsError
-from pipeops.modeling import from_pretrained_backbone, with_all_exits
+from pipeops.models.backbones import load_backbone
+from pipeops.models.multi_exit import from_pretrained_backbone, with_all_exits
 from pipeops.operators.base import Context, Trainee, distilling_from
 
 

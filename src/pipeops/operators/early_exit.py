@@ -1,6 +1,6 @@
 """E: a classifier after every layer (paper, section 3.3.1)."""
 
-from pipeops.modeling import with_all_exits
+from pipeops.models.multi_exit import with_all_exits
 from pipeops.operators.base import Context, Trainee, exits_loss
 
 

@@ -1,7 +1,7 @@
 """O: fine-tune the pretrained backbone."""
 
-from pipeops.backbones import load_backbone
-from pipeops.modeling import from_pretrained_backbone
+from pipeops.models.backbones import load_backbone
+from pipeops.models.multi_exit import from_pretrained_backbone
 from pipeops.operators.base import Context, Trainee, exits_loss
 
 

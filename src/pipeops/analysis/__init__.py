@@ -1,0 +1,1 @@
+"""From measurements to answers: tables, estimates, figures. No torch."""

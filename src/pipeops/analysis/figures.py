@@ -1,0 +1,320 @@
+"""The paper's Figures 2 to 4 and two more. Each function draws one figure from measurements.
+
+Colours are those of seaborn's colour-blind palette; what colour tells, a marker or a line style tells too.
+Accuracy is in percent; time is relative to O, padded to ``max_length``, which is 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, product
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from pipeops.analysis.commutativity import Comparison
+from pipeops.analysis.cumulativeness import COMPOUND
+from pipeops.analysis.curves import MeanCurve, TradeoffCurve, mean_curve, pareto_front
+from pipeops.analysis.paper import title
+from pipeops.analysis.runs import Runs, curves
+from pipeops.errors import PipeOpsError
+from pipeops.files import replaced
+from pipeops.pipeline import orderings
+
+mpl.use("Agg")
+sns.set_theme(style="whitegrid", context="paper", palette="colorblind", rc={"savefig.bbox": "tight"})
+
+_COLOURS = sns.color_palette("colorblind")
+_MARKERS = "osD^vPX"
+_LINES = ("-", "--", "-.", ":") * 2
+_TIME = "time / time of O"
+_ACCURACY = "accuracy, %"
+_RUN_WITH = {"": "as it is", "L": "L", "Q": "Q", "LQ": "LQ"}
+_RUN_WITH_COLOURS = [_COLOURS[i] for i in (0, 1, 2, 4)]
+_RUN_WITH_MARKERS = ["o", "^", "s", "D"]
+_PANEL = (3.6, 2.9)  # inches
+
+
+def save(figure: Figure, *paths: Path) -> None:
+    """Write a figure to each path, as its suffix says (PNG or PDF). Same figure, same bytes."""
+    for path in paths:
+        undated = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+        with replaced(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=undated)
+
+
+def orders(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
+    """Figure 2: the curves of all orders of an operator set, of the first seed; a panel per set.
+
+    Args:
+        measurements: as ``measurements.read_runs`` returns them.
+        operator_sets: one panel each. Colour is the dataset, marker and line style the order; with a single
+            dataset the order has the colours too.
+
+    Raises:
+        PipeOpsError: there is nothing to draw.
+    """
+    runs = _drawable(measurements)
+    datasets, seed = _datasets(runs), min(seed for _, _, seed in runs)
+    figure, axes = _grid(1, len(operator_sets))
+    for operators, ax in zip(operator_sets, axes.flat, strict=True):
+        for i, dataset in enumerate(datasets):
+            for j, (order, marker, line) in enumerate(
+                zip(_orders(operators), _MARKERS, _LINES, strict=False)
+            ):
+                colour = _COLOURS[(i if len(datasets) > 1 else j) % len(_COLOURS)]
+                if (run := runs.get((dataset, order, seed))) is not None:
+                    style = {"color": colour, "marker": marker, "linestyle": line}
+                    _draw(ax, run, **style, label=f"{title(dataset)}, {order}")
+        _finish(ax, f"{_set_title(operators)} (seed {seed})")
+    return figure
+
+
+def seeds(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
+    """Figure 3: one run of each order (solid) against the mean of all seeds (dashed) with its 95% band.
+
+    How curves at different times are averaged: ``curves.mean_curve``. A row per dataset, a column per set.
+
+    Raises:
+        PipeOpsError: there is nothing to draw.
+    """
+    runs = _drawable(measurements)
+    datasets, all_seeds = _datasets(runs), sorted({seed for _, _, seed in runs})
+    figure, axes = _grid(len(datasets), len(operator_sets))
+    for (dataset, operators), ax in zip(product(datasets, operator_sets), axes.flat, strict=True):
+        for order, colour, marker in zip(_orders(operators), _COLOURS, _MARKERS, strict=False):
+            found = [runs[dataset, order, seed] for seed in all_seeds if (dataset, order, seed) in runs]
+            if found:
+                _draw(ax, found[0], color=colour, marker=marker, label=f"{order}, seed {all_seeds[0]}")
+            if len(found) > 1:
+                mean = mean_curve(found)
+                _draw(ax, mean, color=colour, linestyle="--", label=f"{order}, mean of {len(found)}")
+                low, high = (np.clip(100 * end, 0, 100) for end in (mean.low, mean.high))
+                ax.fill_between(mean.time, low, high, color=colour, alpha=0.15, linewidth=0)
+        note = "one seed: no mean" if len(all_seeds) == 1 else f"{len(all_seeds)} seeds, 95% bands"
+        _finish(ax, f"{title(dataset)}, {_set_title(operators)} ({note})")
+    return figure
+
+
+def estimates(measurements: pd.DataFrame, study: pd.DataFrame) -> Figure:
+    """Figure 4: the measured target, E as measured, and the target as estimated, each the mean of all seeds.
+
+    Args:
+        measurements: as ``measurements.read_runs`` returns them, E's among them.
+        study: what ``cumulativeness.cumulativeness`` returns for them.
+
+    Raises:
+        PipeOpsError: nothing was estimated.
+    """
+    study = study[(study["inference"] == "") & (study["estimate"] == COMPOUND)]
+    if study.empty:
+        raise PipeOpsError(
+            "no estimated curves to draw: name operator sets of E with D or P in cumulativeness"
+        )
+    runs = curves(measurements)
+    datasets, operator_sets = list(study["dataset"].unique()), list(study["operators"].unique())
+    figure, axes = _grid(len(datasets), len(operator_sets))
+    blue, orange, green = _COLOURS[0], _COLOURS[1], _COLOURS[2]
+    for (dataset, operators), ax in zip(product(datasets, operator_sets), axes.flat, strict=True):
+        panel = study[(study["dataset"] == dataset) & (study["operators"] == operators)]
+        measured_e = mean_curve(_of_all_seeds(runs, dataset, "E"))
+        _draw(ax, measured_e, color=blue, marker=".", label="E, measured")
+        for order, marker in zip(panel["pipeline"].unique(), _MARKERS, strict=False):
+            target = mean_curve(_of_all_seeds(runs, dataset, order))
+            _draw(ax, target, color=green, marker=marker, label=f"{order}, measured")
+        one_order = panel[panel["pipeline"] == panel["pipeline"].iloc[0]]  # all orders share the estimate
+        predicted = [
+            TradeoffCurve(rows["time_relative_estimated"].to_numpy(), rows["accuracy_estimated"].to_numpy())
+            for _, rows in one_order.groupby("seed")
+        ]
+        label = f"{_set_title(operators)}, estimated"
+        _draw(ax, mean_curve(predicted), color=orange, linestyle="--", label=label)
+        _finish(ax, f"{title(dataset)}, {_set_title(operators)}")
+    return figure
+
+
+def table1_heat_map(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure:
+    """Draw Table 1 as a heat map: how much further apart different orders are than seeds, with p-values.
+
+    Raises:
+        PipeOpsError: there are no comparisons.
+    """
+    if not comparisons:
+        raise PipeOpsError("no comparisons to draw: name operator_sets and datasets")
+    datasets, sets = (list(dict.fromkeys(key[i] for key in comparisons)) for i in (0, 1))
+    excess = pd.DataFrame(np.nan, index=list(map(title, datasets)), columns=list(map(_set_title, sets)))
+    text = pd.DataFrame("", index=excess.index, columns=excess.columns)
+    for (dataset, operators), c in comparisons.items():
+        row, column = title(dataset), _set_title(operators)
+        same, different = (
+            distances.mean() if distances.size else np.nan for distances in (c.same, c.different)
+        )
+        excess.loc[row, column] = different - same
+        p = "no p-value" if np.isnan(c.p_value) else f"p = {c.p_value:.2g} (at best {c.smallest_p_value:.2g})"
+        text.loc[row, column] = f"Same {same:.2f}\nDiff. {different:.2f}\n{p}"
+    figure, axes = _grid(1, 1, panel=(1.2 + 2.2 * len(sets), 0.8 + 1.1 * len(datasets)))
+    # Small differences look small: the scale reaches at least to the scatter among the seeds.
+    scatter = [c.same.std(ddof=1) for c in comparisons.values() if c.same.size > 1]
+    largest = np.nanmax([*np.abs(excess.to_numpy()).flat, *scatter], initial=0.1)
+    sns.heatmap(
+        excess, annot=text, fmt="", cmap="vlag", vmin=-largest, vmax=largest, linewidths=1, ax=axes[0, 0],
+        cbar_kws={"label": "Diff. - Same, points"},
+    )  # fmt: skip
+    axes[0, 0].set(xlabel="", ylabel="", title="Does the order matter? (red: more than the seed)")
+    axes[0, 0].tick_params(axis="y", rotation=0)
+    return figure
+
+
+def pareto(measurements: pd.DataFrame) -> Figure:
+    """Accuracy against time of every measured pipeline, with the Pareto front; a panel per dataset.
+
+    A point is a pipeline at one threshold, the mean of its seeds. Pipelines on the front are numbered at
+    their fastest point there, and named beside the panel.
+
+    Raises:
+        PipeOpsError: there is nothing to draw.
+    """
+    points = operating_points(measurements)
+    if points.empty:
+        raise PipeOpsError("no curves to draw: nothing was measured")
+    datasets = list(points["dataset"].unique())
+    figure, axes = _grid(len(datasets), 1, panel=(6.5, 4.2))
+    for dataset, ax in zip(datasets, axes[:, 0], strict=True):
+        panel = points[points["dataset"] == dataset].assign(percent=lambda rows: 100 * rows["accuracy"])
+        sns.scatterplot(
+            panel.replace({"inference": _RUN_WITH}), x="time_relative", y="percent", ax=ax, s=14, alpha=0.7,
+            hue="inference", style="inference", hue_order=_RUN_WITH.values(), style_order=_RUN_WITH.values(),
+            palette=_RUN_WITH_COLOURS, markers=_RUN_WITH_MARKERS,
+        )  # fmt: skip
+        _draw_front(ax, panel.iloc[pareto_front(panel["time_relative"], panel["percent"])])
+        _log_axis(ax)
+        ax.margins(y=0.08)
+        ax.set(xlabel=_TIME, ylabel=_ACCURACY, title=f"{title(str(dataset))}: all measured pipelines")
+        ax.legend(fontsize="small", title="run with")
+    return figure
+
+
+def joint(measurements: pd.DataFrame, exits: pd.DataFrame, pipelines: Sequence[str]) -> Figure:
+    """Joint training (C) against operators in an order, at equal parameters, FLOPs and time.
+
+    A row per dataset. Against parameters: every exit as the end of a model of its own. Against FLOPs and
+    time: a point per threshold; with L and Q dashed. Means of the seeds, and the Pareto front.
+
+    Args:
+        measurements: as ``measurements.read_runs`` returns them.
+        exits: as ``measurements.read_exits`` returns them.
+        pipelines: what is compared.
+
+    Raises:
+        PipeOpsError: there is nothing to draw.
+    """
+    measurements, exits = (table[table["pipeline"].isin(pipelines)] for table in (measurements, exits))
+    if measurements.empty or exits.empty:
+        raise PipeOpsError("no curves to draw: name C and others in pipelines")
+    panels = [
+        ("parameters", "parameters_relative", "exit_layer", exits, [""]),
+        ("FLOPs", "flops_relative", "threshold", measurements, [""]),
+        ("time", "time_relative", "threshold", measurements, ["", "LQ"]),
+    ]
+    datasets = list(measurements["dataset"].unique())
+    figure, axes = _grid(len(datasets), len(panels))
+    for (dataset, panel), ax in zip(product(datasets, panels), axes.flat, strict=True):
+        what, x, key, table, run_with = panel
+        shown = table[(table["dataset"] == dataset) & table["inference"].isin(run_with)]
+        points = _mean_points(shown, key, x)
+        for pipeline, colour, marker in zip(pipelines, cycle(_COLOURS), cycle(_MARKERS), strict=False):
+            for inference, line in zip(run_with, ("-", "--"), strict=False):
+                rows = points[(points["pipeline"] == pipeline) & (points["inference"] == inference)]
+                curve = TradeoffCurve(rows[x].to_numpy(), rows["accuracy"].to_numpy())
+                name = f"{pipeline}{inference}"
+                _draw(ax, curve, color=colour, marker=marker, linestyle=line, label=name)
+        front = points.iloc[pareto_front(points[x], points["accuracy"])]
+        steps = {"drawstyle": "steps-post", "linewidth": 0.8, "alpha": 0.6, "label": "Pareto front"}
+        ax.plot(front[x], 100 * front["accuracy"], color="black", **steps)
+        _log_axis(ax)
+        _finish(ax, f"{title(str(dataset))}: accuracy against {what}")
+        ax.set_xlabel(f"{what} over O's")
+    return figure
+
+
+def _mean_points(table: pd.DataFrame, key: str, x: str) -> pd.DataFrame:
+    """Mean over the seeds of ``x`` and of the accuracy, by pipeline, inference operators and ``key``."""
+    keys = ["pipeline", "inference", key]
+    return table.groupby(keys, sort=False, dropna=False)[[x, "accuracy"]].mean().reset_index().sort_values(x)
+
+
+def operating_points(measurements: pd.DataFrame) -> pd.DataFrame:
+    """Mean over the seeds of every pipeline's accuracy and time at every threshold.
+
+    Returns:
+        Columns dataset, name (such as DEPLQ), inference, threshold, accuracy and time_relative.
+    """
+    named = measurements.assign(name=measurements["pipeline"] + measurements["inference"])
+    keys = ["dataset", "name", "inference", "threshold"]
+    means = named.groupby(keys, sort=False, dropna=False)[["accuracy", "time_relative"]].mean()
+    return means.reset_index()
+
+
+def _drawable(measurements: pd.DataFrame) -> Runs:
+    runs = curves(measurements)
+    if not runs:
+        raise PipeOpsError("no curves to draw: nothing was measured")
+    return runs
+
+
+def _datasets(runs: Runs) -> list[str]:
+    return list(dict.fromkeys(dataset for dataset, _, _ in runs))
+
+
+def _orders(operators: str) -> list[str]:
+    return [str(order) for order in orderings(operators)]
+
+
+def _of_all_seeds(runs: Runs, dataset: str, pipeline: str) -> list[TradeoffCurve]:
+    return [run for key, run in runs.items() if key[:2] == (dataset, pipeline)]
+
+
+def _set_title(operators: str) -> str:
+    return "+".join(operators)
+
+
+def _grid(rows: int, columns: int, *, panel: tuple[float, float] = _PANEL) -> tuple[Figure, np.ndarray]:
+    """A figure with an axes per panel, shape (rows, columns)."""
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set(xlabel=_TIME, ylabel=_ACCURACY)
+    return figure, axes
+
+
+def _log_axis(ax: Axes) -> None:
+    """Make the horizontal axis logarithmic, labelled at 1, 2 and 5 times the powers of ten."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    ax.xaxis.set_minor_formatter("{x:g}")
+
+
+def _draw(ax: Axes, curve: TradeoffCurve | MeanCurve, **style: Any) -> None:
+    ax.plot(curve.time, 100 * curve.accuracy, linewidth=1, markersize=3.5, **style)
+
+
+def _draw_front(ax: Axes, front: pd.DataFrame) -> None:
+    """Draw the front; number each pipeline at its fastest point on it, with a key to the right."""
+    time, percent, names = (front[column].to_numpy() for column in ("time_relative", "percent", "name"))
+    ax.plot(time, percent, color="black", linewidth=1, drawstyle="steps-post", label="Pareto front")
+    fastest = np.sort(np.unique(names, return_index=True)[1])  # points come by ascending time
+    for number, i in enumerate(fastest, start=1):
+        ax.annotate(str(number), (time[i], percent[i]), (-4, 5), textcoords="offset points", ha="right")
+    key = "\n".join(f"{number:>2}  {names[i]}" for number, i in enumerate(fastest, start=1))
+    ax.text(1.02, 1, f"on the front\n{key}", transform=ax.transAxes, va="top", family="monospace")
+
+
+def _finish(ax: Axes, heading: str) -> None:
+    ax.set_title(heading)
+    ax.legend(fontsize="x-small")

@@ -1,0 +1,60 @@
+"""What Q and L save at the end of a pipeline, one by one and together: the paper's Table 2."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from pipeops.analysis.cumulativeness import combined_saving
+from pipeops.analysis.runs import RUN, mean_and_sd, runs_of
+from pipeops.errors import PipeOpsError
+from pipeops.pipeline import INFERENCE
+
+MEASURES = [
+    "acc_raw", "acc_q", "acc_change_q", "time_raw_ms", "saving_q", "saving_l", "saving_lq", "saving_lq_est",
+]  # fmt: skip
+"""In percent but for the time: accuracy without and with Q and its relative change; what Q, L and both save
+of the time, and what both should save by the rule that what is left multiplies."""
+
+
+def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFrame:
+    """Tabulate accuracy drops and time savings of Q and L, by (dataset, pipeline).
+
+    Savings are computed within each run and then averaged over the seeds. A pipeline with exits is taken at
+    its highest threshold.
+
+    Args:
+        measurements: as ``measurements.read_runs`` returns them.
+        pipelines: the trained pipelines that get a row.
+
+    Returns:
+        Columns dataset, pipeline, n_seeds, and for each of ``MEASURES`` its ``_mean`` and sample ``_sd`` (NaN
+        with one seed).
+
+    Raises:
+        PipeOpsError: a pipeline was not measured.
+    """
+    rows = []
+    for names, runs in runs_of(measurements, pipelines, table="table2"):
+        per_seed = [_of_run(run) for _, run in runs.groupby(RUN, sort=False)]
+        rows.append(names | mean_and_sd(per_seed, MEASURES))
+    return pd.DataFrame(rows)
+
+
+def _of_run(run: pd.DataFrame) -> dict[str, float]:
+    """Return the ``MEASURES`` of one run."""
+    deepest = run.sort_values("threshold").groupby("inference").last()
+    if missing := [letters or "(none)" for letters in INFERENCE if letters not in deepest.index]:
+        where = " ".join(str(run[column].iloc[0]) for column in RUN)
+        raise PipeOpsError(f"{where}: not measured with {', '.join(missing)}; delete its curve and run again")
+    accuracy, time = deepest["accuracy"], deepest["time_relative"]
+    saving = 1 - time / time[""]
+    fractions = {
+        "acc_raw": accuracy[""],
+        "acc_q": accuracy["Q"],
+        "acc_change_q": accuracy["Q"] / accuracy[""] - 1,
+        "saving_q": saving["Q"],
+        "saving_l": saving["L"],
+        "saving_lq": saving["LQ"],
+        "saving_lq_est": float(combined_saving(saving["L"], saving["Q"])),
+    }
+    return {"time_raw_ms": deepest["time_ms"][""]} | {name: 100 * value for name, value in fractions.items()}

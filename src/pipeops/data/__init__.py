@@ -1,0 +1,1 @@
+"""Classification tasks: loaded or generated, and tokenised."""

@@ -1,0 +1,81 @@
+"""The machine: its CPU, where trainings run, and the precision that they compute in.
+
+torch is imported by the functions that ask it for a device, so that reading the CPU costs nothing.
+"""
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+
+from pipeops.settings import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+_INSTRUCTION_SETS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
+    *("asimddp", "i8mm"),
+)
+# In the order in which ONNX Runtime prefers them.
+_INT8_KERNELS = {
+    "amx_int8": "AMX",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "i8mm": "Arm I8MM",
+    "asimddp": "Arm dot product",
+}
+INT8_WITHOUT_DOT_PRODUCTS = "generic"
+"""Int8 kernels where the CPU has no instructions for dot products of bytes."""
+
+
+@cache
+def cpu() -> dict[str, Any]:
+    """Model, cores, memory and the instruction sets that matter for inference."""
+    model, flags = platform.processor() or platform.machine(), set[str]()
+    description = Path("/proc/cpuinfo")
+    if description.exists():
+        lines = (line.partition(":") for line in reversed(description.read_text().splitlines()))
+        fields = {name.strip(): value.strip() for name, _, value in lines}
+        model = fields.get("model name", model)
+        flags = set(fields.get("flags", fields.get("Features", "")).split())  # x86, Arm
+    return {
+        "model": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "instructions": [name for name in _INSTRUCTION_SETS if name in flags],
+    }
+
+
+def int8_kernels() -> str:
+    """Which instructions int8 products run on here, by what the CPU offers."""
+    found = cpu()["instructions"]
+    return next((name for flag, name in _INT8_KERNELS.items() if flag in found), INT8_WITHOUT_DOT_PRODUCTS)
+
+
+def device() -> "torch.device":
+    """Where a training runs: the first visible GPU, or the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """The GPU's name, or ``cpu``."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype(precision: Precision) -> Literal["fp32", "bf16"]:
+    """The floating-point type that a training of this ``training.precision`` computes in on this machine."""
+    import torch
+
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if "amx_bf16" in cpu()["instructions"] else "fp32"

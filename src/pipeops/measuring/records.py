@@ -1,0 +1,16 @@
+"""The files that measuring writes and the analyses read: their columns and names."""
+
+from pathlib import Path
+
+_POINT = ["accuracy", "time_ms", "time_relative"]
+_SIZE = ["flops_relative", "flops", "parameters", "parameters_relative"]
+COLUMNS = ["inference", "threshold", *_POINT, "mean_exit_layer", *_SIZE, "kernels"]
+"""Columns of a pipeline's CSV, a row per threshold: accuracy is a fraction; ``time_relative``,
+``flops_relative`` and ``parameters_relative`` are over O's."""
+EXIT_COLUMNS = ["inference", "exit_layer", *_POINT, *_SIZE, "kernels"]
+"""Columns of its ``.exits.csv``, a row per exit: all examples leave there, and the model ends there."""
+
+
+def exits_path(path: Path) -> Path:
+    """Where the rows per exit lie, beside the CSV of rows per threshold, of one seed or of all."""
+    return path.with_suffix(".exits.csv")

@@ -1,0 +1,1 @@
+"""Encoders with exits: their shape as plain data, and the models themselves."""

@@ -1,0 +1,130 @@
+"""What can be known of a backbone before anything is loaded: enough to refuse a study that cannot run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from pipeops.errors import PipeOpsError
+from pipeops.models.shape import Family, encoder_parameters
+from pipeops.settings import TINY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A pretrained encoder's family and sizes."""
+
+    family: str
+    layers: int
+    hidden_size: int
+    heads: int
+    ffn_size: int
+    vocab_size: int
+    position_rows: int
+    """Rows of the position table; RoBERTa's has some that it never uses."""
+    segment_rows: int
+    max_length: int
+    """Longest input in tokens."""
+
+    def parameters(self, *, heads: int, ffn: int, rank: int = 0) -> int:
+        """Number of the encoder's weights with so many heads and FFN neurons per layer.
+
+        Args:
+            heads: of each layer.
+            ffn: neurons of each layer.
+            rank: of the word embeddings; 0: not factorised.
+        """
+        return encoder_parameters(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            head_size=self.hidden_size // self.heads,
+            heads_per_layer=[heads] * self.layers,
+            ffn_per_layer=[ffn] * self.layers,
+            position_rows=self.position_rows,
+            segment_rows=self.segment_rows,
+            embedding_rank=rank,
+        )
+
+
+TINY_ARCHITECTURE = Architecture(
+    family="roberta",
+    layers=6,
+    hidden_size=128,
+    heads=4,
+    ffn_size=512,
+    vocab_size=85,
+    position_rows=66,
+    segment_rows=1,
+    max_length=64,
+)
+
+
+_ROBERTA_BASE = Architecture(
+    family="roberta",
+    layers=12,
+    hidden_size=768,
+    heads=12,
+    ffn_size=3072,
+    vocab_size=50265,
+    position_rows=514,
+    segment_rows=1,
+    max_length=512,
+)
+_BERT_BASE = replace(_ROBERTA_BASE, family="bert", vocab_size=30522, position_rows=512, segment_rows=2)
+KNOWN: Mapping[str, Architecture] = {
+    TINY: TINY_ARCHITECTURE,
+    "FacebookAI/roberta-base": _ROBERTA_BASE,
+    "distilbert/distilroberta-base": replace(_ROBERTA_BASE, layers=6),
+    "FacebookAI/roberta-large": replace(_ROBERTA_BASE, layers=24, hidden_size=1024, heads=16, ffn_size=4096),
+    "google-bert/bert-base-uncased": _BERT_BASE,
+    "nreimers/MiniLM-L6-H384-uncased": replace(_BERT_BASE, layers=6, hidden_size=384, ffn_size=1536),
+}
+"""Backbones whose architecture is known without asking the hub."""
+
+
+def architecture(source: str) -> Architecture | None:
+    """The architecture of a backbone that is known or lies in a folder; None for another hub id.
+
+    Raises:
+        PipeOpsError: the folder holds no encoder of a supported family.
+    """
+    folder = Path(source).expanduser()
+    if source == TINY or not folder.is_dir():
+        return KNOWN.get(source)
+    path = folder / "config.json"
+    try:
+        return _from_config(json.loads(path.read_text()), source)
+    except FileNotFoundError:
+        raise PipeOpsError(f"{path}: not found; '{source}' is no pretrained model") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PipeOpsError(f"{path}: no encoder's configuration ({reason}); fetch the model again") from None
+
+
+def _from_config(config: dict[str, Any], source: str) -> Architecture:
+    family = check_family(config.get("model_type"), source)
+    reserved = int(config.get("pad_token_id", 1)) + 1 if family == "roberta" else 0
+    return Architecture(
+        family=family,
+        layers=int(config["num_hidden_layers"]),
+        hidden_size=int(config["hidden_size"]),
+        heads=int(config["num_attention_heads"]),
+        ffn_size=int(config["intermediate_size"]),
+        vocab_size=int(config["vocab_size"]),
+        position_rows=int(config["max_position_embeddings"]),
+        segment_rows=int(config["type_vocab_size"]),
+        max_length=int(config["max_position_embeddings"]) - reserved,
+    )
+
+
+def check_family(model_type: str | None, source: str) -> Family:
+    """The family of a Hugging Face ``model_type``.
+
+    Raises:
+        PipeOpsError: it is neither RoBERTa nor BERT.
+    """
+    for family in get_args(Family):
+        if model_type == family:
+            return family
+    raise PipeOpsError(f"'{source}' is a {model_type} model; PipeOps supports the roberta and bert families")

@@ -1,0 +1,109 @@
+"""Pretrained encoders: fetched from a hub or a folder, checked, kept in one form (float32 safetensors)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from pipeops.errors import PipeOpsError
+from pipeops.files import make_shareable
+from pipeops.models.architectures import check_family
+
+WEIGHTS = "model.safetensors"
+
+
+def load_backbone(folder: Path) -> PreTrainedModel:
+    """Load the encoder that :func:`fetch_backbone` (or the pretraining) put into ``folder``."""
+    return _load_weights(str(folder))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that lies beside a backbone or a trained model.
+
+    Raises:
+        PipeOpsError: there is none.
+    """
+    if not (folder / "tokenizer.json").exists():
+        raise PipeOpsError(f"{folder / 'tokenizer.json'}: not found; fetch the backbone into {folder} first")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) -> None:
+    """Bring a pretrained encoder and its tokenizer into ``output``.
+
+    Args:
+        source: a hub id or a folder.
+        output: folder for ``config.json``, ``model.safetensors`` and the tokenizer's files.
+        teacher: folder of the backbone whose student this one will be; its tokenizer and width must agree.
+
+    Raises:
+        PipeOpsError: the source cannot be read, is of another family, or is no student of ``teacher``.
+    """
+    config = _from_source(AutoConfig, source)
+    check_family(config.model_type, source)
+    tokenizer = _from_source(AutoTokenizer, source)
+    if len(tokenizer) < config.vocab_size // 2:
+        raise PipeOpsError(
+            f"backbone '{source}': its tokenizer has {len(tokenizer)} tokens, its vocabulary "
+            f"{config.vocab_size}; add the tokenizer's files"
+        )
+    if teacher is not None:
+        _check_student(source, config.hidden_size, tokenizer, teacher)
+    encoder = _load_weights(source)
+    save_backbone(encoder, tokenizer, output)
+
+
+def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+    """Write an encoder and its tokenizer; the weights come last, so that they mark a whole folder."""
+    tokenizer.save_pretrained(output)
+    encoder.save_pretrained(output)
+    make_shareable(output / WEIGHTS)
+
+
+def _from_source(auto_class: Any, source: str) -> Any:
+    try:
+        return auto_class.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipeOpsError(
+            f"backbone '{source}' cannot be read ({reason}); name a folder, or reach the hub"
+        ) from None
+
+
+def _load_weights(source: str) -> PreTrainedModel:
+    transformers_logging.disable_progress_bar()
+    try:
+        encoder, report = AutoModel.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise PipeOpsError(
+            f"{source}/{WEIGHTS}: not readable ({error}); delete it and fetch it again"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipeOpsError(f"backbone '{source}': no safetensors weights can be loaded ({reason})") from None
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise PipeOpsError(
+            f"{source}/{WEIGHTS}: lacks {len(missing)} tensors of its config.json, {missing[0]} first; "
+            "fetch the model again"
+        )
+    return encoder
+
+
+def _check_student(source: str, hidden_size: int, tokenizer: PreTrainedTokenizerBase, teacher: Path) -> None:
+    expected = AutoConfig.from_pretrained(teacher).hidden_size
+    if hidden_size != expected:
+        raise PipeOpsError(
+            f"model.student: '{source}' has hidden size {hidden_size}, the backbone {expected}; "
+            "the losses on hidden states need the same width"
+        )
+    if tokenizer.get_vocab() != load_tokenizer(teacher).get_vocab():
+        raise PipeOpsError(
+            f"model.student: '{source}' has another tokenizer than the backbone; "
+            "the losses on hidden states need the same tokens"
+        )

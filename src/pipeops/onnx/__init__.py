@@ -1,0 +1,1 @@
+"""Export to ONNX and running exported models. No torch."""

@@ -1,0 +1,131 @@
+"""Exporting a checkpoint to ONNX, without torch or transformers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from onnx import ModelProto
+from safetensors import SafetensorError, safe_open
+
+from pipeops.errors import PipeOpsError
+from pipeops.files import replaced
+from pipeops.models.shape import ModelShape
+from pipeops.onnx.graphs import early_exit_graph, straight_graph
+from pipeops.onnx.paths import graph_path
+from pipeops.onnx.quantisation import quantise
+from pipeops.onnx.stages import Weights, emit_stages
+from pipeops.settings import Confidence
+
+# A Protocol Buffers file ends at 2 GiB; the graph around the weights takes far less than 16 MiB.
+MAX_WEIGHTS = 2**31 - 2**24
+
+
+def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_probability") -> None:
+    """Write a checkpoint as graphs, in fp32 and in int8. Same weights, same bytes.
+
+    Args:
+        checkpoint: folder with ``config.json`` and ``model.safetensors``.
+        output: folder for ``model[-int8].onnx``, the graph to deploy (``stitching.early_exit_graph``), and
+            ``profile[-int8].onnx``, the one that returns every exit's answer (``stitching.straight_graph``).
+        confidence: how sure an exit is of its answer; see ``sections.ExitsSection``.
+
+    Raises:
+        PipeOpsError: the checkpoint is damaged, disagrees with its configuration, or cannot be exported.
+    """
+    shape = ModelShape.from_checkpoint(checkpoint)
+    with checked_weights(checkpoint / "model.safetensors", shape) as weights:
+        stages = emit_stages(shape, weights, confidence=confidence)
+    _write_graphs(stages, shape, output, quantised=False)
+    _write_graphs([quantise(stage) for stage in stages], shape, output, quantised=True)
+
+
+def _write_graphs(stages: Sequence[ModelProto], shape: ModelShape, folder: Path, *, quantised: bool) -> None:
+    write(early_exit_graph(stages, shape), graph_path(folder, "model", quantised=quantised))
+    write(straight_graph(stages, shape), graph_path(folder, "profile", quantised=quantised))
+
+
+def write(graph: ModelProto, path: Path) -> None:
+    """Write a graph to ``path``, whole or not at all."""
+    with replaced(path) as temporary:
+        temporary.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def checked_weights(path: Path, shape: ModelShape) -> Iterator[Weights]:
+    """Open ``model.safetensors`` and yield the function that reads a tensor of it.
+
+    Raises:
+        PipeOpsError: the file is absent, damaged or too large, or its tensors are not those of ``shape``.
+    """
+    if not path.is_file():
+        raise PipeOpsError(f"{path}: not found; train the model again")
+    if (size := path.stat().st_size) > MAX_WEIGHTS:
+        raise PipeOpsError(
+            f"{path}: {size} bytes, but an ONNX file holds at most 2 GiB; use a smaller backbone"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            _refuse_mismatch(
+                path,
+                expected={name: ("F32", dims) for name, dims in tensor_shapes(shape).items()},
+                found={name: (part.get_dtype(), tuple(part.get_shape())) for name, part in found.items()},
+            )
+            yield file.get_tensor
+    except SafetensorError as error:
+        raise PipeOpsError(f"{path}: damaged ({error}); train the model again") from None
+
+
+def _refuse_mismatch(path: Path, *, expected: dict[str, tuple], found: dict[str, tuple]) -> None:
+    """Refuse the first tensor that is missing, unknown, or not of the type and shape expected."""
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            wanted, got = (
+                f"{t[0]} {list(t[1])}" if t else "none" for t in (expected.get(name), found.get(name))
+            )
+            raise PipeOpsError(
+                f"{path}: {name}: config.json implies {wanted}, found {got}; train the model again"
+            )
+
+
+def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the checkpoint of a model (all float32)."""
+    hidden = shape.hidden_size
+    embeddings, encoder = "backbone.embeddings", "backbone.encoder.layer"
+    words = f"{embeddings}.word_embeddings"
+    shapes: dict[str, tuple[int, ...]] = {
+        **_words(words, shape),
+        f"{embeddings}.position_embeddings.weight": (shape.max_position_embeddings, hidden),
+        f"{embeddings}.token_type_embeddings.weight": (shape.type_vocab_size, hidden),
+        **_norm(f"{embeddings}.LayerNorm", hidden),
+    }
+    for i, (heads, ffn) in enumerate(zip(shape.heads_per_layer, shape.ffn_per_layer, strict=True)):
+        attended = heads * shape.head_size
+        for part in ("query", "key", "value"):
+            shapes |= _linear(f"{encoder}.{i}.attention.self.{part}", hidden, attended)
+        shapes |= _linear(f"{encoder}.{i}.attention.output.dense", attended, hidden)
+        shapes |= _norm(f"{encoder}.{i}.attention.output.LayerNorm", hidden)
+        shapes |= _linear(f"{encoder}.{i}.intermediate.dense", hidden, ffn)
+        shapes |= _linear(f"{encoder}.{i}.output.dense", ffn, hidden)
+        shapes |= _norm(f"{encoder}.{i}.output.LayerNorm", hidden)
+    for k in shape.exit_layers:
+        shapes |= _linear(f"exits.{k}.dense", hidden, hidden)
+        shapes |= _linear(f"exits.{k}.out_proj", hidden, shape.num_labels)
+    return shapes
+
+
+def _words(name: str, shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    if not shape.embedding_rank:
+        return {f"{name}.weight": (shape.vocab_size, shape.hidden_size)}
+    return {
+        f"{name}.table.weight": (shape.vocab_size, shape.embedding_rank),
+        f"{name}.projection.weight": (shape.hidden_size, shape.embedding_rank),
+    }
+
+
+def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _norm(name: str, size: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (size,), f"{name}.bias": (size,)}

@@ -1,0 +1,81 @@
+"""Q: int8 weights, one scale per output channel, and int8 activations, scaled anew at every run.
+
+A model is quantised stage by stage, since ``quantize_dynamic`` passes over the branches of an ``If``
+without a word.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+from pipeops.errors import PipeOpsError
+from pipeops.onnx.stages import WORDS
+
+_FLOAT_PRODUCTS = {"MatMul", "Gemm"}  # integer products have operators of their own
+
+
+def quantise(stage: ModelProto) -> ModelProto:
+    """Quantise one stage: the weights of all matrix products, and the word embeddings.
+
+    Weights become int8 with a scale per output channel. The word embeddings become uint8 with one scale for
+    the whole table, as ``quantize_dynamic`` offers for a ``Gather``. Positions, norms and biases stay float.
+
+    Args:
+        stage: as ``emission.emit_stages`` makes it; it is not changed.
+
+    Raises:
+        PipeOpsError: a product with a float weight is left.
+    """
+    prepared = ModelProto()
+    prepared.CopyFrom(stage)
+    # Emitted graphs are typed and hold nothing to fold, which is what pre-processing is for.
+    add_pre_process_metadata(prepared)
+    targets = [node.name for node in stage.graph.node if node.op_type == "MatMul" or node.name == WORDS]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stage.onnx"
+        quantize_dynamic(
+            prepared,
+            path,
+            op_types_to_quantize=["MatMul", "Gather"],
+            nodes_to_quantize=targets,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+        quantised = onnx.load(path)
+    if left := float_products(quantised):
+        raise PipeOpsError(f"Q: {stage.graph.name}: {', '.join(left)} kept a float weight; report this")
+    return quantised
+
+
+def float_products(model: ModelProto) -> list[str]:
+    """Name every MatMul and Gemm that multiplies by a float weight: in the graph, its branches and functions.
+
+    A weight is an initializer, a constant, or anything computed from those alone (such as a transposed or a
+    dequantised one).
+    """
+    found = _in_graph(model.graph, frozenset())
+    for function in model.functions:
+        found += _in_nodes(function.node, frozenset())
+    return found
+
+
+def _in_graph(graph: GraphProto, constants: frozenset[str]) -> list[str]:
+    return _in_nodes(graph.node, constants | {weight.name for weight in graph.initializer})
+
+
+def _in_nodes(nodes: Iterable[NodeProto], constants: frozenset[str]) -> list[str]:
+    found = []
+    for node in nodes:
+        if node.op_type in _FLOAT_PRODUCTS and constants & set(node.input[:2]):
+            found.append(node.name or node.output[0])
+        branches = [a.g for a in node.attribute if a.type == AttributeProto.GRAPH]
+        for branch in branches:
+            found += _in_graph(branch, constants)
+        if not branches and set(node.input) <= constants:
+            constants |= set(node.output)
+    return found

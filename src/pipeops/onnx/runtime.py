@@ -1,0 +1,173 @@
+"""Running exported models on ONNX Runtime's CPU provider, without torch or transformers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as failures
+
+from pipeops.errors import PipeOpsError
+from pipeops.models.shape import ModelShape
+
+NEVER = 2.0
+"""A threshold that no confidence reaches."""
+ALWAYS = 0.0
+"""A threshold that every confidence reaches."""
+
+
+class Answer(NamedTuple):
+    """What a model with early exits says of one input."""
+
+    logits: NDArray[np.float32]
+    """Shape (1, num_labels)."""
+    exit_layer: int
+    """The layer that it left after, counted from 1."""
+
+
+class Profile(NamedTuple):
+    """What every exit says of a batch."""
+
+    logits: NDArray[np.float32]
+    """Shape (batch, exits, num_labels)."""
+    confidence: NDArray[np.float32]
+    """How sure the exits are, 0 to 1, shape (batch, exits)."""
+
+
+@dataclass(frozen=True)
+class EarlyExitModel:
+    """``model.onnx``: one input at a time, which leaves at the first exit that is sure enough."""
+
+    session: onnxruntime.InferenceSession
+    shape: ModelShape
+
+    @classmethod
+    def load(cls, path: Path, *, threads: int) -> Self:
+        """Load a model to run on ``threads`` threads.
+
+        Raises:
+            PipeOpsError: the file is absent, damaged, or not such a model.
+        """
+        return cls(*_open(path, kind="early-exit", threads=threads))
+
+    def run(self, input_ids: ArrayLike, attention_mask: ArrayLike, thresholds: ArrayLike = ()) -> Answer:
+        """Classify one input.
+
+        Args:
+            input_ids: shape (1, length), padded on the right, if at all.
+            attention_mask: same shape, 0 on padding.
+            thresholds: one per exit before the last layer: the input leaves at the first exit whose
+                confidence is at least its threshold; 0 always leaves, above 1 never does.
+
+        Raises:
+            PipeOpsError: more than one input, an input that is too long, or the wrong number of thresholds.
+        """
+        tokens = _tokens(input_ids, attention_mask, self.shape)
+        if (batch := len(tokens["input_ids"])) != 1:
+            raise PipeOpsError(
+                f"batch of {batch}: a model with early exits takes one input at a time; run them one by one"
+            )
+        given, wanted = np.asarray(thresholds, dtype=np.float32), len(self.shape.exit_layers) - 1
+        if given.shape != (wanted,):
+            raise PipeOpsError(
+                f"thresholds: {given.size} given, the model takes {wanted}, one per exit but the last"
+            )
+        logits, exit_layer = self.session.run(None, tokens | {"thresholds": given} if wanted else tokens)
+        return Answer(logits, int(exit_layer[0]))
+
+
+@dataclass(frozen=True)
+class Profiler:
+    """``profile.onnx``: the answer of every exit, for a whole batch in one run."""
+
+    session: onnxruntime.InferenceSession
+    shape: ModelShape
+
+    @classmethod
+    def load(cls, path: Path, *, threads: int) -> Self:
+        """Load a profiling graph to run on ``threads`` threads.
+
+        Raises:
+            PipeOpsError: the file is absent, damaged, or not such a graph.
+        """
+        return cls(*_open(path, kind="straight", threads=threads))
+
+    def run(self, input_ids: ArrayLike, attention_mask: ArrayLike) -> Profile:
+        """Ask every exit about a batch: ``input_ids`` and ``attention_mask`` (0 on padding), (batch, length).
+
+        Raises:
+            PipeOpsError: inputs that are too long.
+        """
+        return Profile(*self.session.run(None, _tokens(input_ids, attention_mask, self.shape)))
+
+
+def chosen_exits(confidence: NDArray[np.float32], thresholds: ArrayLike) -> NDArray[np.int64]:
+    """Replay the model's rule: index of the first exit that is sure enough, else of the last.
+
+    Args:
+        confidence: as ``Profiler.run`` returns it, shape (batch, exits).
+        thresholds: shape (exits - 1,).
+    """
+    sure = confidence[:, :-1] >= np.asarray(thresholds, dtype=np.float32)
+    last = np.ones((len(confidence), 1), dtype=bool)
+    return np.concatenate([sure, last], axis=1).argmax(axis=1)
+
+
+def force_exit(layer: int, exit_layers: Sequence[int]) -> NDArray[np.float32]:
+    """Thresholds that make every input leave after ``layer``, one of the model's ``exit_layers``."""
+    thresholds = np.full(len(exit_layers), NEVER, dtype=np.float32)
+    thresholds[exit_layers.index(layer)] = ALWAYS
+    return thresholds[:-1]
+
+
+def _tokens(
+    input_ids: ArrayLike, attention_mask: ArrayLike, shape: ModelShape
+) -> dict[str, NDArray[np.int64]]:
+    """The inputs that both graphs share, checked."""
+    ids, mask = np.asarray(input_ids, dtype=np.int64), np.asarray(attention_mask, dtype=np.int64)
+    if ids.ndim != 2 or ids.shape != mask.shape:
+        raise PipeOpsError(
+            f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be (batch, length)"
+        )
+    if ids.shape[1] > shape.max_length:
+        raise PipeOpsError(
+            f"input_ids: {ids.shape[1]} tokens, the model takes at most {shape.max_length}; truncate"
+        )
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _open(path: Path, *, kind: str, threads: int) -> tuple[onnxruntime.InferenceSession, ModelShape]:
+    """Open a graph of the given kind and read the shape that it carries."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Threads that go on spinning after a run slow down whoever runs next, such as another session measured.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        session = onnxruntime.InferenceSession(
+            path,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["SkipLayerNormFusion"],  # the fused kernel is slower than its parts
+        )
+    except failures.NoSuchFile:
+        raise PipeOpsError(f"{path}: not found; export the model first") from None
+    except (
+        failures.InvalidProtobuf,
+        failures.InvalidGraph,
+        failures.InvalidArgument,
+        failures.Fail,
+    ) as error:
+        reason = str(error).splitlines()[0]
+        raise PipeOpsError(f"{path}: not a readable model ({reason}); export it again") from None
+    metadata = session.get_modelmeta().custom_metadata_map
+    if (found := metadata.get("pipeops.graph", "unknown")) != kind:
+        raise PipeOpsError(
+            f"{path}: a graph of kind {found!r} where {kind!r} is needed; export the model again"
+        )
+    return session, ModelShape.from_config(json.loads(metadata["pipeops.shape"]))

@@ -1,0 +1,141 @@
+"""Structured pruning: how much heads and FFN neurons matter, and the smaller dense model without the rest."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeops.models.multi_exit import MultiExitForSequenceClassification
+from pipeops.settings import kept_count
+
+
+@dataclass(frozen=True)
+class LayerMasks:
+    """One value per head and per FFN neuron of every layer: multiplicative masks, or importances."""
+
+    heads: list[Tensor]
+    """Per layer, shape (heads,)."""
+    ffn: list[Tensor]
+    """Per layer, shape (FFN width,)."""
+
+
+def ones_like_model(model: MultiExitForSequenceClassification) -> LayerMasks:
+    """Masks that keep everything."""
+    weight = model.layers[0].intermediate.dense.weight  # for its device and precision
+    return LayerMasks(
+        heads=[weight.new_ones(heads) for heads in model.config.heads_per_layer],
+        ffn=[weight.new_ones(ffn) for ffn in model.config.ffn_per_layer],
+    )
+
+
+@contextmanager
+def masked(model: MultiExitForSequenceClassification, masks: LayerMasks) -> Iterator[None]:
+    """While open, multiply each head's context and each FFN neuron's activation by its mask.
+
+    Both masks act on the input of the linear map that follows, so a zero is exactly a pruned unit.
+    """
+    head_size = model.config.head_size
+
+    def multiply_input_by(mask: Tensor) -> Callable[[Any, tuple], tuple]:
+        return lambda _, inputs: (inputs[0] * mask, *inputs[1:])
+
+    hooks = []
+    for layer, heads, ffn in zip(model.layers, masks.heads, masks.ffn, strict=True):
+        per_column = heads.repeat_interleave(head_size)
+        hooks.append(layer.attention.output.dense.register_forward_pre_hook(multiply_input_by(per_column)))
+        hooks.append(layer.output.dense.register_forward_pre_hook(multiply_input_by(ffn)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def importance(
+    model: MultiExitForSequenceClassification, batches: Iterable[Mapping[str, Tensor]]
+) -> LayerMasks:
+    """First-order importance (paper, section 3.2): the sum over batches of |dLoss/dmask|.
+
+    Args:
+        model: left as it was; dropout is off meanwhile and no gradient stays behind.
+        batches: keyword arguments of the model, labels included, on the model's device.
+
+    Returns:
+        Importances, in the loss's unit per unit of mask.
+    """
+    was_training = model.training
+    model.eval()
+    masks = ones_like_model(model)
+    tensors = [mask.requires_grad_() for mask in (*masks.heads, *masks.ffn)]
+    totals = [torch.zeros_like(tensor) for tensor in tensors]
+    for batch in batches:
+        with masked(model, masks):
+            loss = model(**batch).loss
+        for total, gradient in zip(totals, torch.autograd.grad(loss, tensors), strict=True):
+            total += gradient.abs()
+    model.train(was_training)
+    depth = len(masks.heads)
+    return LayerMasks(heads=totals[:depth], ffn=totals[depth:])
+
+
+def most_important(scores: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` highest scores, ascending; of equal scores the lower index is kept."""
+    return scores.argsort(descending=True, stable=True)[:count].sort().values
+
+
+def pruned(
+    model: MultiExitForSequenceClassification, scores: LayerMasks, *, keep_heads: float, keep_ffn: float
+) -> MultiExitForSequenceClassification:
+    """A new, smaller dense model with the most important heads and FFN neurons of every layer.
+
+    Args:
+        model: the unpruned model; not changed.
+        scores: importances, higher is kept.
+        keep_heads: fraction of each layer's heads to keep, in (0, 1].
+        keep_ffn: fraction of each layer's FFN neurons to keep, in (0, 1].
+
+    Raises:
+        UnusableSetting: a fraction leaves nothing.
+    """
+    return rewired(
+        model,
+        heads=[most_important(s, kept_count(keep_heads, len(s), what="keep_heads")) for s in scores.heads],
+        neurons=[most_important(s, kept_count(keep_ffn, len(s), what="keep_ffn")) for s in scores.ffn],
+    )
+
+
+@torch.no_grad()
+def rewired(
+    model: MultiExitForSequenceClassification, *, heads: Sequence[Tensor], neurons: Sequence[Tensor]
+) -> MultiExitForSequenceClassification:
+    """A new, smaller dense model with these heads and FFN neurons (indices per layer, ascending) only."""
+    config = model.config.with_shape(
+        heads_per_layer=[len(kept) for kept in heads], ffn_per_layer=[len(kept) for kept in neurons]
+    )
+    columns_of_head = torch.arange(config.head_size, device=model.device)
+    weights = model.state_dict()
+    for index, (kept_heads, kept_neurons) in enumerate(zip(heads, neurons, strict=True)):
+        prefix = f"backbone.encoder.layer.{index}"
+        columns = (kept_heads[:, None] * config.head_size + columns_of_head).flatten()
+        for name in ("query", "key", "value"):
+            _select(weights, f"{prefix}.attention.self.{name}", rows=columns)
+        _select(weights, f"{prefix}.attention.output.dense", columns=columns)
+        _select(weights, f"{prefix}.intermediate.dense", rows=kept_neurons)
+        _select(weights, f"{prefix}.output.dense", columns=kept_neurons)
+    smaller = MultiExitForSequenceClassification(config).to(model.device)
+    smaller.load_state_dict(weights)
+    return smaller
+
+
+def _select(
+    weights: dict[str, Tensor], name: str, *, rows: Tensor | None = None, columns: Tensor | None = None
+) -> None:
+    """Keep only some outputs (rows) or inputs (columns) of a linear map."""
+    if rows is not None:
+        weights[f"{name}.weight"] = weights[f"{name}.weight"][rows]
+        weights[f"{name}.bias"] = weights[f"{name}.bias"][rows]
+    if columns is not None:
+        weights[f"{name}.weight"] = weights[f"{name}.weight"][:, columns]

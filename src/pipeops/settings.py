@@ -1,0 +1,282 @@
+"""The sections of the configuration: their keys, defaults and ranges. What spans sections is in ``config``.
+
+Nothing heavy is imported: the Snakefile reads this.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeops.errors import PipeOpsError
+from pipeops.text import unknown_key
+
+TINY = "tiny"
+"""Name of the built-in backbone, pretrained within the workflow on generated text."""
+ALTERNATE = "alternate"
+"""Student made of every second layer of the pretrained backbone."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+TRAINED = ("O", "D", "P", "E", "C")
+"""Letters of the operators that can be trained."""
+Device = Literal["auto", "cpu", "gpu"]
+Precision = Literal["auto", "fp32", "bf16"]
+Confidence = Literal["max_probability", "entropy"]
+PositiveInt = Annotated[int, Field(ge=1)]
+WIDTHS = ("heads", "ffn", "rank")
+"""What C makes smaller."""
+
+
+class UnusableSetting(PipeOpsError, ValueError):
+    """A value that is valid by itself but not for the model it is applied to."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_as_text(cls, values: Any) -> Any:
+        """Snakemake's ``--config`` reads ``null`` within a section as a text."""
+        if not isinstance(values, dict):
+            return values
+        return {key: None if value == "null" else value for key, value in values.items()}
+
+
+class Pathvars(Section):
+    """Snakemake's pathvars: where results and logs go, so that studies do not mix."""
+
+    results: Annotated[str, Field(min_length=1)] = "results"
+    """Folder of the results."""
+    logs: Annotated[str, Field(min_length=1)] = "logs"
+    """Folder of the jobs' logs, times and memory."""
+
+
+class ModelSection(Section):
+    """Which encoder is fine-tuned."""
+
+    backbone: str = TINY
+    """Pretrained encoder of the RoBERTa or BERT family: a hub id, a folder, or `tiny` (built in, pretrained
+    on generated text)."""
+    student: str = ALTERNATE
+    """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
+    size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
+    max_length: Annotated[int, Field(ge=8)] = 40
+    """Longest input, in tokens; inputs are padded to it unless L is applied."""
+
+    @field_validator("backbone", "student")
+    @classmethod
+    def _exists(cls, source: str) -> str:
+        return source if source in (TINY, ALTERNATE) else existing_if_path(source)
+
+
+class DataSection(Section):
+    """How much of each dataset is used."""
+
+    train_examples: PositiveInt | None = 4000
+    """Training examples, drawn once and the same for all seeds; null: all."""
+    validation_examples: PositiveInt | None = 1000
+    """Validation examples, on which everything is measured; null: all."""
+
+
+class PretrainingSection(Section):
+    """Masked language modelling of the `tiny` backbone on generated text."""
+
+    examples: PositiveInt = 48000
+    """Generated sentence pairs."""
+    epochs: Annotated[float, Field(ge=0)] = 1
+    """Passes over them; 0 starts fine-tuning from random weights."""
+    batch_size: PositiveInt = 32
+    """Pairs per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate."""
+    threads: PositiveInt = 2
+    """CPU threads."""
+    seed: Seed = 0
+    """Its own seed: all runs start from one pretrained backbone, as they would from a downloaded one."""
+
+
+class TrainingSettings(Section):
+    """Hyper-parameters of one training."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1
+    """Passes over the training examples."""
+    batch_size: PositiveInt = 16
+    """Examples per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Peak learning rate."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of the steps over which the learning rate rises; it then falls linearly to 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    length_grouped: bool = True
+    """Whether batches hold examples of similar length (less padding, faster)."""
+    precision: Precision = "auto"
+    """Arithmetic of the forward and backward pass; weights and optimiser stay fp32. auto: bf16 on a GPU or
+    CPU that multiplies matrices in it, else fp32."""
+    threads: PositiveInt = 1
+    """CPU threads of a training without a GPU."""
+    checkpoint_every: Fraction = 0.5
+    """A checkpoint to resume from is saved after each such part of the training."""
+
+
+class TrainingSection(TrainingSettings):
+    """Hyper-parameters of every training, and what differs for single operators."""
+
+    operators: dict[str, dict[str, Any]] = {
+        "O": {"epochs": 2.5},
+        "D": {"learning_rate": 5e-4},
+        "C": {"learning_rate": 5e-4},
+    }
+    """Per operator letter (O, D, P, E or C): other values of keys above."""
+    device: Device = "auto"
+    """Where trainings run. auto: on a GPU where there is one; gpu: nowhere else."""
+    gpu_slots: PositiveInt = 1
+    """How many trainings share one GPU of this machine."""
+    gpus_per_training: PositiveInt = 1
+    """How many GPUs (on a CPU: processes) train one model; a step's batch is divided among them."""
+    compiled: bool = False
+    """Whether models are compiled (torch.compile, on a GPU with CUDA graphs) and batches padded to multiples
+    of 32 tokens. It takes a minute or more before the first steps, so it is for long trainings."""
+
+    @model_validator(mode="after")
+    def _check_operators(self) -> Self:
+        for letter, changes in self.operators.items():
+            if letter not in TRAINED:
+                raise ValueError(f"'{letter}' is not a trained operator; known are {', '.join(TRAINED)}")
+            known = list(TrainingSettings.model_fields)
+            for key in changes:
+                if key not in known:
+                    raise ValueError(f"operators.{letter}: {unknown_key(key, key, known)}")
+            self.of(letter)
+        return self
+
+    def of(self, operator: str) -> TrainingSettings:
+        """The settings of the trainings of one operator."""
+        shared = self.model_dump(include=set(TrainingSettings.model_fields))
+        return TrainingSettings.model_validate(shared | self.operators.get(operator, {}))
+
+
+def kept_count(fraction: float, total: int, *, what: str) -> int:
+    """How many of ``total`` units ``fraction`` keeps.
+
+    Raises:
+        UnusableSetting: none would be left.
+    """
+    count = round(fraction * total)
+    if count < 1:
+        raise UnusableSetting(
+            f"pruning.{what}: {fraction} of {total} rounds to none; raise it above {0.5 / total:.3g}"
+        )
+    return count
+
+
+class PruningSection(Section):
+    """What P keeps. The paper: 8 of 12 heads and 1536 of 3072 neurons, importance on the dev set."""
+
+    keep_heads: Fraction = 0.5
+    """Part of each layer's attention heads that is kept."""
+    keep_ffn: Fraction = 0.5
+    """Part of each layer's FFN neurons that is kept."""
+    importance_split: Literal["train", "validation"] = "train"
+    """Split over which importance is accumulated."""
+    importance_examples: PositiveInt | None = 1000
+    """How many of its examples are used, drawn once; null: all."""
+
+
+class CostEffSection(Section):
+    """C (COST-EFF): how slender the model becomes, and how it is trained.
+
+    Epochs and learning rate of its stages are those of `training`.
+    """
+
+    compression: Annotated[float, Field(gt=1)] | None = 6
+    """How many times fewer weights than O's, exits' classifiers not counted; heads, FFN neurons and rank
+    follow from it. null: they are given below."""
+    heads: PositiveInt | None = None
+    """Attention heads of each layer."""
+    ffn: PositiveInt | None = None
+    """FFN neurons of each layer."""
+    rank: PositiveInt | None = None
+    """Rank of the word embeddings."""
+    importance: Literal["all-exits", "last-exit"] = "all-exits"
+    """Whose loss says which heads and neurons matter."""
+    schedule: Literal["iterative", "one-shot"] = "iterative"
+    """Slenderise by one head per layer and step, or all at once; the number of epochs is the same."""
+    teacher: Literal["assistant", "fine-tuned"] = "assistant"
+    """Who teaches: a multi-exit model of full size that O taught, or O itself."""
+    importance_examples: PositiveInt | None = 1000
+    """How many training examples importance is accumulated over, drawn once; null: all, as the source."""
+    hidden_only: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Part of each slenderising step that learns from hidden states only (the source: 0.5 to 0.7)."""
+    learning_rate_growth: Annotated[float, Field(gt=0, le=2)] = 1.12
+    """The learning rate is multiplied by this from step to step."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_replace_the_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and any(values.get(name) is not None for name in WIDTHS):
+            return {"compression": None} | values
+        return values
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        missing = [name for name in WIDTHS if getattr(self, name) is None]
+        if self.compression is not None and len(missing) < len(WIDTHS):
+            raise ValueError("give either compression or heads, ffn and rank; set compression: null")
+        if self.compression is None and missing:
+            raise ValueError(f"{', '.join(missing)} not given; name heads, ffn and rank, or a compression")
+        return self
+
+
+class ExitsSection(Section):
+    """How a model with exits decides where to leave."""
+
+    confidence: Confidence = "max_probability"
+    """How sure an exit is: its largest class probability, or exp(-entropy) of its probabilities, from
+    1 / classes to 1 too. With two classes both leave in the same order, at other thresholds."""
+
+
+class MeasuringSection(Section):
+    """How accuracy and time are measured."""
+
+    thresholds: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [
+        0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9,
+        0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.01,
+    ]  # fmt: skip
+    """Confidences at which an exit is taken; 0: always the first, above 1: never an early one. Ascending."""
+    threads: PositiveInt = 1
+    """CPU threads of inference."""
+    timing_rounds: Annotated[int, Field(ge=3)] = 60
+    """How often each exit's time is measured, next to O's each time; medians are reported."""
+    check_thresholds: PositiveInt = 3
+    """How many thresholds are also really run, to record how far the replay is off."""
+    check_examples: PositiveInt = 30
+    """How many validation examples each of them is run on."""
+
+    @field_validator("thresholds")
+    @classmethod
+    def _ascending(cls, values: list[float]) -> list[float]:
+        if values != sorted(set(values)):
+            raise ValueError("must be ascending, each value once")
+        if values[-1] <= 1:
+            raise ValueError("must end above 1, where no early exit is taken; add 1.01")
+        return values
+
+
+def existing_if_path(source: str) -> str:
+    """Pass a hub id (``name`` or ``owner/name``) or an existing folder; anything else names no source."""
+    if "{" in source or "}" in source:
+        raise ValueError(f"'{source}': braces are not allowed in a path; rename the folder")
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if not looks_like_path:
+        return source
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"'{source}' is not a folder; give an existing one or a hub id such as owner/name")
+    return str(folder)

@@ -1,0 +1,357 @@
+"""The configuration: one typed model, what must fit together in it, and its messages.
+
+``config.yaml`` and ``workflow/schemas/config.schema.json`` are written from these classes, and a test fails
+when they drift apart. Nothing heavy is imported: the Snakefile reads this.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeops.data.tasks import REGRESSION_TASKS, SPLITS, TASKS
+from pipeops.errors import PipeOpsError
+from pipeops.models.architectures import architecture
+from pipeops.models.width import target_width
+from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, parts_of
+from pipeops.settings import (
+    ALTERNATE,
+    TINY,
+    TRAINED,
+    CostEffSection,
+    DataSection,
+    ExitsSection,
+    MeasuringSection,
+    ModelSection,
+    Pathvars,
+    PretrainingSection,
+    PruningSection,
+    Section,
+    Seed,
+    TrainingSection,
+    existing_if_path,
+    kept_count,
+)
+from pipeops.text import nearest, unknown_key
+
+JOINT = ("O", "C", "DEP", "DPE", "EDP")
+"""What `results/costeff.csv` compares unless told otherwise: COST-EFF's question, with O to compare to."""
+
+
+class Config(Section):
+    """A study: datasets, seeds, operator sets and how everything is trained and measured."""
+
+    pathvars: Pathvars = Pathvars()
+    datasets: Annotated[list[str], Field(min_length=1)] = ["generated-sentiment"]
+    """GLUE tasks (mrpc, sst2, qnli, qqp) or generated ones (generated-sentiment, generated-paraphrase)."""
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
+    """One run of everything per seed."""
+    operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
+    """Sets of operators whose orders Table 1 compares."""
+    pipelines: list[str] = ["O", "D", "P", "E", "DP", "C"]
+    """Trained pipelines that are measured beside those orders: rows of Table 2, parts of estimates, and C."""
+    table2: Annotated[list[str], Field(min_length=1)] = ["O", "D", "P", "DP"]
+    """Pipelines that get a row in Table 2: what Q and L save at their end."""
+    joint: list[str] | None = None
+    """Pipelines that `results/costeff.csv` compares: C, trained jointly, with operators one after the other;
+    null: those of O, C, DEP, DPE and EDP that are measured, if C is."""
+    cumulativeness: list[str] | None = None
+    """Operator sets whose tradeoff is estimated from O, D, P and E; null: those of `operator_sets` that have
+    E."""
+    keep_checkpoints: bool = True
+    """Whether trained models and exported graphs are kept; if not, each is deleted once no job needs it."""
+    glue: str = "nyu-mll/glue"
+    """Where GLUE is: a hub id, or a folder of the same layout."""
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    pretraining: PretrainingSection = PretrainingSection()
+    training: TrainingSection = TrainingSection()
+    pruning: PruningSection = PruningSection()
+    costeff: CostEffSection = CostEffSection()
+    exits: ExitsSection = ExitsSection()
+    measuring: MeasuringSection = MeasuringSection()
+
+    @field_validator("datasets")
+    @classmethod
+    def _known_datasets(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name in REGRESSION_TASKS:
+                raise ValueError(
+                    f"'{name}' is a regression task; PipeOps studies classification: {', '.join(TASKS)}"
+                )
+            if name not in TASKS:
+                raise ValueError(
+                    f"unknown dataset '{name}'{nearest(name, TASKS)}; known are {', '.join(TASKS)}"
+                )
+        return _each_once(names)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, seeds: list[int]) -> list[int]:
+        return _each_once(seeds)
+
+    @field_validator("operator_sets")
+    @classmethod
+    def _valid_sets(cls, sets: list[str]) -> list[str]:
+        canonical = [parse_operator_set(text) for text in sets]
+        for operators in canonical:
+            if untrained := [letter for letter in operators if letter not in TRAINED]:
+                raise ValueError(
+                    f"operator set '{operators}': {', '.join(untrained)} changes inference only "
+                    "and has no order to study; leave it out"
+                )
+        return _each_once(canonical)
+
+    @field_validator("pipelines", "table2", "joint")
+    @classmethod
+    def _trained_pipelines(cls, texts: list[str] | None) -> list[str] | None:
+        for pipeline in map(Pipeline.parse, texts or []):
+            if pipeline.inference:
+                raise ValueError(
+                    f"'{pipeline}': every pipeline is measured with and without L and Q; "
+                    f"write '{pipeline.trained}'"
+                )
+            if untrainable := set(pipeline.trained) - set(TRAINED):
+                raise ValueError(f"'{pipeline}': {', '.join(untrainable)} cannot be trained; leave it out")
+        return texts and _each_once(texts)
+
+    @field_validator("joint")
+    @classmethod
+    def _compares_c(cls, texts: list[str] | None) -> list[str] | None:
+        if texts is not None and "C" not in texts:
+            raise ValueError("compares C with others, and does not name C; add it, or set it to null")
+        return texts
+
+    @field_validator("cumulativeness")
+    @classmethod
+    def _estimable_sets(cls, sets: list[str] | None) -> list[str] | None:
+        if sets is None:
+            return None
+        canonical = [parse_operator_set(text) for text in sets]
+        for operators in canonical:
+            if not _estimable(operators):
+                raise ValueError(
+                    f"'{operators}' cannot be estimated; the equations take E with D, P or both: DE, PE, DPE"
+                )
+        return _each_once(canonical)
+
+    @model_validator(mode="after")
+    def _everything_used_is_measured(self) -> Self:
+        measured = [str(pipeline) for pipeline in self.measured]
+        for key, wanted in (("table2", self.table2), ("joint", self.joint or [])):
+            for pipeline in wanted:
+                if pipeline not in measured:
+                    raise ValueError(
+                        f"{key}: '{pipeline}' is not measured; add it: "
+                        f"pipelines: [{', '.join([*self.pipelines, pipeline])}]"
+                    )
+        for operators in self.estimated_sets:
+            parts = parts_of(operators)
+            if missing := [part for part in parts if part not in measured]:
+                raise ValueError(
+                    f"cumulativeness: '{operators}' is estimated from {', '.join(parts)}, of which "
+                    f"{', '.join(missing)} is not measured; add it: "
+                    f"pipelines: [{', '.join([*self.pipelines, *missing])}]"
+                )
+            if not any(str(order) in measured for order in orderings(operators)):
+                raise ValueError(
+                    f"cumulativeness: no order of '{operators}' is measured; add it: "
+                    f"operator_sets: [{', '.join([*self.operator_sets, operators])}]"
+                )
+        return self
+
+    @field_validator("glue")
+    @classmethod
+    def _glue_exists(cls, source: str) -> str:
+        return existing_if_path(source)
+
+    @model_validator(mode="after")
+    def _glue_has_the_tasks(self) -> Self:
+        """Look for the files of a local GLUE; what is in them is checked when they are read."""
+        folder = Path(self.glue)
+        for task in (TASKS[name] for name in self.datasets):
+            if task.generated or not folder.is_dir():
+                continue
+            for split in SPLITS:
+                if not any((folder / task.name).glob(f"{split}*")):
+                    missing = f"{task.name}/{split}*"
+                    raise ValueError(f"glue: '{self.glue}' has no {missing}; name a complete folder")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        if self.model.student == TINY:
+            raise ValueError(
+                "model.student: 'tiny' is a backbone only; use 'alternate' or name a pretrained model"
+            )
+        if self.model.backbone == TINY and any(not TASKS[name].generated for name in self.datasets):
+            raise ValueError(
+                "model.backbone: 'tiny' knows only the generated tasks' words; name a pretrained one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_backbone(self) -> Self:
+        """Check what can be known of the backbone without loading it; a hub's are checked when fetched."""
+        try:
+            backbone = architecture(self.model.backbone)
+            student = None if self.model.student == ALTERNATE else architecture(self.model.student)
+        except PipeOpsError as error:
+            raise ValueError(f"model: {error}") from None
+        if backbone is None:
+            return self
+        if self.model.max_length > backbone.max_length:
+            raise ValueError(
+                f"model.max_length: {self.model.max_length} is more than the backbone's "
+                f"{backbone.max_length} positions; lower it"
+            )
+        for pruned in filter(None, (backbone, student)):
+            kept_count(self.pruning.keep_heads, pruned.heads, what="keep_heads")
+            kept_count(self.pruning.keep_ffn, pruned.ffn_size, what="keep_ffn")
+        if student and student.hidden_size != backbone.hidden_size:
+            raise ValueError(
+                f"model.student: '{self.model.student}' has hidden size {student.hidden_size}, the backbone "
+                f"{backbone.hidden_size}; the losses on hidden states need the same width"
+            )
+        if any(pipeline.operator == "C" for pipeline in self.measured):
+            target_width(self.costeff, backbone)
+        return self
+
+    @property
+    def has_student(self) -> bool:
+        """Whether D starts from a pretrained model of its own."""
+        return self.model.student != ALTERNATE
+
+    @property
+    def pretraining_json(self) -> str:
+        """Settings of the backbone's job; only the built-in backbone has any."""
+        return self.pretraining.model_dump_json() if self.model.backbone == TINY else "{}"
+
+    def tokenise_options(self, dataset: str, split: str) -> list[str]:
+        """Command-line options of tokenising one split, without those that it does not depend on."""
+        options: dict[str, object] = {"--max-length": self.model.max_length}
+        if not TASKS[dataset].generated:
+            options["--glue"] = self.glue
+        examples = getattr(self.data, f"{split}_examples")
+        if examples is not None:
+            options["--examples"] = examples
+        return [text for name, value in options.items() for text in (name, str(value))]
+
+    @property
+    def orderings(self) -> list[Pipeline]:
+        """Every ordering of every operator set, each once: what is measured for Table 1."""
+        return list(dict.fromkeys(p for operators in self.operator_sets for p in orderings(operators)))
+
+    @property
+    def measured(self) -> list[Pipeline]:
+        """Every trained pipeline that is measured, each once: the orderings and `pipelines`."""
+        return list(dict.fromkeys([*self.orderings, *map(Pipeline.parse, self.pipelines)]))
+
+    @property
+    def estimated_sets(self) -> list[str]:
+        """The operator sets whose tradeoff is estimated."""
+        if self.cumulativeness is None:
+            return [operators for operators in self.operator_sets if _estimable(operators)]
+        return self.cumulativeness
+
+    @property
+    def estimated_from(self) -> list[Pipeline]:
+        """The measured pipelines that estimates are made from and compared with."""
+        wanted = {part for operators in self.estimated_sets for part in parts_of(operators)}
+        wanted |= {str(order) for operators in self.estimated_sets for order in orderings(operators)}
+        return [pipeline for pipeline in self.measured if str(pipeline) in wanted]
+
+    @property
+    def compared_jointly(self) -> list[str]:
+        """What C is compared with, C included; nothing where C is not measured."""
+        if self.joint is not None:
+            return self.joint
+        measured = [str(pipeline) for pipeline in self.measured]
+        return [pipeline for pipeline in JOINT if pipeline in measured] if "C" in measured else []
+
+    @property
+    def trainings(self) -> list[Pipeline]:
+        """Every pipeline that is trained per dataset and seed, parents first."""
+        return closure(self.measured)
+
+
+def load_config(values: Mapping[str, Any]) -> Config:
+    """Validate a parsed configuration.
+
+    Raises:
+        PipeOpsError: one line per mistake, each naming its key and the remedy.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise PipeOpsError("\n".join(f"config: {_line(detail)}" for detail in error.errors())) from None
+
+
+def read_study(files: Sequence[Path]) -> Config:
+    """Validate configuration files laid over the defaults, later ones over earlier, as Snakemake does.
+
+    Raises:
+        PipeOpsError: a file cannot be read, or one line per mistake.
+    """
+    values = Config().model_dump()
+    for path in files:
+        try:
+            changes = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise PipeOpsError(
+                f"{path}: not readable ({error.strerror}); name a configuration file"
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise PipeOpsError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(changes, dict):
+            raise PipeOpsError(f"{path}: holds no keys and values; see config.yaml for what it may hold")
+        values = _laid_over(values, changes)
+    return load_config(values)
+
+
+def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Replace what ``changes`` names, section by section."""
+    merged = dict(values)
+    for key, value in changes.items():
+        section = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _laid_over(merged[key], value) if section else value
+    return merged
+
+
+def _line(detail: Mapping[str, Any]) -> str:
+    """One readable line for one of pydantic's findings."""
+    *parents, last = location = [str(part) for part in detail["loc"]] or ["(whole)"]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        return unknown_key(key, last, _known_keys(parents))
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "too_short":
+        return f"{key}: is empty; list at least one"
+    if detail["type"] in ("model_type", "model_attributes_type"):
+        return f"{key}: is a section of keys and values (got {detail['input']!r}); write its keys below it"
+    if detail["type"] == "value_error" and key == "(whole)":
+        return message
+    given = "" if detail["type"] in ("missing", "value_error") else f" (got {detail['input']!r})"
+    return f"{key}: {message[0].lower() + message[1:]}{given}"
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    """The keys of the section that ``parents`` leads to."""
+    section: Any = Config
+    for part in parents:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _estimable(operators: str) -> bool:
+    """Whether the equations estimate this set: E with D, P or both."""
+    return "E" in operators and len(operators) > 1 and set(operators) <= set("DPE")
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"'{value}' is listed {values.count(value)} times; list it once")
+    return values

@@ -1,0 +1,46 @@
+"""Text for people: Markdown tables, pages, and which known word a mistyped one may mean."""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+_STYLE = """
+body { font: 15px/1.5 sans-serif; margin: 2em; max-width: 70em }
+table { border-collapse: collapse; margin: 1em 0 }
+th, td { border: 1px solid #bbb; padding: .3em .7em; text-align: left; white-space: nowrap }
+th { background: #eee }
+pre { background: #f6f6f6; padding: 1em }
+"""
+
+
+def unknown_key(key: str, name: str, known: list[str]) -> str:
+    """Say that a key is unknown, which one may be meant, and which there are."""
+    return f"unknown key '{key}'{nearest(name, known)}; known here are {', '.join(known)}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A suggestion, where one is close enough."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns line up in a terminal."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+
+
+def mean_and_sd_as_text(mean: float, sd: float, *, digits: int = 2) -> str:
+    """Write ``mean ± sd``, without an SD where there is none, and ``-`` where there is no mean."""
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def html_page(markdown: str) -> str:
+    """Render a table's Markdown as a page of its own, for the report."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    return f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><style>{_STYLE}</style>\n{body}</html>\n'

@@ -1,0 +1,1 @@
+"""Training one node of the DAG."""

@@ -1,0 +1,61 @@
+"""Hugging Face's Trainer as every training here uses it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+from pipeops.training.sampling import EpochSampler
+
+
+def trainer_arguments(
+    folder: Path, *, epochs: float, batch_size: int, learning_rate: float, seed: int, **others: Any
+) -> TrainingArguments:
+    """What all trainings share: AdamW, a linear schedule, one seed, no reports but the log.
+
+    Args:
+        folder: where checkpoints go.
+        epochs: passes over the examples.
+        batch_size: examples per step.
+        learning_rate: its peak.
+        seed: of weights that are new, of dropout, and of the order of the examples.
+        others: further arguments of ``TrainingArguments``.
+    """
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        optim="adamw_torch_fused",
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        # To look for a loss that is no number makes a GPU wait at every step; in the log it can be seen.
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        **others,
+    )
+
+
+class ReproducibleTrainer(Trainer):
+    """Trainer whose examples come in the order of :class:`pipeops.training.sampling.EpochSampler`."""
+
+    def __init__(
+        self, *, lengths: Sequence[int], length_grouped: bool, step_size: int, **arguments: Any
+    ) -> None:
+        """Take Trainer's arguments, every example's length, and the number of examples of a step."""
+        super().__init__(**arguments)
+        self.sampler = EpochSampler(
+            lengths,
+            batch_size=step_size,
+            grouped=length_grouped,
+            seed=self.args.data_seed or self.args.seed,
+        )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:  # noqa: ARG002
+        return self.sampler

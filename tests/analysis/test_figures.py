@@ -1,0 +1,174 @@
+"""Figures by what they hold: lines, their data and labels, not pixels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import flat, measured
+
+from pipeops.analysis import figures
+from pipeops.analysis.commutativity import compare, compare_all
+from pipeops.analysis.cumulativeness import cumulativeness
+from pipeops.analysis.curves import mean_curve
+from pipeops.analysis.runs import curves
+from pipeops.errors import PipeOpsError
+
+SETS = ["DE", "PE"]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Two datasets; the second seed's times and accuracies are a little larger."""
+    table = measured(("O", "D", "P", "E", "DE", "ED", "PE", "EP"))
+    table.loc[table["seed"] == 2, ["accuracy", "time_relative"]] *= 1.02
+    return pd.concat([table, table.assign(dataset="generated-sentiment")], ignore_index=True)
+
+
+def lines(ax):
+    return {line.get_label(): line for line in ax.get_lines()}
+
+
+def data(line):
+    return line.get_xdata().tolist(), line.get_ydata().tolist()
+
+
+def test_figure_2_has_a_panel_per_set_colours_for_datasets_and_markers_for_orders(runs):
+    axes = figures.orders(runs, SETS).axes
+    assert [ax.get_title() for ax in axes] == ["D+E (seed 1)", "P+E (seed 1)"]
+    found = lines(axes[0])
+    assert list(found) == [
+        "SST-2, DE", "SST-2, ED", "generated-sentiment, DE", "generated-sentiment, ED",
+    ]  # fmt: skip
+    colours = {label: line.get_color() for label, line in found.items()}
+    markers = {label: line.get_marker() for label, line in found.items()}
+    assert colours["SST-2, DE"] == colours["SST-2, ED"] != colours["generated-sentiment, DE"]
+    assert markers["SST-2, DE"] == markers["generated-sentiment, DE"] != markers["SST-2, ED"]
+    run = curves(runs)["sst2", "DE", 1]
+    time, percent = data(found["SST-2, DE"])
+    assert time == run.time.tolist()
+    assert percent == pytest.approx(100 * run.accuracy)
+    assert {text.get_text() for text in axes[0].get_legend().get_texts()} == set(found)
+    assert axes[0].get_xlabel() == "time / time of O"
+
+
+def test_figure_3_has_a_run_a_mean_and_a_band_for_every_order(runs):
+    axes = figures.seeds(runs, SETS).axes
+    assert len(axes) == 4
+    ax = axes[0]
+    assert ax.get_title() == "SST-2, D+E (2 seeds, 95% bands)"
+    found = lines(ax)
+    assert list(found) == ["DE, seed 1", "DE, mean of 2", "ED, seed 1", "ED, mean of 2"]
+    assert found["DE, seed 1"].get_linestyle() == "-"
+    assert found["DE, mean of 2"].get_linestyle() == "--"
+    every = curves(runs)
+    mean = mean_curve([every["sst2", "DE", 1], every["sst2", "DE", 2]])
+    assert data(found["DE, mean of 2"])[1] == pytest.approx(100 * mean.accuracy)
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(max(0, 100 * mean.low.min()))
+    assert band.max() == pytest.approx(min(100, 100 * mean.high.max()))
+
+
+def test_figure_3_of_one_seed_says_that_there_is_no_mean(runs):
+    axes = figures.seeds(runs[runs["seed"] == 1], ["DE"]).axes
+    assert axes[0].get_title() == "SST-2, D+E (one seed: no mean)"
+    assert list(lines(axes[0])) == ["DE, seed 1", "ED, seed 1"]
+    assert not axes[0].collections
+
+
+def test_figure_4_shows_target_e_and_estimate(runs):
+    study = cumulativeness(runs, SETS)
+    axes = figures.estimates(runs, study).axes
+    assert [ax.get_title() for ax in axes[:2]] == ["SST-2, D+E", "SST-2, P+E"]
+    found = lines(axes[0])
+    assert list(found) == ["E, measured", "DE, measured", "ED, measured", "D+E, estimated"]
+    assert len({str(found[name].get_color()) for name in found}) == 3
+    assert found["DE, measured"].get_color() == found["ED, measured"].get_color()
+    one_seed = runs[runs["seed"] == 1]
+    ax = figures.estimates(one_seed, cumulativeness(one_seed, SETS)).axes[0]
+    time, percent = data(lines(ax)["D+E, estimated"])
+    # Where the equations hold, the estimate is the measurement: that of test_cumulativeness.
+    assert time == pytest.approx([0.1, 0.32, 0.595])
+    assert percent == pytest.approx([54, 72, 81])
+
+
+def test_the_heat_map_holds_differences_and_p_values():
+    comparisons = {
+        ("sst2", "DE"): compare(flat({"DE": [80, 81], "ED": [84, 82]})),
+        ("qqp", "PE"): compare(flat({"PE": [80], "EP": [90]})),
+    }
+    ax = figures.table1_heat_map(comparisons).axes[0]
+    cells = np.ma.asarray(ax.collections[0].get_array()).reshape(2, 2)
+    assert cells[0, 0] == pytest.approx(2.5 - 1.5)
+    assert cells.mask[0, 1]
+    texts = [text.get_text() for text in ax.texts]
+    assert "Same 1.50\nDiff. 2.50\np = 0.5 (at best 0.5)" in texts
+    assert any("no p-value" in text for text in texts) == (not cells.mask[1, 1])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["D+E", "P+E"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["SST-2", "QQP"]
+
+
+def test_the_pareto_figure_draws_and_names_the_front():
+    rows = [
+        ("sst2", "O", "", 0.90, 1.0), ("sst2", "O", "LQ", 0.89, 0.2), ("sst2", "D", "", 0.85, 0.5),
+        ("sst2", "D", "LQ", 0.84, 0.1), ("sst2", "P", "Q", 0.80, 0.15), ("sst2", "D", "LQ", 0.895, 0.3),
+    ]  # fmt: skip
+    columns = ["dataset", "pipeline", "inference", "accuracy", "time_relative"]
+    table = pd.DataFrame(rows, columns=columns).assign(seed=1, threshold=range(len(rows)))
+    ax = figures.pareto(table).axes[0]
+    front = lines(ax)["Pareto front"]
+    time, percent = data(front)
+    assert time == [0.1, 0.2, 0.3, 1.0]
+    assert percent == pytest.approx([84, 89, 89.5, 90])
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["1", "2", "3", "on the front\n 1  DLQ\n 2  OLQ\n 3  O"]
+    assert sum(len(points.get_offsets()) for points in ax.collections) == 6
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["as it is", "L", "Q", "LQ", "Pareto front"]
+
+
+def test_the_joint_figure_has_a_panel_per_measure():
+    table = measured(("O", "DEP", "DE", "D")).query("pipeline != 'D'").replace({"DE": "C"})
+    table = table.assign(flops_relative=table["time_relative"] / 2)
+    exits = table.assign(parameters_relative=table["time_relative"] / 4).rename(
+        columns={"threshold": "exit_layer"}
+    )
+    axes = figures.joint(table, exits, ["O", "C", "DEP"]).axes
+    assert [ax.get_xlabel() for ax in axes] == ["parameters over O's", "FLOPs over O's", "time over O's"]
+    assert set(lines(axes[0])) == {"O", "C", "DEP", "Pareto front"}
+    assert set(lines(axes[2])) == {"O", "OLQ", "C", "CLQ", "DEP", "DEPLQ", "Pareto front"}
+    curve = curves(table)["sst2", "C", 1]
+    for ax, scale in zip(axes, (1 / 4, 1 / 2, 1), strict=True):
+        time, percent = data(lines(ax)["C"])
+        assert time == pytest.approx(scale * curve.time)
+        assert percent == pytest.approx(100 * curve.accuracy)
+
+
+def test_points_are_means_over_seeds(runs):
+    points = figures.operating_points(runs)
+    row = points[(points["name"] == "DEQ") & (points["threshold"] == 0) & (points["dataset"] == "sst2")]
+    of_seed_1 = curves(runs, inference="Q")["sst2", "DE", 1]
+    assert row["time_relative"].item() == pytest.approx(1.01 * of_seed_1.time[0])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda empty: figures.orders(empty, SETS),
+        lambda empty: figures.seeds(empty, SETS),
+        lambda empty: figures.estimates(empty, cumulativeness(empty, [])),
+        lambda empty: figures.table1_heat_map(compare_all(curves(empty), SETS)),
+        figures.pareto,
+        lambda empty: figures.joint(empty, empty, ["C"]),
+    ],
+)
+def test_zero_curves_are_one_clear_line(draw):
+    with pytest.raises(PipeOpsError, match=r"^no (estimated )?(curves|comparisons) to draw: .*$"):
+        draw(measured(()))
+
+
+def test_files_are_the_same_bytes_every_time(runs, tmp_path):
+    for name in ("a", "b"):
+        figures.save(figures.orders(runs, SETS), tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
+    for form, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        content = (tmp_path / f"a.{form}").read_bytes()
+        assert content.startswith(magic)
+        assert content == (tmp_path / f"b.{form}").read_bytes()

@@ -1,0 +1,131 @@
+import json
+
+import pandas as pd
+from helpers import flat, measured, savings_run
+
+from pipeops.analysis.commutativity import Comparison, compare
+from pipeops.analysis.cumulativeness import cumulativeness, summary
+from pipeops.analysis.paper import paper_table1
+from pipeops.analysis.savings import table2
+from pipeops.analysis.tables import cumulativeness_markdown, table1_markdown, table2_markdown, write_table
+from pipeops.text import html_page
+
+PAPER = """\
+| Dataset | Order | D+E         | P+E         | D+P+E       |
+| ------- | ----- | ----------- | ----------- | ----------- |
+| MRPC    | Same  | 1.57 ± 0.69 | 2.31 ± 0.85 | 1.53 ± 0.62 |
+|         | Diff. | 1.74 ± 0.40 | 4.12 ± 1.10 | 2.59 ± 0.97 |
+| SST-2   | Same  | 1.30 ± 0.39 | 1.64 ± 0.46 | 1.49 ± 0.53 |
+|         | Diff. | 1.48 ± 0.46 | 1.84 ± 0.62 | 1.98 ± 0.82 |
+| QNLI    | Same  | 2.24 ± 1.20 | 4.40 ± 2.49 | 3.41 ± 2.51 |
+|         | Diff. | 3.93 ± 0.82 | 4.58 ± 2.39 | 4.91 ± 2.44 |
+| QQP     | Same  | 2.38 ± 1.36 | 2.11 ± 0.86 | 2.30 ± 1.05 |
+|         | Diff. | 3.64 ± 1.14 | 3.30 ± 1.27 | 4.56 ± 1.71 |
+"""
+
+
+def test_the_papers_own_table_is_printed_for_its_datasets() -> None:
+    result = compare(flat({"DE": [80, 81], "ED": [84, 82]}))
+    text = table1_markdown({(dataset, "DE"): result for dataset in ("sst2", "qqp", "mrpc", "qnli")})
+    assert text.endswith("The paper's own figures (RoBERTa-base):\n\n" + PAPER)
+    assert "paper" not in table1_markdown({("generated-pairs", "DE"): result})
+    assert len(paper_table1()) == 4 * 2 * 3
+
+
+def test_markdown_as_printed() -> None:
+    comparisons: dict[tuple[str, str], Comparison] = {
+        ("generated-pairs", "DE"): compare(flat({"DE": [80, 81], "ED": [84, 82]})),
+        ("generated-pairs", "PE"): compare(flat({"PE": [80, 81], "EP": [90, 91]})),
+        ("generated-pairs", "DPE"): compare(
+            flat({"DEP": [70, 71, 72], "DPE": [80, 81, 82], "EDP": [90, 91, 92]})
+        ),
+        ("sst2", "DE"): compare(flat({"DE": [80] * 13, "ED": [90] * 13})),
+    }
+    lines = table1_markdown(comparisons).splitlines()
+    start = lines.index("| Dataset         | Order | D+E          | P+E          | D+P+E        |")
+    assert lines[start:][:17] == [
+        "| Dataset         | Order | D+E          | P+E          | D+P+E        |",
+        "| --------------- | ----- | ------------ | ------------ | ------------ |",
+        "| generated-pairs | Same  | 1.50 ± 0.71  | 1.00 ± 0.00  | 1.33 ± 0.50  |",
+        "|                 | Diff. | 2.50 ± 1.29  | 10.00 ± 0.82 | 13.33 ± 4.95 |",
+        "| SST-2           | Same  | 0.00 ± 0.00  | -            | -            |",
+        "|                 | Diff. | 10.00 ± 0.00 | -            | -            |",
+        "",
+        "p-value of Diff. > Same (in brackets: the smallest that this number of seeds allows), by a",
+        "permutation test per cell, not corrected for the number of cells:",
+        "",
+        "| Dataset         | D+E             | P+E           | D+P+E         |",
+        "| --------------- | --------------- | ------------- | ------------- |",
+        "| generated-pairs | 0.500 (0.500)   | 0.500 (0.500) | 0.028 (0.028) |",
+        "| SST-2           | 0.0002 (0.0002) | -             | -             |",
+        "",
+        "- D+E, P+E: 2 seeds cannot give a p-value below 0.05, whatever the curves; 6 can.",
+        "",
+    ]
+
+
+def savings_of(*seeds: int, dataset: str = "sst2") -> pd.DataFrame:
+    options = {"left_q": 0.4, "left_l": 0.2, "left_lq": 0.1}
+    rows = []
+    for seed in seeds:
+        rows += savings_run("O", seed, accuracy=0.9 + seed / 100, accuracy_q=0.9, time=1.0 + seed, **options)
+        rows += savings_run("DP", seed, accuracy=0.8, accuracy_q=0.8, time=0.5, **options)
+    return table2(pd.DataFrame(rows).assign(dataset=dataset), ["O", "DP"])
+
+
+def test_table_2_has_the_papers_rows_beside_ours() -> None:
+    lines = table2_markdown(savings_of(1, 2)).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| Dataset"))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:]]
+    savings = ["60 ± 0%", "80 ± 0%", "90 ± 0%", "92 ± 0%"]
+    assert cells[2:] == [
+        ["SST-2", "O", "91.5 ± 0.7", "90.0 ± 0.0 (-1.6%)", "25.0 ± 7.1", *savings],
+        ["", "O, the paper", "93.7", "93.5 (-0.2%)", "170.8", "50%", "86%", "97%", "93%"],
+        ["", "DP", "80.0 ± 0.0", "80.0 ± 0.0 (+0.0%)", "5.00 ± 0.00", *savings],
+        ["", "DP, the paper", "92.0", "90.9 (-1.2%)", "62.9", "65%", "88%", "97%", "96%"],
+    ]
+
+
+def test_one_seed_has_means_only_and_says_so() -> None:
+    text = table2_markdown(savings_of(1, dataset="generated-sentiment"))
+    assert "the paper" not in text
+    assert "| 91.0 " in text
+    assert text.endswith("- one seed: no standard deviations.\n")
+    estimates = cumulativeness_markdown(summary(cumulativeness(measured(seeds=[1]), ["DE"])))
+    assert "±" not in estimates.split("| Operators")[1]
+    assert estimates.endswith("- one seed: no standard deviations.\n")
+
+
+def test_estimates_as_printed() -> None:
+    study = cumulativeness(measured(("O", "D", "P", "E", "PE")), ["PE"])
+    lines = cumulativeness_markdown(summary(study)).splitlines()
+    start = lines.index("## SST-2")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 :]]
+    assert cells[0][:6] == ["Operators", "Order", "Run with", "Largest error", "Mean error", "Time error"]
+    by_run = {row[2]: row for row in cells[2:]}
+    assert list(by_run) == ["-", "L", "Q", "Q (naive)", "LQ", "LQ (naive)"]
+    assert by_run["Q"][3:] == ["0.00 ± 0.00", "0.00 ± 0.00", "0.0 ± 0.0%", "70.6", "70.6", "0.180", "0.180"]
+    assert by_run["Q (naive)"][5:] == ["66.7 ± 0.0%", "70.6", "70.6", "0.300", "0.180"]
+
+
+def test_nothing_estimated_is_said() -> None:
+    text = cumulativeness_markdown(summary(cumulativeness(measured(), [])))
+    assert "no operator set holds E with D or P" in text
+
+
+def test_a_table_is_written_in_all_its_forms(tmp_path) -> None:
+    table = savings_of(1, 2)
+    forms = {"csv": "csv", "markdown": "md", "html": "html", "provenance": "json"}
+    outputs = {form: str(tmp_path / f"table2.{suffix}") for form, suffix in forms.items()}
+    write_table(table, table2_markdown(table), outputs=outputs, parameters={"seeds": [1, 2]})
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table2.csv"), table)
+    html = (tmp_path / "table2.html").read_text()
+    assert "<td>O, the paper</td>" in html
+    assert html.count("<tr>") == 5
+    about = json.loads((tmp_path / "table2.json").read_text())
+    assert about["parameters"] == {"seeds": [1, 2]}
+    assert about["packages"]["onnxruntime"]
+
+
+def test_a_page_escapes_what_looks_like_html() -> None:
+    assert "<script>" not in html_page("# a\n\n<script>alert(1)</script>")

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from helpers import write_backbone, write_examples
+
+from pipeops.data.synthetic import generate
+from pipeops.data.tasks import TASKS
+from pipeops.data.tokenised import load_tokenised, pad, tokenise
+from pipeops.errors import PipeOpsError
+from pipeops.models.backbones import load_tokenizer
+from pipeops.training.pretraining import word_tokenizer
+
+
+def test_round_trip_of_a_generated_task(tmp_path):
+    task, tokenizer = TASKS["generated-paraphrase"], word_tokenizer()
+    tokenise(task, "train", tokenizer, tmp_path / "a.parquet", glue="", max_length=64, examples=20)
+    split = load_tokenised(tmp_path / "a.parquet")
+    rows = generate(task.name, "train", 20)
+    assert split.label_ids.tolist() == rows["label"]
+    assert split.labels == task.labels
+    first, second = (tokenizer.tokenize(rows[column][0]) for column in task.columns)
+    assert tokenizer.convert_ids_to_tokens(split.input_ids[0]) == [
+        "<s>",
+        *first,
+        "</s>",
+        "</s>",
+        *second,
+        "</s>",
+    ]
+    assert all(tokenizer.unk_token_id not in ids for ids in split.input_ids)
+    tokenise(task, "train", tokenizer, tmp_path / "b.parquet", glue="", max_length=64, examples=20)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_longer_inputs_are_truncated(tmp_path):
+    task, tokenizer = TASKS["generated-sentiment"], word_tokenizer()
+    tokenise(task, "train", tokenizer, tmp_path / "a.parquet", glue="", max_length=8, examples=20)
+    split = load_tokenised(tmp_path / "a.parquet")
+    assert max(map(len, split.input_ids)) == 8
+    assert {ids[-1] for ids in split.input_ids} == {tokenizer.sep_token_id}
+
+
+def test_pad_by_hand():
+    ids, mask = pad([np.array([5, 6, 7]), np.array([8])], pad_token_id=1)
+    assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    ids, mask = pad([np.array([8])], pad_token_id=0, length=3)
+    assert ids.tolist() == [[8, 0, 0]]
+    assert mask.tolist() == [[1, 0, 0]]
+
+
+def test_padded_example(tmp_path):
+    split = load_tokenised(write_examples(tmp_path / "a.parquet"))
+    ids, mask = split.padded(3)
+    assert ids.shape == mask.shape == (1, 12)
+    assert ids[0, : mask.sum()].tolist() == split.input_ids[3].tolist()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "absent"])
+def test_damaged_files_are_named(tmp_path, damage):
+    path = write_examples(tmp_path / "a.parquet")
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-50])
+    elif damage == "foreign":
+        path.write_text("text")
+    else:
+        path.unlink()
+    with pytest.raises(PipeOpsError, match=r"a.parquet: not readable .* tokenise again") as error:
+        load_tokenised(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folders_tokenizer(tmp_path):
+    tokenizer = load_tokenizer(write_backbone(tmp_path))
+    assert tokenizer.model_max_length == 22

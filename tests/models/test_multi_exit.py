@@ -1,0 +1,128 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import tiny_batch, tiny_model, write_backbone
+from torch.nn import functional as F
+
+from pipeops.models.backbones import load_backbone
+from pipeops.models.multi_exit import from_pretrained_backbone, segment_ids, with_all_exits
+
+FAMILIES = ["roberta", "bert"]
+PRUNED = {"heads_per_layer": [1, 4, 2, 3], "ffn_per_layer": [5, 24, 1, 10]}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("exits", [False, True])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_save_and_reload(family, exits, pruned, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    model = tiny_model(family)
+    if exits:
+        model = with_all_exits(model).eval()
+    if pruned:
+        model = type(model)(model.config.with_shape(**PRUNED)).eval()
+    model.save_pretrained(tmp_path)
+    reloaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    batch = tiny_batch()
+    assert reloaded.config.shape == model.config.shape
+    for one, other in zip(model(**batch).exit_logits, reloaded(**batch).exit_logits, strict=True):
+        assert torch.equal(one, other)
+    assert not list(tmp_path.glob("*.bin"))
+
+
+def test_import_of_the_package_is_light_and_still_registers_the_model(tmp_path):
+    tiny_model(exits=True).save_pretrained(tmp_path)
+    script = (
+        "import sys, pipeops; assert 'torch' not in sys.modules and 'transformers' not in sys.modules;"
+        "from transformers import AutoModelForSequenceClassification as A;"
+        f"print(type(A.from_pretrained({str(tmp_path)!r})).__name__)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "MultiExitForSequenceClassification"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_are_the_backbones(family, tmp_path):
+    backbone = load_backbone(write_backbone(tmp_path, family=family)).eval()
+    model = from_pretrained_backbone(backbone, sep_token_id=2, labels=["no", "yes"]).eval()
+    batch = tiny_batch(pad_token_id=backbone.config.pad_token_id)
+    segments = segment_ids(batch["input_ids"], batch["attention_mask"], sep_token_id=2)
+    reference = backbone(
+        batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        token_type_ids=segments if family == "bert" else None,
+        output_hidden_states=True,
+    ).hidden_states
+    ours = model(**batch).hidden_states
+    assert len(ours) == 5
+    for one, other in zip(ours, reference, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_bert_classifier_starts_from_the_pretrained_pooler(tmp_path):
+    backbone = load_backbone(write_backbone(tmp_path, family="bert"))
+    model = from_pretrained_backbone(backbone, sep_token_id=2, labels=["no", "yes"])
+    assert torch.equal(model.exits["4"].dense.weight, backbone.pooler.dense.weight)
+
+
+def test_alternate_layers_are_the_pretrained_ones(tmp_path):
+    backbone = load_backbone(write_backbone(tmp_path))
+    student = from_pretrained_backbone(backbone, sep_token_id=2, labels=["no", "yes"], layers=[2, 4])
+    for ours, theirs in zip(student.layers, [1, 3], strict=True):
+        expected = backbone.encoder.layer[theirs].state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in ours.state_dict().items())
+    assert student.config.exit_layers == [2]
+
+
+def test_loss_is_the_sum_of_the_exits_cross_entropies():
+    model, batch = tiny_model(exits=True), tiny_batch()
+    output = model(**batch)
+    expected = sum(F.cross_entropy(logits, batch["labels"]).item() for logits in output.exit_logits)
+    assert output.loss.item() == pytest.approx(expected)
+    assert torch.equal(output.logits, output.exit_logits[-1])
+
+
+def test_new_exits_leave_the_last_as_it_was():
+    model, batch = tiny_model(), tiny_batch()
+    extended = with_all_exits(model).eval()
+    assert extended.config.exit_layers == [1, 2, 3, 4]
+    assert torch.equal(extended(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_changes_no_logits(family):
+    model = tiny_model(family, exits=True)
+    pad = model.config.pad_token_id
+    batch = tiny_batch(rows=1, length=7, pad_token_id=pad)
+    ids = F.pad(batch["input_ids"], (0, 9), value=pad)
+    mask = F.pad(batch["attention_mask"], (0, 9))
+    short = model(batch["input_ids"], batch["attention_mask"]).exit_logits
+    for one, other in zip(short, model(ids, mask).exit_logits, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_segment_ids_by_hand():
+    #                    [CLS] a [SEP] b  c [SEP] pad
+    ids = torch.tensor([[1, 7, 2, 8, 9, 2, 0], [1, 7, 8, 9, 2, 0, 0]])
+    mask = (ids != 0).long()
+    expected = [[0, 0, 0, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0]]
+    assert segment_ids(ids, mask, sep_token_id=2).tolist() == expected
+
+
+def test_segment_ids_are_a_real_tokenizers(minilm):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    batch = tokenizer(["a film", "one"], ["is it any good?", "two three"], padding=True, return_tensors="pt")
+    ours = segment_ids(batch["input_ids"], batch["attention_mask"], sep_token_id=tokenizer.sep_token_id)
+    assert torch.equal(ours, batch["token_type_ids"])
+
+
+def test_added_exits_lie_where_the_model_does(monkeypatch):
+    model, moved = tiny_model(), []
+    monkeypatch.setattr(type(model), "to", lambda self, device: moved.append(device) or self)
+    with_all_exits(model)
+    assert moved == [model.device]

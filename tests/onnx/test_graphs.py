@@ -1,0 +1,122 @@
+"""The two graphs made of the stages: structure, exit rule at its edges, limits."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import pytest
+from export_models import SHAPES, random_tokens, random_weights, tiny_shape
+from onnx import GraphProto, ModelProto
+
+from pipeops.errors import PipeOpsError
+from pipeops.onnx.graphs import MAX_EXITS, early_exit_graph, straight_graph
+from pipeops.onnx.runtime import EarlyExitModel
+from pipeops.onnx.stages import emit_stages
+
+
+def stitched(stitch, shape, weights=None) -> ModelProto:
+    return stitch(emit_stages(shape, (weights or random_weights(shape)).__getitem__), shape)
+
+
+def loaded(graph: ModelProto, folder) -> EarlyExitModel:
+    path = folder / "model.onnx"
+    path.write_bytes(graph.SerializeToString())
+    return EarlyExitModel.load(path, threads=1)
+
+
+def nested(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and, outside in, every branch within it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from nested(attribute.g)
+
+
+@pytest.mark.parametrize("stitch", [early_exit_graph, straight_graph])
+@pytest.mark.parametrize("name", SHAPES)
+def test_graphs_are_valid_and_name_every_tensor_once(stitch, name):
+    model = stitched(stitch, SHAPES[name])
+    onnx.checker.check_model(model, full_check=True)
+    graphs = list(nested(model.graph))
+    made = [output for graph in graphs for node in graph.node for output in node.output]
+    made += [value.name for graph in graphs for value in graph.initializer]
+    assert len(made) == len(set(made))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_stage_is_called_in_the_branch_that_needs_it(name):
+    shape = SHAPES[name]
+    model = stitched(early_exit_graph, shape)
+    exit_before, calls = 0, {}
+    for graph in nested(model.graph):
+        if graph.name.endswith(".go_on"):
+            exit_before = int(graph.name.split(".")[1])
+        for node in graph.node:
+            if node.domain == "pipeops":
+                calls[node.op_type] = exit_before
+    before = {f"stage.{k}": max([0, *(e for e in shape.exit_layers if e < k)]) for k in range(1, 4)}
+    assert calls == before
+    weights = [node for function in model.functions for node in function.node if node.op_type == "Constant"]
+    held = sum(np.prod(node.attribute[0].t.dims, dtype=int) for node in weights)
+    elsewhere = sum(np.prod(w.dims, dtype=int) for graph in nested(model.graph) for w in graph.initializer)
+    assert elsewhere <= 3 < held
+
+
+def test_inputs_say_what_they_take():
+    fixed = [[1, "length"], [1, "length"], [2]]
+    free = [["batch", "length"], ["batch", "length"]]
+    for stitch, shape, expected in (
+        (early_exit_graph, tiny_shape(), fixed),
+        (early_exit_graph, tiny_shape(exit_layers=(3,)), fixed[:2]),
+        (straight_graph, tiny_shape(), free),
+    ):
+        inputs = stitched(stitch, shape).graph.input
+        dims = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in inputs]
+        assert dims == expected
+        assert [value.name for value in inputs] == ["input_ids", "attention_mask", "thresholds"][: len(dims)]
+
+
+@pytest.fixture(scope="module")
+def certain(tmp_path_factory):
+    """A model whose every exit is as sure as float32 can be: its logits are 0 and 200."""
+    shape = tiny_shape()
+    weights = random_weights(shape)
+    for layer in shape.exit_layers:
+        weights[f"exits.{layer}.out_proj.weight"][:] = 0
+        weights[f"exits.{layer}.out_proj.bias"][:] = [0, 200]
+    return loaded(stitched(early_exit_graph, shape, weights), tmp_path_factory.mktemp("certain"))
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "layer"),
+    [
+        ([1.0, 1.0], 1),
+        ([np.nextafter(np.float32(1), np.float32(2)), 1.0], 2),
+        ([1.0000002, 1.0000002], 3),
+        ([2.0, 2.0], 3),
+        ([2.0, 0.0], 2),
+        ([0.0, 2.0], 1),
+    ],
+)
+def test_a_probability_of_one_reaches_one_but_nothing_above(certain, thresholds, layer):
+    answer = certain.run(*random_tokens(certain.shape, [9]), thresholds)
+    assert answer.exit_layer == layer
+    np.testing.assert_array_equal(answer.logits, [[0, 200]])
+
+
+def deep_shape(layers: int):
+    return tiny_shape(
+        heads_per_layer=(1,) * layers, ffn_per_layer=(4,) * layers, exit_layers=tuple(range(1, layers + 1))
+    )
+
+
+def test_the_deepest_nest_that_is_allowed_loads(tmp_path):
+    shape = deep_shape(MAX_EXITS)
+    model = loaded(stitched(early_exit_graph, shape), tmp_path)
+    assert model.run(*random_tokens(shape, [9]), [2.0] * (MAX_EXITS - 1)).exit_layer == MAX_EXITS
+
+
+def test_a_deeper_nest_is_refused():
+    with pytest.raises(PipeOpsError, match=f"exit_layers: 33 exits, but a graph nests at most {MAX_EXITS}"):
+        stitched(early_exit_graph, deep_shape(MAX_EXITS + 1))

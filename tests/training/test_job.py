@@ -1,0 +1,407 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import write_backbone, write_examples
+from safetensors.torch import load_file
+
+from pipeops.data.tokenised import load_tokenised, pad
+from pipeops.errors import PipeOpsError
+from pipeops.models.multi_exit import MultiExitForSequenceClassification
+from pipeops.onnx.export import export
+from pipeops.onnx.runtime import Profiler
+from pipeops.operators import base, costeff
+from pipeops.pipeline import Pipeline, closure, orderings
+from pipeops.settings import CostEffSection, PruningSection, TrainingSettings
+from pipeops.training.job import Job, last_checkpoint, load_model, train
+
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=5e-3)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workshop")
+    write_backbone(folder / "base")
+    write_examples(folder / "train.parquet")
+    return folder
+
+
+def job(workshop, operator="O", parent=None, **changes) -> Job:
+    plain = Job(
+        operator=operator,
+        parent=parent,
+        backbone=workshop / "base",
+        student=None,
+        data=workshop / "train.parquet",
+        importance_data=None,
+        seed=1,
+        settings=SETTINGS,
+        pruning=PruningSection(keep_heads=0.5, keep_ffn=0.25),
+        costeff=CostEffSection(heads=2, ffn=6, rank=8),
+    )
+    return replace(plain, **changes)
+
+
+@pytest.fixture(scope="module")
+def trained(workshop):
+    """Every pipeline of D, P and E, and C, trained."""
+    pipelines = closure([Pipeline("C"), *(p for text in ("DE", "PE", "DPE") for p in orderings(text))])
+    for pipeline in pipelines:
+        parent = workshop / str(pipeline.parent) if pipeline.parent else None
+        train(
+            job(workshop, pipeline.operator, parent), workshop / str(pipeline), state_root=workshop / "state"
+        )
+    return {str(pipeline): workshop / str(pipeline) for pipeline in pipelines}
+
+
+def test_the_closure_has_thirteen_trainings_and_leaves_no_state(trained, workshop):
+    assert len(trained) == 13
+    assert not list((workshop / "state").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "layers", "exits", "heads", "ffn"),
+    [
+        ("O", 4, 1, 4, 24),
+        ("D", 2, 1, 4, 24),
+        ("P", 4, 1, 2, 6),
+        ("E", 4, 4, 4, 24),
+        ("DE", 2, 2, 4, 24),
+        ("ED", 2, 2, 4, 24),
+        ("PE", 4, 4, 2, 6),
+        ("EP", 4, 4, 2, 6),
+        ("DP", 2, 1, 2, 6),
+        ("DPE", 2, 2, 2, 6),
+        ("DEP", 2, 2, 2, 6),
+        ("EDP", 2, 2, 2, 6),
+        ("C", 4, 4, 2, 6),
+    ],
+)
+def test_every_pipeline_has_its_shape_and_reloads_into_onnx(
+    trained, workshop, tmp_path, pipeline, layers, exits, heads, ffn
+):
+    model = load_model(trained[pipeline]).eval()
+    shape = model.config.shape
+    assert (shape.num_layers, len(shape.exit_layers)) == (layers, exits)
+    assert set(shape.heads_per_layer) == {heads}
+    assert set(shape.ffn_per_layer) == {ffn}
+    export(trained[pipeline], tmp_path)
+    split = load_tokenised(workshop / "train.parquet")
+    ids, mask = pad(split.input_ids[:5], pad_token_id=split.pad_token_id)
+    exported = Profiler.load(tmp_path / "profile.onnx", threads=1).run(ids, mask).logits
+    with torch.no_grad():
+        ours = torch.stack(model(torch.from_numpy(ids), torch.from_numpy(mask)).exit_logits, dim=1)
+    assert abs(exported - ours.numpy()).max() < 1e-4
+
+
+def test_training_learns(workshop, tmp_path):
+    settings = SETTINGS.model_copy(update={"epochs": 40.0, "checkpoint_every": 1.0})
+    train(job(workshop, settings=settings), tmp_path / "O", state_root=tmp_path / "state")
+    log = json.loads((tmp_path / "O" / "training.json").read_text())["log"]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert float(losses[0]) > 0.5
+    assert float(losses[-1]) < 0.2
+
+
+@pytest.mark.parametrize("operator", ["O", "P", "C"])
+def test_same_seed_gives_the_same_bytes_and_another_does_not(trained, workshop, tmp_path, operator):
+    parent = None if operator == "O" else workshop / "O"
+    again = tmp_path / "again"
+    train(job(workshop, operator, parent), again, state_root=tmp_path / "state")
+    expected = (trained[operator] / "model.safetensors").read_bytes()
+    assert (again / "model.safetensors").read_bytes() == expected
+    other = tmp_path / "other"
+    train(job(workshop, operator, parent, seed=2), other, state_root=tmp_path / "state")
+    assert (other / "model.safetensors").read_bytes() != expected
+
+
+@pytest.mark.parametrize("operator", ["E", "P"])
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(trained, workshop, tmp_path, operator):
+    settings = SETTINGS.model_copy(update={"epochs": 60.0, "checkpoint_every": 0.02})
+    undisturbed = job(workshop, operator, workshop / "O", settings=settings)
+    train(undisturbed, tmp_path / "undisturbed", state_root=tmp_path / "other-state")
+
+    state, output = tmp_path / "state", tmp_path / "killed"
+    command = [
+        sys.executable, "-m", "pipeops", "train", operator,
+        "--parent", str(workshop / "O"), "--backbone", str(workshop / "base"),
+        "--data", str(workshop / "train.parquet"), "--output", str(output), "--seed", "1",
+        "--settings", settings.model_dump_json(), "--pruning", undisturbed.pruning.model_dump_json(),
+        "--state", str(state),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not list(state.glob("*/*/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (output / "model.safetensors").exists()
+
+    resumed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming at checkpoint-" in resumed.stdout
+    for name in ("model.safetensors", "config.json"):
+        assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    assert not list(state.iterdir())
+
+
+def test_c_resumes_between_its_stages(trained, workshop, tmp_path, monkeypatch, capfd):
+    """Killed while its third stage is prepared, it goes on there, and ends with the same weights."""
+    state, output = tmp_path / "state", tmp_path / "C"
+    prepare = costeff.slender
+
+    def killed(*arguments, heads, **others):
+        if heads == 2:
+            raise KeyboardInterrupt
+        return prepare(*arguments, heads=heads, **others)
+
+    monkeypatch.setattr(costeff, "slender", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(job(workshop, "C", workshop / "O"), output, state_root=state)
+    assert not (output / "model.safetensors").exists()
+    assert "stage 2 of 5: step1" in capfd.readouterr().out
+    monkeypatch.setattr(costeff, "slender", prepare)
+    train(job(workshop, "C", workshop / "O"), output, state_root=state)
+    out = capfd.readouterr().out
+    assert "step1" not in out
+    assert "stage 3 of 5: step2" in out
+    assert (output / "model.safetensors").read_bytes() == (trained["C"] / "model.safetensors").read_bytes()
+    log = json.loads((output / "training.json").read_text())["log"]
+    assert list(dict.fromkeys(row["stage"] for row in log)) == [
+        "assistant", "step1", "step2", "recovery", "final"
+    ]  # fmt: skip
+    assert not list(state.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "epochs"),
+    [
+        ({}, ["assistant", "step1", "step2", "recovery", "final"], 5),
+        ({"importance": "last-exit"}, ["assistant", "step1", "step2", "recovery", "final"], 5),
+        ({"schedule": "one-shot"}, ["assistant", "step1", "recovery", "final"], 5),
+        ({"teacher": "fine-tuned"}, ["step1", "step2", "recovery", "final"], 5),
+    ],
+)
+def test_ablations_of_c_train_equally_long(trained, workshop, tmp_path, changes, stages, epochs):
+    settings = SETTINGS.model_copy(update={"epochs": 1.0})
+    section = CostEffSection(heads=2, ffn=6, rank=8, **changes)
+    train(
+        job(workshop, "C", workshop / "O", settings=settings, costeff=section),
+        tmp_path / "C",
+        state_root=tmp_path / "s",
+    )
+    log = json.loads((tmp_path / "C" / "training.json").read_text())["log"]
+    assert list(dict.fromkeys(row["stage"] for row in log)) == stages
+    assert sum(row["epoch"] for row in log if "train_runtime" in row) == epochs
+    config = load_model(tmp_path / "C").config
+    assert (config.heads_per_layer, config.ffn_per_layer, config.embedding_rank) == ([2] * 4, [6] * 4, 8)
+
+
+@pytest.fixture
+def without_dropout(workshop, tmp_path):
+    """A job whose result does not depend on how a batch is divided, but for rounding."""
+    backbone = tmp_path / "without-dropout"
+    shutil.copytree(workshop / "base", backbone)
+    config = json.loads((backbone / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (backbone / "config.json").write_text(json.dumps(config))
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e-3, "weight_decay": 0.0})
+    return job(workshop, backbone=backbone, settings=settings)
+
+
+def same_weights(one, two) -> bool:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, two))
+    return all(torch.allclose(theirs[name], weight, atol=1e-3) for name, weight in ours.items())
+
+
+def out_of_memory_above(rows, monkeypatch):
+    """A GPU that holds so many examples at a time."""
+    forward = MultiExitForSequenceClassification.forward
+
+    def limited(self, input_ids, *arguments, **others):
+        if self.training and len(input_ids) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, input_ids, *arguments, **others)
+
+    monkeypatch.setattr(MultiExitForSequenceClassification, "forward", limited)
+
+
+def test_out_of_memory_is_tried_once_more_in_two_parts(without_dropout, tmp_path, monkeypatch, capfd):
+    plain = without_dropout
+    train(plain, tmp_path / "whole", state_root=tmp_path / "s")
+    capfd.readouterr()
+    out_of_memory_above(4, monkeypatch)
+    train(plain, tmp_path / "parts", state_root=tmp_path / "s")
+    assert "out of GPU memory: again, with half the examples at a time" in capfd.readouterr().out
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    out_of_memory_above(3, monkeypatch)
+    with pytest.raises(PipeOpsError, match="the GPU's memory does not hold 4 examples; lower training.batch"):
+        train(plain, tmp_path / "no", state_root=tmp_path / "s")
+
+
+@pytest.mark.parametrize("operator", ["E", "D", "C"])
+def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_path, operator):
+    # In one step: a second would be chosen by what the first left, where rounding may decide between equals.
+    plain = replace(without_dropout, costeff=CostEffSection(heads=2, ffn=6, rank=8, schedule="one-shot"))
+    train(plain, tmp_path / "O", state_root=tmp_path / "s")
+    for name, compiled in (("eager", False), ("compiled", True)):
+        changed = replace(plain, operator=operator, parent=tmp_path / "O", compiled=compiled)
+        train(changed, tmp_path / name, state_root=tmp_path / "s")
+    assert same_weights(tmp_path / "eager", tmp_path / "compiled")
+
+
+def test_a_teacher_computes_in_the_precision_of_its_student(trained, workshop, tmp_path, monkeypatch):
+    seen = []
+
+    def answers_of(teacher, batch):
+        seen.append(base_answers_of(teacher, batch))
+        return seen[-1]
+
+    base_answers_of = base.answers_of
+    monkeypatch.setattr(base, "answers_of", answers_of)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        settings = SETTINGS.model_copy(update={"precision": precision})
+        parent = trained["O"]
+        train(job(workshop, "D", parent, settings=settings), tmp_path / precision, state_root=tmp_path / "s")
+        assert seen.pop().exit_logits[-1].dtype == dtype
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_pytorch_cannot_use_is_refused(workshop, tmp_path):
+    with pytest.raises(PipeOpsError, match="training.device: a GPU is asked for and PyTorch finds none"):
+        train(job(workshop, device="gpu"), tmp_path / "O", state_root=tmp_path / "s")
+
+
+def test_compiling_without_a_compiler_is_refused(workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(PipeOpsError, match=r"training.compiled: no C\+\+ compiler is found; install g\+\+"):
+        train(job(workshop, compiled=True), tmp_path / "O", state_root=tmp_path / "s")
+
+
+def test_two_processes_train_one_model(without_dropout, tmp_path):
+    plain = without_dropout
+    train(plain, tmp_path / "one", state_root=tmp_path / "s")
+    command = [
+        sys.executable, "-m", "pipeops", "train", "O", "--processes", "2",
+        "--backbone", str(plain.backbone), "--data", str(plain.data),
+        "--output", str(tmp_path / "two"), "--seed", "1", "--settings", plain.settings.model_dump_json(),
+        "--state", str(tmp_path / "s2"),
+    ]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert same_weights(tmp_path / "one", tmp_path / "two")
+    assert not list((tmp_path / "s2").iterdir())
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(trained, workshop, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here (it takes root)")
+    try:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(1_950_000))
+        with pytest.raises(PipeOpsError, match=f"no space left on the disk of {disk}.*free some"):
+            train(job(workshop), tmp_path / "O", state_root=disk)
+        assert not (tmp_path / "O/model.safetensors").exists()
+        filler.unlink()
+        train(job(workshop), tmp_path / "O", state_root=disk)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    expected = (trained["O"] / "model.safetensors").read_bytes()
+    assert (tmp_path / "O/model.safetensors").read_bytes() == expected
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
+    for step, complete in [(5, True), (10, False)]:
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if complete:
+            (folder / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path).name == "checkpoint-5"
+    assert not (tmp_path / "checkpoint-10").exists()
+    assert last_checkpoint(tmp_path / "absent") is None
+
+
+def test_a_truncated_parent_is_named(trained, workshop, tmp_path):
+    broken = tmp_path / "O"
+    broken.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (broken / name).write_bytes((workshop / "O" / name).read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(PipeOpsError, match=r"O/model.safetensors: not readable .* train it anew") as error:
+        train(job(workshop, "E", broken), tmp_path / "E", state_root=tmp_path / "state")
+    assert "\n" not in str(error.value)
+
+
+def test_distillation_learns_from_a_named_student(workshop, tmp_path, trained):
+    write_backbone(tmp_path / "student", layers=3)
+    train(
+        job(workshop, "D", workshop / "E", student=tmp_path / "student"),
+        tmp_path / "D",
+        state_root=tmp_path / "s",
+    )
+    assert load_model(tmp_path / "D").config.exit_layers == [1, 2, 3]
+
+
+def test_a_student_of_another_width_is_refused(workshop, tmp_path, trained):
+    write_backbone(tmp_path / "student", hidden_size=8)
+    wrong = job(workshop, "D", workshop / "O", student=tmp_path / "student")
+    with pytest.raises(PipeOpsError, match="hidden size 8 differs from the teacher's 16"):
+        train(wrong, tmp_path / "D", state_root=tmp_path / "state")
+
+
+def test_an_alternate_student_needs_two_layers(workshop, tmp_path):
+    write_backbone(tmp_path / "shallow", layers=1)
+    shallow = job(workshop, backbone=tmp_path / "shallow")
+    train(shallow, tmp_path / "O", state_root=tmp_path / "state")
+    with pytest.raises(PipeOpsError, match="'alternate' needs a backbone of at least two layers"):
+        train(
+            replace(shallow, operator="D", parent=tmp_path / "O"),
+            tmp_path / "D",
+            state_root=tmp_path / "state",
+        )
+
+
+def test_weights_are_readable_by_others(trained):
+    mode = (trained["O"] / "model.safetensors").stat().st_mode
+    assert mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_an_order_that_no_pipeline_has_is_refused(trained, workshop, tmp_path):
+    for operator, parent, message in [
+        ("C", "P", "operator C replaces D, P and E, so it takes O"),
+        ("C", "D", "operator C replaces D, P and E, so it takes O"),
+        ("C", "E", "operator C replaces D, P and E, so it takes O"),
+        ("E", "C", "operator E cannot come after C"),
+        ("D", "C", "operator D cannot come after C"),
+    ]:
+        with pytest.raises(PipeOpsError, match=message):
+            train(job(workshop, operator, trained[parent]), tmp_path / "out", state_root=tmp_path / "state")
+
+
+def test_an_operator_that_cannot_be_applied_is_refused(workshop, tmp_path):
+    for operator, parent, message in [
+        ("X", None, "operator 'X' cannot be trained; known are O, D, P, E, C"),
+        ("D", None, "operator D needs the parent"),
+        ("O", workshop / "base", "operator O has no parent"),
+    ]:
+        with pytest.raises(PipeOpsError, match=message):
+            train(job(workshop, operator, parent), tmp_path / "out", state_root=tmp_path / "state")
