@@ -32,7 +32,8 @@ from pipeops.models.shape import ModelShape
 from pipeops.operators.base import Loss, distilling_from, exits_loss
 from pipeops.study.planning import FORWARD_AND_BACKWARD
 from pipeops.text import markdown_table
-from pipeops.training.job import LENGTH_BUCKET, Collator, OperatorTrainer
+from pipeops.training.batches import Collator
+from pipeops.training.stages import LENGTH_BUCKET, OperatorTrainer
 
 PLAIN = {"optim": "adamw_torch", "dataloader_pin_memory": False}
 COMPILED = {"torch_compile": True, "torch_compile_mode": "default"}

@@ -6,8 +6,8 @@ from itertools import permutations, product
 import pytest
 
 from pipeops.errors import PipeOpsError
+from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import (
-    OPERATORS,
     InvalidPipeline,
     Pipeline,
     closure,

@@ -3,35 +3,33 @@
 Heavy modules are imported by the commands that need them, so that each job starts as fast as it can.
 """
 
+import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
+from pipeops import __version__
 from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
-from pipeops.models.architectures import architecture
-from pipeops.pipeline import Pipeline
 from pipeops.settings import (
     TINY,
     Confidence,
-    CostEffSection,
     Device,
     MeasuringSection,
     PretrainingSection,
-    PruningSection,
     Section,
     TrainingSettings,
 )
-from pipeops.study.config import read_study
-from pipeops.training.gpus import leased
+from pipeops.text import unknown_key
 
 T = TypeVar("T", bound=Section)
 app = typer.Typer(
@@ -43,6 +41,18 @@ Data = Annotated[Path, typer.Option(help="Tokenised examples.")]
 Output = Annotated[Path, typer.Option(help="Where to write.")]
 Backbone = Annotated[Path, typer.Option(help="Folder of the pretrained encoder.")]
 Settings = Annotated[str, typer.Option(help="Settings as JSON: keys of the configuration's section.")]
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+    if version:
+        print(__version__)
+        raise typer.Exit
 
 
 @app.command()
@@ -78,6 +88,7 @@ def tokenise(
 ) -> None:
     """Load one split of a dataset and tokenise it."""
     from pipeops.data.tokenised import tokenise as run
+    from pipeops.models.architectures import architecture
     from pipeops.models.backbones import load_tokenizer
 
     if dataset not in TASKS:
@@ -95,21 +106,19 @@ def tokenise(
 
 @app.command()
 def train(
-    operator: Annotated[str, typer.Argument(help="O, D, P, E or C.")],
+    operator: Annotated[str, typer.Argument(help="Letter of the operator: O, D, P, E, C or an added one.")],
     backbone: Backbone,
     data: Data,
     output: Output,
     seed: Seed,
     parent: Annotated[Path | None, typer.Option(help="Checkpoint that the operator is applied to.")] = None,
-    student: Annotated[
-        Path | None, typer.Option(help="D's pretrained student; default: alternate layers.")
+    extra: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="NAME=PATH, an input that the operator declares; may be repeated."),
     ] = None,
-    importance_data: Annotated[
-        Path | None, typer.Option(help="Examples for P's importance; default: --data.")
-    ] = None,
-    settings: Settings = "{}",
-    pruning: Settings = "{}",
-    costeff: Settings = "{}",
+    settings: Annotated[
+        str, typer.Option(help="JSON: `training`, and the operator's own section, as in the configuration.")
+    ] = "{}",
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
     processes: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU of its own.")] = 1,
@@ -119,28 +128,37 @@ def train(
     ),
 ) -> None:
     """Apply one trained operator."""
-    from pipeops.training.job import Job
-    from pipeops.training.job import train as run
+    from pipeops.operators.registry import declared
+    from pipeops.training.gpus import leased
 
-    job = Job(
-        operator=operator,
-        parent=parent,
-        backbone=backbone,
-        student=student,
-        data=data,
-        importance_data=importance_data,
-        seed=seed,
-        settings=_parse(TrainingSettings, settings, "training"),
-        pruning=_parse(PruningSection, pruning, "pruning"),
-        costeff=_parse(CostEffSection, costeff, "costeff"),
-        device=device,
-        compiled=compiled,
-    )
+    declaration = declared(operator)
+    sections: dict[str, type[Section]] = {"training": TrainingSettings}
+    if declaration.section:
+        sections[declaration.section] = declaration.settings
+    parsed = _parse_sections(sections, settings)
     with leased(device, slots=gpu_slots, gpus=processes):
         if processes > 1 and "RANK" not in os.environ:
             _again_in(processes)
-        else:
-            run(job, output, state_root=state)
+            return
+        from pipeops.training.job import Job
+        from pipeops.training.job import train as run
+
+        run(
+            Job(
+                operator=operator,
+                parent=parent,
+                backbone=backbone,
+                data=data,
+                inputs=_named_paths(extra or []),
+                seed=seed,
+                settings=parsed["training"],
+                own_settings=parsed.get(declaration.section, declaration.settings()),
+                device=device,
+                compiled=compiled,
+            ),
+            output,
+            state_root=state,
+        )
 
 
 @app.command()
@@ -191,6 +209,8 @@ def plan(
     length: Annotated[int, typer.Option(min=1, help="Tokens per example of that rate.")] = 128,
 ) -> None:
     """Say what a study costs without running it: jobs, disk, GPU hours."""
+    from pipeops.pipeline import Pipeline
+    from pipeops.study.config import read_study
     from pipeops.study.plan_text import plan_text
     from pipeops.study.planning import plan as make_plan
     from pipeops.study.planning import shape_of
@@ -239,6 +259,33 @@ def _parse(section: type[T], text: str, name: str) -> T:
         first = error.errors()[0]
         where = ".".join([name, *map(str, first["loc"])])
         raise PipeOpsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _parse_sections(sections: Mapping[str, type[Section]], text: str) -> dict[str, Any]:
+    """Read a document with several sections; what it leaves out has its defaults."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise PipeOpsError(f"--settings: no JSON ({error}); write an object of sections") from None
+    if not isinstance(document, dict):
+        raise PipeOpsError(f"--settings: is {type(document).__name__}; write an object of sections")
+    for name in document:
+        if name not in sections:
+            raise PipeOpsError(f"--settings: {unknown_key(name, name, list(sections))}")
+    return {
+        name: _parse(section, json.dumps(document.get(name, {})), name) for name, section in sections.items()
+    }
+
+
+def _named_paths(texts: Sequence[str]) -> dict[str, Path]:
+    """Read ``NAME=PATH``s."""
+    paths = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise PipeOpsError(f"--input: '{text}' is not of the form NAME=PATH")
+        paths[name] = Path(path)
+    return paths
 
 
 def main() -> None:

@@ -5,13 +5,15 @@ torch is imported by the functions that ask it for a device, so that reading the
 
 import os
 import platform
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from pipeops.settings import Precision
+from pipeops.errors import PipeOpsError
+from pipeops.settings import Device, Precision
 
 if TYPE_CHECKING:
     import torch
@@ -79,3 +81,37 @@ def compute_dtype(precision: Precision) -> Literal["fp32", "bf16"]:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if "amx_bf16" in cpu()["instructions"] else "fp32"
+
+
+def prepare_device(asked: Device, *, threads: int) -> "torch.device":
+    """Make ready where a training runs: this process's GPU, or the CPU with so many threads.
+
+    Raises:
+        PipeOpsError: a GPU is asked for and there is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        if asked == "gpu":
+            raise PipeOpsError(
+                "training.device: a GPU is asked for and PyTorch finds none that it can use; see what "
+                "nvidia-smi says and which build of torch is installed, or set it to auto or cpu"
+            )
+        torch.set_num_threads(threads)
+        return torch.device("cpu")
+    torch.set_float32_matmul_precision("high")  # TF32 where a product is not in bf16
+    found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(found)
+    return found
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which compiled models need."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name)
+
+
+def compile_mode() -> str:
+    """How a model is compiled here: on a GPU with CUDA graphs, as small batches wait for kernels to start."""
+    import torch
+
+    return "reduce-overhead" if torch.cuda.is_available() else "default"

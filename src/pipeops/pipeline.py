@@ -1,68 +1,20 @@
-"""Operators, and the pipelines they can be put together to. Imports nothing heavy.
+"""Pipelines: valid sequences of operators. Imports nothing heavy.
 
-A pipeline is written left to right (paper, section 4.2): ``DEPLQ`` distils a fine-tuned model, gives the
-student early exits, prunes it, and runs the result with dynamic length and quantisation.
+A pipeline is written left to right (Xin et al. 2022, section 4.2): ``DEPLQ`` distils a fine-tuned model,
+gives the student early exits, prunes it, and runs the result with dynamic length and quantisation.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import Literal, Self
+from typing import Self
 
 from pipeops.errors import PipeOpsError
-
-Kind = Literal["original", "trained", "inference"]
+from pipeops.operators.registry import OPERATORS
 
 
 class InvalidPipeline(PipeOpsError, ValueError):
     """A text that is no pipeline, or no set of operators whose order can be studied."""
-
-
-@dataclass(frozen=True)
-class Operator:
-    """An efficiency method, and what it declares about the operators before it.
-
-    Everything may come before an operator except what its kind (see ``_NEVER_AFTER``) or itself refuses.
-    """
-
-    letter: str
-    name: str
-    kind: Kind
-    never_after: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Letters that must not come anywhere before this one, each with the reason."""
-
-    def refuses(self, earlier: "Operator") -> str | None:
-        """Say why this operator cannot come after ``earlier``; None where it can."""
-        return self.never_after.get(earlier.letter) or _NEVER_AFTER.get((earlier.kind, self.kind))
-
-
-# (kind of the earlier operator, kind of the later one) -> why this order makes no sense (paper, section 5.1)
-_NEVER_AFTER: Mapping[tuple[Kind, Kind], str] = {
-    ("inference", "trained"): "training comes before what only changes inference",
-    ("inference", "original"): "O stands for the original model, so it is written first",
-    ("original", "trained"): "O stands for 'nothing is trained', so leave it out",
-    ("trained", "original"): "O stands for 'nothing is trained', so leave it out",
-}
-_C_REPLACES = "C replaces D, P and E"
-
-OPERATORS: Mapping[str, Operator] = {
-    operator.letter: operator
-    for operator in (
-        Operator("O", "original", "original"),
-        Operator(
-            "D",
-            "distillation",
-            "trained",
-            never_after={"P": "a new student throws the pruning away", "C": _C_REPLACES},
-        ),
-        Operator("P", "structured pruning", "trained", never_after={"C": _C_REPLACES}),
-        Operator("E", "early exiting", "trained", never_after={"C": _C_REPLACES}),
-        Operator("C", "COST-EFF", "trained", never_after=dict.fromkeys("DPE", _C_REPLACES)),
-        Operator("L", "dynamic length", "inference"),
-        Operator("Q", "quantisation", "inference"),
-    )
-}
-"""Every operator by its letter, in the order in which sets of operators are written."""
 
 
 INFERENCE = ("", "L", "Q", "LQ")
@@ -120,6 +72,11 @@ class Pipeline:
     def operator(self) -> str:
         """The letter of the last trained operator; ``O`` where nothing is trained."""
         return self.trained[-1]
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether its model has a classifier before the last layer."""
+        return any(OPERATORS[letter].adds_exits for letter in self.trained)
 
     @property
     def parent(self) -> Self | None:

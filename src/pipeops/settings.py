@@ -18,14 +18,10 @@ ALTERNATE = "alternate"
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-TRAINED = ("O", "D", "P", "E", "C")
-"""Letters of the operators that can be trained."""
 Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "fp32", "bf16"]
 Confidence = Literal["max_probability", "entropy"]
 PositiveInt = Annotated[int, Field(ge=1)]
-WIDTHS = ("heads", "ffn", "rank")
-"""What C makes smaller."""
 
 
 class UnusableSetting(PipeOpsError, ValueError):
@@ -66,6 +62,11 @@ class ModelSection(Section):
     size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
     max_length: Annotated[int, Field(ge=8)] = 40
     """Longest input, in tokens; inputs are padded to it unless L is applied."""
+
+    @property
+    def has_student(self) -> bool:
+        """Whether D starts from a pretrained model of its own."""
+        return self.student != ALTERNATE
 
     @field_validator("backbone", "student")
     @classmethod
@@ -146,10 +147,8 @@ class TrainingSection(TrainingSettings):
 
     @model_validator(mode="after")
     def _check_operators(self) -> Self:
+        known = list(TrainingSettings.model_fields)
         for letter, changes in self.operators.items():
-            if letter not in TRAINED:
-                raise ValueError(f"'{letter}' is not a trained operator; known are {', '.join(TRAINED)}")
-            known = list(TrainingSettings.model_fields)
             for key in changes:
                 if key not in known:
                     raise ValueError(f"operators.{letter}: {unknown_key(key, key, known)}")
@@ -174,64 +173,6 @@ def kept_count(fraction: float, total: int, *, what: str) -> int:
             f"pruning.{what}: {fraction} of {total} rounds to none; raise it above {0.5 / total:.3g}"
         )
     return count
-
-
-class PruningSection(Section):
-    """What P keeps. The paper: 8 of 12 heads and 1536 of 3072 neurons, importance on the dev set."""
-
-    keep_heads: Fraction = 0.5
-    """Part of each layer's attention heads that is kept."""
-    keep_ffn: Fraction = 0.5
-    """Part of each layer's FFN neurons that is kept."""
-    importance_split: Literal["train", "validation"] = "train"
-    """Split over which importance is accumulated."""
-    importance_examples: PositiveInt | None = 1000
-    """How many of its examples are used, drawn once; null: all."""
-
-
-class CostEffSection(Section):
-    """C (COST-EFF): how slender the model becomes, and how it is trained.
-
-    Epochs and learning rate of its stages are those of `training`.
-    """
-
-    compression: Annotated[float, Field(gt=1)] | None = 6
-    """How many times fewer weights than O's, exits' classifiers not counted; heads, FFN neurons and rank
-    follow from it. null: they are given below."""
-    heads: PositiveInt | None = None
-    """Attention heads of each layer."""
-    ffn: PositiveInt | None = None
-    """FFN neurons of each layer."""
-    rank: PositiveInt | None = None
-    """Rank of the word embeddings."""
-    importance: Literal["all-exits", "last-exit"] = "all-exits"
-    """Whose loss says which heads and neurons matter."""
-    schedule: Literal["iterative", "one-shot"] = "iterative"
-    """Slenderise by one head per layer and step, or all at once; the number of epochs is the same."""
-    teacher: Literal["assistant", "fine-tuned"] = "assistant"
-    """Who teaches: a multi-exit model of full size that O taught, or O itself."""
-    importance_examples: PositiveInt | None = 1000
-    """How many training examples importance is accumulated over, drawn once; null: all, as the source."""
-    hidden_only: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Part of each slenderising step that learns from hidden states only (the source: 0.5 to 0.7)."""
-    learning_rate_growth: Annotated[float, Field(gt=0, le=2)] = 1.12
-    """The learning rate is multiplied by this from step to step."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers_replace_the_default(cls, values: Any) -> Any:
-        if isinstance(values, dict) and any(values.get(name) is not None for name in WIDTHS):
-            return {"compression": None} | values
-        return values
-
-    @model_validator(mode="after")
-    def _one_target(self) -> Self:
-        missing = [name for name in WIDTHS if getattr(self, name) is None]
-        if self.compression is not None and len(missing) < len(WIDTHS):
-            raise ValueError("give either compression or heads, ffn and rank; set compression: null")
-        if self.compression is None and missing:
-            raise ValueError(f"{', '.join(missing)} not given; name heads, ffn and rank, or a compression")
-        return self
 
 
 class ExitsSection(Section):

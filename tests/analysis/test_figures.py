@@ -6,8 +6,7 @@ import pytest
 from helpers import flat, measured
 
 from pipeops.analysis import figures
-from pipeops.analysis.commutativity import compare, compare_all
-from pipeops.analysis.cumulativeness import cumulativeness
+from pipeops.analysis.commutativity import compare
 from pipeops.analysis.curves import mean_curve
 from pipeops.analysis.runs import curves
 from pipeops.errors import PipeOpsError
@@ -32,7 +31,7 @@ def data(line):
 
 
 def test_figure_2_has_a_panel_per_set_colours_for_datasets_and_markers_for_orders(runs):
-    axes = figures.orders(runs, SETS).axes
+    axes = figures.figure2(runs, SETS).axes
     assert [ax.get_title() for ax in axes] == ["D+E (seed 1)", "P+E (seed 1)"]
     found = lines(axes[0])
     assert list(found) == [
@@ -51,7 +50,7 @@ def test_figure_2_has_a_panel_per_set_colours_for_datasets_and_markers_for_order
 
 
 def test_figure_3_has_a_run_a_mean_and_a_band_for_every_order(runs):
-    axes = figures.seeds(runs, SETS).axes
+    axes = figures.figure3(runs, SETS).axes
     assert len(axes) == 4
     ax = axes[0]
     assert ax.get_title() == "SST-2, D+E (2 seeds, 95% bands)"
@@ -68,22 +67,21 @@ def test_figure_3_has_a_run_a_mean_and_a_band_for_every_order(runs):
 
 
 def test_figure_3_of_one_seed_says_that_there_is_no_mean(runs):
-    axes = figures.seeds(runs[runs["seed"] == 1], ["DE"]).axes
+    axes = figures.figure3(runs[runs["seed"] == 1], ["DE"]).axes
     assert axes[0].get_title() == "SST-2, D+E (one seed: no mean)"
     assert list(lines(axes[0])) == ["DE, seed 1", "ED, seed 1"]
     assert not axes[0].collections
 
 
 def test_figure_4_shows_target_e_and_estimate(runs):
-    study = cumulativeness(runs, SETS)
-    axes = figures.estimates(runs, study).axes
+    axes = figures.figure4(runs, SETS).axes
     assert [ax.get_title() for ax in axes[:2]] == ["SST-2, D+E", "SST-2, P+E"]
     found = lines(axes[0])
     assert list(found) == ["E, measured", "DE, measured", "ED, measured", "D+E, estimated"]
     assert len({str(found[name].get_color()) for name in found}) == 3
     assert found["DE, measured"].get_color() == found["ED, measured"].get_color()
     one_seed = runs[runs["seed"] == 1]
-    ax = figures.estimates(one_seed, cumulativeness(one_seed, SETS)).axes[0]
+    ax = figures.figure4(one_seed, SETS).axes[0]
     time, percent = data(lines(ax)["D+E, estimated"])
     # Where the equations hold, the estimate is the measurement: that of test_cumulativeness.
     assert time == pytest.approx([0.1, 0.32, 0.595])
@@ -95,7 +93,7 @@ def test_the_heat_map_holds_differences_and_p_values():
         ("sst2", "DE"): compare(flat({"DE": [80, 81], "ED": [84, 82]})),
         ("qqp", "PE"): compare(flat({"PE": [80], "EP": [90]})),
     }
-    ax = figures.table1_heat_map(comparisons).axes[0]
+    ax = figures.heat_map_of(comparisons).axes[0]
     cells = np.ma.asarray(ax.collections[0].get_array()).reshape(2, 2)
     assert cells[0, 0] == pytest.approx(2.5 - 1.5)
     assert cells.mask[0, 1]
@@ -113,7 +111,7 @@ def test_the_pareto_figure_draws_and_names_the_front():
     ]  # fmt: skip
     columns = ["dataset", "pipeline", "inference", "accuracy", "time_relative"]
     table = pd.DataFrame(rows, columns=columns).assign(seed=1, threshold=range(len(rows)))
-    ax = figures.pareto(table).axes[0]
+    ax = figures.pareto(table, []).axes[0]
     front = lines(ax)["Pareto front"]
     time, percent = data(front)
     assert time == [0.1, 0.2, 0.3, 1.0]
@@ -131,7 +129,7 @@ def test_the_joint_figure_has_a_panel_per_measure():
     exits = table.assign(parameters_relative=table["time_relative"] / 4).rename(
         columns={"threshold": "exit_layer"}
     )
-    axes = figures.joint(table, exits, ["O", "C", "DEP"]).axes
+    axes = figures.joint(table, ["O", "C", "DEP"], exits=exits).axes
     assert [ax.get_xlabel() for ax in axes] == ["parameters over O's", "FLOPs over O's", "time over O's"]
     assert set(lines(axes[0])) == {"O", "C", "DEP", "Pareto front"}
     assert set(lines(axes[2])) == {"O", "OLQ", "C", "CLQ", "DEP", "DEPLQ", "Pareto front"}
@@ -152,12 +150,12 @@ def test_points_are_means_over_seeds(runs):
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda empty: figures.orders(empty, SETS),
-        lambda empty: figures.seeds(empty, SETS),
-        lambda empty: figures.estimates(empty, cumulativeness(empty, [])),
-        lambda empty: figures.table1_heat_map(compare_all(curves(empty), SETS)),
-        figures.pareto,
-        lambda empty: figures.joint(empty, empty, ["C"]),
+        lambda empty: figures.figure2(empty, SETS),
+        lambda empty: figures.figure3(empty, SETS),
+        lambda empty: figures.figure4(empty, []),
+        lambda empty: figures.heatmap(empty, SETS),
+        lambda empty: figures.pareto(empty, []),
+        lambda empty: figures.joint(empty, ["C"], exits=empty),
     ],
 )
 def test_zero_curves_are_one_clear_line(draw):
@@ -167,7 +165,8 @@ def test_zero_curves_are_one_clear_line(draw):
 
 def test_files_are_the_same_bytes_every_time(runs, tmp_path):
     for name in ("a", "b"):
-        figures.save(figures.orders(runs, SETS), tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
+        outputs = {form: str(tmp_path / f"{name}.{form}") for form in ("png", "pdf")}
+        figures.save(figures.figure2(runs, SETS), outputs)
     for form, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
         content = (tmp_path / f"a.{form}").read_bytes()
         assert content.startswith(magic)

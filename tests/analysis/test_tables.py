@@ -3,11 +3,12 @@ import json
 import pandas as pd
 from helpers import flat, measured, savings_run
 
+from pipeops.analysis import tables
 from pipeops.analysis.commutativity import Comparison, compare
 from pipeops.analysis.cumulativeness import cumulativeness, summary
 from pipeops.analysis.paper import paper_table1
 from pipeops.analysis.savings import table2
-from pipeops.analysis.tables import cumulativeness_markdown, table1_markdown, table2_markdown, write_table
+from pipeops.analysis.tables import cumulativeness_markdown, table1_markdown, table2_markdown
 from pipeops.text import html_page
 
 PAPER = """\
@@ -115,9 +116,8 @@ def test_nothing_estimated_is_said() -> None:
 
 def test_a_table_is_written_in_all_its_forms(tmp_path) -> None:
     table = savings_of(1, 2)
-    forms = {"csv": "csv", "markdown": "md", "html": "html", "provenance": "json"}
-    outputs = {form: str(tmp_path / f"table2.{suffix}") for form, suffix in forms.items()}
-    write_table(table, table2_markdown(table), outputs=outputs, parameters={"seeds": [1, 2]})
+    outputs = {form: str(tmp_path / f"table2.{form}") for form in ("csv", "md", "html", "json")}
+    tables.save(tables.Table(table, table2_markdown(table)), outputs, {"seeds": [1, 2]})
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table2.csv"), table)
     html = (tmp_path / "table2.html").read_text()
     assert "<td>O, the paper</td>" in html

@@ -6,9 +6,10 @@ from helpers import tiny_batch, tiny_model, write_backbone
 from torch.nn import functional as F
 
 from pipeops.errors import PipeOpsError
-from pipeops.operators import STAGES, Context
+from pipeops.operators.base import Context
+from pipeops.operators.builtin import CostEffSection
+from pipeops.operators.costeff import slenderise_jointly
 from pipeops.operators.losses import hidden_states_loss, soft_cross_entropy
-from pipeops.settings import CostEffSection, PruningSection
 
 WIDTH = {"heads": 2, "ffn": 6, "rank": 8}
 
@@ -18,18 +19,16 @@ def context(tmp_path, **settings) -> Context:
     return Context(
         parent=parent,
         backbone=write_backbone(tmp_path / "base"),
-        student=None,
         labels=["no", "yes"],
         sep_token_id=2,
-        pruning=PruningSection(),
-        costeff=CostEffSection(**(WIDTH | settings)),
-        importance_batches=lambda _: [tiny_batch(), tiny_batch(seed=1)],
+        settings=CostEffSection(**(WIDTH | settings)),
+        batches=lambda _: [tiny_batch(), tiny_batch(seed=1)],
     )
 
 
 def stages_of(given: Context):
     """The stages by name, and what ``finished`` gives them: the assistant, or what was slenderised of it."""
-    stages = {stage.name: stage for stage in STAGES["C"](given)}
+    stages = {stage.name: stage for stage in slenderise_jointly(given)}
     models = {"assistant": lambda: tiny_model(exits=True, seed=4)}
     for name, before in (("step1", "assistant"), ("step2", "step1"), ("recovery", "step2")):
         if before in models and name in stages:
@@ -106,7 +105,7 @@ def test_the_last_exits_importance_is_blind_to_what_only_the_others_need(tmp_pat
                 model.layers[1].attention.output.LayerNorm.weight.zero_()
             return model
 
-        stages = {stage.name: stage for stage in STAGES["C"](given)}
+        stages = {stage.name: stage for stage in slenderise_jointly(given)}
         stages["step1"].prepare(finished)
         seen[importance] = seen["scores"].heads[0].abs().sum().item()
     assert seen["all-exits"] > 1e-6
@@ -115,4 +114,4 @@ def test_the_last_exits_importance_is_blind_to_what_only_the_others_need(tmp_pat
 
 def test_a_width_that_cannot_be_is_refused_before_training(tmp_path):
     with pytest.raises(PipeOpsError, match="costeff.rank: 17 is more than the backbone's 16"):
-        STAGES["C"](context(tmp_path, rank=17))
+        slenderise_jointly(context(tmp_path, rank=17))

@@ -18,10 +18,18 @@ from pipeops.models.multi_exit import MultiExitForSequenceClassification
 from pipeops.onnx.export import export
 from pipeops.onnx.runtime import Profiler
 from pipeops.operators import base, costeff
+from pipeops.operators.builtin import CostEffSection, PruningSection
+from pipeops.operators.declaration import NoSettings
+from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline, closure, orderings
-from pipeops.settings import CostEffSection, PruningSection, TrainingSettings
-from pipeops.training.job import Job, last_checkpoint, load_model, train
+from pipeops.settings import TrainingSettings
+from pipeops.training.checkpoints import last_checkpoint, load_model
+from pipeops.training.job import Job, train
 
+OWN = {
+    "P": PruningSection(keep_heads=0.5, keep_ffn=0.25),
+    "C": CostEffSection(heads=2, ffn=6, rank=8),
+}
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=5e-3)
 
 
@@ -38,13 +46,10 @@ def job(workshop, operator="O", parent=None, **changes) -> Job:
         operator=operator,
         parent=parent,
         backbone=workshop / "base",
-        student=None,
         data=workshop / "train.parquet",
-        importance_data=None,
         seed=1,
         settings=SETTINGS,
-        pruning=PruningSection(keep_heads=0.5, keep_ffn=0.25),
-        costeff=CostEffSection(heads=2, ffn=6, rank=8),
+        own_settings=OWN.get(operator, NoSettings()),
     )
     return replace(plain, **changes)
 
@@ -128,12 +133,15 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(trained, works
     undisturbed = job(workshop, operator, workshop / "O", settings=settings)
     train(undisturbed, tmp_path / "undisturbed", state_root=tmp_path / "other-state")
 
+    document = {"training": settings.model_dump()}
+    if section := OPERATORS[operator].section:
+        document[section] = undisturbed.own_settings.model_dump()
     state, output = tmp_path / "state", tmp_path / "killed"
     command = [
         sys.executable, "-m", "pipeops", "train", operator,
         "--parent", str(workshop / "O"), "--backbone", str(workshop / "base"),
         "--data", str(workshop / "train.parquet"), "--output", str(output), "--seed", "1",
-        "--settings", settings.model_dump_json(), "--pruning", undisturbed.pruning.model_dump_json(),
+        "--settings", json.dumps(document),
         "--state", str(state),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -194,7 +202,7 @@ def test_ablations_of_c_train_equally_long(trained, workshop, tmp_path, changes,
     settings = SETTINGS.model_copy(update={"epochs": 1.0})
     section = CostEffSection(heads=2, ffn=6, rank=8, **changes)
     train(
-        job(workshop, "C", workshop / "O", settings=settings, costeff=section),
+        job(workshop, "C", workshop / "O", settings=settings, own_settings=section),
         tmp_path / "C",
         state_root=tmp_path / "s",
     )
@@ -250,10 +258,13 @@ def test_out_of_memory_is_tried_once_more_in_two_parts(without_dropout, tmp_path
 @pytest.mark.parametrize("operator", ["E", "D", "C"])
 def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_path, operator):
     # In one step: a second would be chosen by what the first left, where rounding may decide between equals.
-    plain = replace(without_dropout, costeff=CostEffSection(heads=2, ffn=6, rank=8, schedule="one-shot"))
+    plain = without_dropout
+    own = CostEffSection(heads=2, ffn=6, rank=8, schedule="one-shot") if operator == "C" else NoSettings()
     train(plain, tmp_path / "O", state_root=tmp_path / "s")
     for name, compiled in (("eager", False), ("compiled", True)):
-        changed = replace(plain, operator=operator, parent=tmp_path / "O", compiled=compiled)
+        changed = replace(
+            plain, operator=operator, parent=tmp_path / "O", own_settings=own, compiled=compiled
+        )
         train(changed, tmp_path / name, state_root=tmp_path / "s")
     assert same_weights(tmp_path / "eager", tmp_path / "compiled")
 
@@ -261,12 +272,12 @@ def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_pat
 def test_a_teacher_computes_in_the_precision_of_its_student(trained, workshop, tmp_path, monkeypatch):
     seen = []
 
-    def answers_of(teacher, batch):
-        seen.append(base_answers_of(teacher, batch))
+    def teacher_outputs(teacher, batch):
+        seen.append(original(teacher, batch))
         return seen[-1]
 
-    base_answers_of = base.answers_of
-    monkeypatch.setattr(base, "answers_of", answers_of)
+    original = base.teacher_outputs
+    monkeypatch.setattr(base, "teacher_outputs", teacher_outputs)
     for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         settings = SETTINGS.model_copy(update={"precision": precision})
         parent = trained["O"]
@@ -348,7 +359,7 @@ def test_a_truncated_parent_is_named(trained, workshop, tmp_path):
 def test_distillation_learns_from_a_named_student(workshop, tmp_path, trained):
     write_backbone(tmp_path / "student", layers=3)
     train(
-        job(workshop, "D", workshop / "E", student=tmp_path / "student"),
+        job(workshop, "D", workshop / "E", inputs={"student": tmp_path / "student"}),
         tmp_path / "D",
         state_root=tmp_path / "s",
     )
@@ -357,7 +368,7 @@ def test_distillation_learns_from_a_named_student(workshop, tmp_path, trained):
 
 def test_a_student_of_another_width_is_refused(workshop, tmp_path, trained):
     write_backbone(tmp_path / "student", hidden_size=8)
-    wrong = job(workshop, "D", workshop / "O", student=tmp_path / "student")
+    wrong = job(workshop, "D", workshop / "O", inputs={"student": tmp_path / "student"})
     with pytest.raises(PipeOpsError, match="hidden size 8 differs from the teacher's 16"):
         train(wrong, tmp_path / "D", state_root=tmp_path / "state")
 
@@ -387,13 +398,15 @@ def _umask() -> int:
 
 def test_an_order_that_no_pipeline_has_is_refused(trained, workshop, tmp_path):
     for operator, parent, message in [
-        ("C", "P", "operator C replaces D, P and E, so it takes O"),
-        ("C", "D", "operator C replaces D, P and E, so it takes O"),
-        ("C", "E", "operator C replaces D, P and E, so it takes O"),
-        ("E", "C", "operator E cannot come after C"),
-        ("D", "C", "operator D cannot come after C"),
+        ("C", "P", "C cannot come after {}: C replaces D, P and E"),
+        ("C", "D", "C cannot come after {}: C replaces D, P and E"),
+        ("C", "E", "C cannot come after {}: C replaces D, P and E"),
+        ("E", "C", "E cannot come after C: C replaces"),
+        ("D", "C", "D cannot come after C: C replaces"),
+        ("E", "E", "E occurs twice"),
+        ("D", "P", "D cannot come after P: a new student throws the pruning away"),
     ]:
-        with pytest.raises(PipeOpsError, match=message):
+        with pytest.raises(PipeOpsError, match=message.format(parent)):
             train(job(workshop, operator, trained[parent]), tmp_path / "out", state_root=tmp_path / "state")
 
 

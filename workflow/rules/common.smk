@@ -1,4 +1,4 @@
-"""The configuration, and the functions that say which files a job needs."""
+"""The configuration, and the functions that say which files and resources a job needs."""
 
 import gc
 import shlex
@@ -7,39 +7,37 @@ import time
 from functools import cache
 from pathlib import Path
 
-from pipeops import revisions
-from pipeops.study import planning
-from pipeops.study.config import load_config
 from pipeops.errors import PipeOpsError
-from pipeops.pipeline import Pipeline, trained_pipelines
-from pipeops.data.tasks import TASKS
 from snakemake.exceptions import WorkflowError
+
+try:
+    from pipeops import revisions
+    from pipeops.data.tasks import TASKS
+    from pipeops.operators.declaration import STUDENT
+    from pipeops.operators.registry import OPERATORS
+    from pipeops.pipeline import Pipeline, trained_pipelines
+    from pipeops.study import jobs, planning
+    from pipeops.study.analyses import FIGURES, FORMS, STUDY, TABLES, asked_for
+    from pipeops.study.config import load_config
+
+    study = load_config(config)
+except PipeOpsError as error:
+    raise WorkflowError(str(error)) from None
 
 STARTED = time.time()
 
 # Planning makes millions of objects that stay; looking for garbage among them again and again takes a seventh of it.
 gc.set_threshold(100_000, 20, 20)
 
-try:
-    study = load_config(config)
-except PipeOpsError as error:
-    raise WorkflowError(str(error)) from None
-
 # Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-WEIGHTS = "model.safetensors"  # written last: where it is, the folder is whole
-BACKBONE = ["config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS]
-MODEL = ["config.json", WEIGHTS]
-EXPORTED = ["model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx"]
 # Planning takes time and memory with every file that a job names, so that jobs name what they need. But what is to
 # be deleted must be named too, and an object store (--default-storage-provider) gives a job what it names and
 # nothing else.
 STORED = workflow.storage_settings.default_storage_provider is not None
-CHECKPOINT = (
-    MODEL if study.keep_checkpoints and not STORED else [*BACKBONE, "training.json"]
-)
-USED_BACKBONE = BACKBONE if STORED else [WEIGHTS]
+CHECKPOINT = jobs.MODEL if study.keep_checkpoints and not STORED else jobs.CHECKPOINT
+USED_BACKBONE = jobs.BACKBONE if STORED else [jobs.WEIGHTS]
 
 
 wildcard_constraints:
@@ -60,26 +58,6 @@ def together(folder, files):
     return paths[0] if len(paths) == 1 else paths
 
 
-def last_operator(wildcards):
-    """The trained operator that makes this pipeline from its parent."""
-    return Pipeline.parse(wildcards.pipeline).operator
-
-
-def operator_inputs(wildcards):
-    """What only some operators need: the checkpoint that they are applied to, a student, data to judge heads by."""
-    pipeline = Pipeline.parse(wildcards.pipeline)
-    split = study.pruning.importance_split
-    files = {}
-    if pipeline.parent:
-        folder = f"<results>/models/{wildcards.dataset}/{pipeline.parent}/seed{wildcards.seed}/"
-        files["parent"] = multiext(folder, *MODEL)
-    if pipeline.operator == "D" and study.has_student:
-        files["student"] = together("<results>/backbones/student/", USED_BACKBONE)
-    if pipeline.operator == "P" and split != "train":
-        files["importance_data"] = f"<results>/data/{wildcards.dataset}/{split}.parquet"
-    return files
-
-
 def folder_of(files):
     """The folder that a file, or the first of several, lies in."""
     return str(Path(files if isinstance(files, str) else files[0]).parent)
@@ -94,15 +72,43 @@ def input_folder(name):
     return parameter
 
 
-def tokenise_options(wildcards):
-    return study.tokenise_options(wildcards.dataset, wildcards.split)
+@cache
+def pipeline_of(text):
+    return Pipeline(text)
 
 
-def export_options(wildcards):
-    """How sure an exit is: only where there are exits before the last layer."""
-    if not set(wildcards.pipeline) & set("EC"):
-        return []
-    return ["--confidence", study.exits.confidence]
+def operator_of(wildcards):
+    """The declaration of the operator that makes this pipeline from its parent."""
+    return OPERATORS[pipeline_of(wildcards.pipeline).operator]
+
+
+def training_inputs(wildcards):
+    """What only some operators need: the checkpoint that they are applied to, a student, data to judge heads by."""
+    paths = jobs.train_inputs(
+        study, pipeline_of(wildcards.pipeline), wildcards.dataset, wildcards.seed
+    )
+    files = {}
+    for name, path in paths.items():
+        if path.endswith("/"):
+            whole = jobs.MODEL if name == "parent" else USED_BACKBONE
+            files[name] = together(f"<results>/{path}", whole)
+        else:
+            files[name] = f"<results>/{path}"
+    return files
+
+
+def training_input_options(wildcards, input):
+    """Options for those inputs. (Snakemake takes a parameter made from ``input`` for a consequence of the input
+    files, and does not look at it when it decides what to run again.)
+    """
+    paths = jobs.train_inputs(
+        study, pipeline_of(wildcards.pipeline), wildcards.dataset, wildcards.seed
+    )
+    given = {
+        name: folder_of(input[name]) if path.endswith("/") else input[name]
+        for name, path in paths.items()
+    }
+    return jobs.train_input_options(given)
 
 
 @cache
@@ -111,12 +117,13 @@ def training_of(operator):
     return study.training.of(operator)
 
 
-def training_threads(wildcards):
-    return training_of(last_operator(wildcards)).threads
+@cache
+def train_arguments(pipeline):
+    return jobs.train(study, pipeline_of(pipeline))
 
 
 @cache
-def asked_for(estimate, otherwise, *arguments):
+def asked_resource(estimate, otherwise, *arguments):
     """A resource from the model's size, computed once; ``otherwise`` where the hub alone knows the size."""
     try:
         return estimate(study, *arguments)
@@ -125,57 +132,28 @@ def asked_for(estimate, otherwise, *arguments):
 
 
 def training_memory(wildcards, attempt):
-    pipeline = Pipeline.parse(wildcards.pipeline)
-    return attempt * asked_for(planning.training_memory_mb, 16000, pipeline)
+    pipeline = pipeline_of(wildcards.pipeline)
+    return attempt * asked_resource(planning.training_memory_mb, 16000, pipeline)
 
 
 def training_minutes(wildcards, attempt):
-    pipeline = Pipeline.parse(wildcards.pipeline)
-    return attempt * asked_for(
+    pipeline = pipeline_of(wildcards.pipeline)
+    return attempt * asked_resource(
         planning.training_minutes, 240, pipeline, wildcards.dataset
     )
 
 
 def inference_memory(wildcards, attempt):
-    return attempt * asked_for(planning.inference_memory_mb, 8000)
+    return attempt * asked_resource(planning.inference_memory_mb, 8000)
 
 
 def measuring_minutes(wildcards, attempt):
-    return attempt * asked_for(planning.measuring_minutes, 120, wildcards.dataset)
+    return attempt * asked_resource(planning.measuring_minutes, 120, wildcards.dataset)
 
 
 def all_cores(wildcards):
     """Every core of this run, looked up when a job is planned: a report is made without cores."""
     return workflow.cores
-
-
-def operator_revision(wildcards):
-    return revisions.OPERATOR[last_operator(wildcards)]
-
-
-def training_settings(wildcards):
-    """What this operator depends on, and nothing else: other settings must retrain nothing."""
-    operator = last_operator(wildcards)
-    settings = ["--settings", training_of(operator).model_dump_json()]
-    if operator == "P":
-        settings += ["--pruning", study.pruning.model_dump_json()]
-    if operator == "C":
-        settings += ["--costeff", study.costeff.model_dump_json()]
-    return settings
-
-
-def training_inputs(wildcards, input):
-    """The inputs that not every operator has. (Snakemake takes a parameter made from ``input`` for a
-    consequence of the input files, and does not look at it when it decides what to run again.)
-    """
-    options = {
-        "--parent": "parent" in input.keys() and folder_of(input.parent),
-        "--student": "student" in input.keys() and folder_of(input.student),
-        "--importance-data": input.get("importance_data"),
-    }
-    return [
-        text for name, value in options.items() if value for text in (name, str(value))
-    ]
 
 
 def curves_of(pipelines):
@@ -187,58 +165,55 @@ def curves_of(pipelines):
     )
 
 
-def curves_of_estimates(wildcards):
-    """The measurements that estimates are made from and compared with."""
-    if not study.estimated_sets:
-        # Snakemake follows every exception of an input function with a traceback, but for this one.
-        sys.exit(
-            "config: cumulativeness: is empty, so nothing is estimated; name operator sets with E, such as [DE]"
-        )
-    return curves_of(study.estimated_from)
-
-
-def curves_compared_jointly(wildcards):
-    """The measurements of C and of what it is compared with."""
-    if not study.compared_jointly:
-        sys.exit(
-            "config: C is not measured, so there is nothing to compare it with; add it: "
-            f"pipelines: [{', '.join([*study.pipelines, 'C'])}]"
-        )
-    return curves_of(study.compared_jointly)
-
-
-def exits_compared_jointly(wildcards):
-    """The same measurements, exit by exit."""
-    return beside(curves_compared_jointly(wildcards), ".exits.csv")
-
-
 def beside(curves, suffix):
     """What was written beside these measurements."""
     return [str(Path(curve).with_suffix(suffix)) for curve in curves]
 
 
+def analysed(analysis):
+    """The measurements that an analysis reads: a function, as a study may leave it nothing to show."""
+
+    def inputs(wildcards):
+        try:
+            curves = curves_of(analysis.measured(study))
+        except PipeOpsError as error:
+            # Snakemake follows every exception of an input function with a traceback, but for this one.
+            sys.exit(str(error))
+        exits = beside(curves, ".exits.csv") if analysis.exits else []
+        return {"curves": curves, "exits": exits}
+
+    return inputs
+
+
+def written(analysis):
+    """The files of an analysis by form, those filed in the report under its category."""
+    files = {}
+    for form, called in FORMS[analysis.kind].items():
+        path = f"<results>/{analysis.path(form)}"
+        if called:
+            path = report(
+                path,
+                caption=f"../report/{analysis.name}.rst",
+                category=analysis.category,
+                labels={"result": analysis.title, "form": called},
+            )
+        files[form] = path
+    return files
+
+
 def all_results():
     """Every table and figure, and what they come from."""
-    figures = ["figure2", "figure3", "table1", "pareto"]
-    tables = ["table1", "table2"]
-    if study.estimated_sets:
-        figures.append("figure4")
-        tables.append("cumulativeness")
-    if study.compared_jointly:
-        figures.append("costeff")
-        tables.append("costeff")
-    return [
-        *expand("<results>/{table}.csv", table=tables),
-        *expand(
-            "<results>/figures/{figure}.{form}", figure=figures, form=["png", "pdf"]
-        ),
-        "<results>/study.html",
+    files = [
+        f"<results>/{analysis.path(form)}"
+        for analysis in asked_for(study)
+        for form in (["csv"] if analysis.kind == "table" else ["png", "pdf"])
     ]
+    return [*files, "<results>/study.html"]
 
 
 def show_results():
     """Print the tables that this run made."""
-    for name in ("table1", "table2", "cumulativeness", "costeff"):
-        table = Path(workflow.pathvars.get("results")) / f"{name}.md"
+    for analysis in TABLES:
+        table = Path(workflow.pathvars.get("results")) / analysis.path("md")
         if table.exists() and table.stat().st_mtime > STARTED:
             print(table.read_text())

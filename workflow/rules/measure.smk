@@ -3,10 +3,10 @@
 
 rule export:
     input:
-        multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *MODEL),
+        multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *jobs.MODEL),
     output:
         unless_kept(
-            multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED)
+            multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *jobs.EXPORTED)
         ),
     log:
         "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.log",
@@ -23,15 +23,19 @@ rule export:
     params:
         model=subpath(input[0], parent=True),
         folder=subpath(output[0], parent=True),
-        options=export_options,
+        options=lambda wildcards: jobs.export(study, pipeline_of(wildcards.pipeline)),
         revision=revisions.EXPORT,
+    message:
+        "export {wildcards.pipeline}, {wildcards.dataset}, seed {wildcards.seed}"
     shell:
         "pipeops export {params.model:q} --output {params.folder:q} {params.options:q} > {log:q} 2>&1"
 
 
 rule measure:
     input:
-        model=multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORTED),
+        model=multiext(
+            "<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *jobs.EXPORTED
+        ),
         original="<results>/onnx/{dataset}/O/seed{seed}/model.onnx",
         data="<results>/data/{dataset}/validation.parquet",
     output:
@@ -53,6 +57,8 @@ rule measure:
         model=input_folder("model"),
         original=input_folder("original"),
         revision=revisions.MEASURE,
+    message:
+        "measure {wildcards.pipeline}, {wildcards.dataset}, seed {wildcards.seed}"
     shell:
         "pipeops measure {params.model:q} --original {params.original:q} --data {input.data:q}"
         " --output {output.csv:q} --seed {wildcards.seed} --settings {params.settings:q} > {log:q} 2>&1"

@@ -3,7 +3,7 @@
 
 rule backbone:
     output:
-        multiext("<results>/backbones/base/", *BACKBONE),
+        multiext(f"<results>/{jobs.BASE}", *jobs.BACKBONE),
     log:
         "<logs>/backbones/base.log",
     benchmark:
@@ -13,19 +13,20 @@ rule backbone:
         mem_mb=4000,
         runtime=30,
     params:
-        source=study.model.backbone,
-        settings=study.pretraining_json,
+        arguments=jobs.backbone(study),
         folder=subpath(output[0], parent=True),
         revision=revisions.BACKBONE,
+    message:
+        f"prepare the backbone {study.model.backbone}"
     shell:
-        "pipeops backbone {params.source:q} --output {params.folder:q} --settings {params.settings:q} > {log:q} 2>&1"
+        "pipeops backbone {params.arguments:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule student:
     input:
-        teacher=together("<results>/backbones/base/", USED_BACKBONE),
+        teacher=together(f"<results>/{jobs.BASE}", USED_BACKBONE),
     output:
-        multiext("<results>/backbones/student/", *BACKBONE),
+        multiext(f"<results>/{STUDENT}", *jobs.BACKBONE),
     log:
         "<logs>/backbones/student.log",
     benchmark:
@@ -38,13 +39,15 @@ rule student:
         teacher=input_folder("teacher"),
         folder=subpath(output[0], parent=True),
         revision=revisions.BACKBONE,
+    message:
+        f"fetch the student {study.model.student}"
     shell:
         "pipeops backbone {params.source:q} --teacher {params.teacher:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule tokenise:
     input:
-        backbone=together("<results>/backbones/base/", USED_BACKBONE),
+        backbone=together(f"<results>/{jobs.BASE}", USED_BACKBONE),
     output:
         "<results>/data/{dataset}/{split}.parquet",
     log:
@@ -55,9 +58,12 @@ rule tokenise:
         mem_mb=4000,
         runtime=30,
     params:
-        options=tokenise_options,
+        arguments=lambda wildcards: jobs.tokenise(
+            study, wildcards.dataset, wildcards.split
+        ),
         backbone=input_folder("backbone"),
         revision=revisions.TOKENISE,
+    message:
+        "tokenise {wildcards.dataset}, {wildcards.split} split"
     shell:
-        "pipeops tokenise {wildcards.dataset:q} {wildcards.split:q} --backbone {params.backbone:q} --output {output:q}"
-        " {params.options:q} > {log:q} 2>&1"
+        "pipeops tokenise {params.arguments:q} --backbone {params.backbone:q} --output {output:q} > {log:q} 2>&1"

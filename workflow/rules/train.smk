@@ -3,9 +3,9 @@
 
 rule train:
     input:
-        unpack(operator_inputs),
+        unpack(training_inputs),
         data="<results>/data/{dataset}/train.parquet",
-        backbone=together("<results>/backbones/base/", USED_BACKBONE),
+        backbone=together(f"<results>/{jobs.BASE}", USED_BACKBONE),
     output:
         unless_kept(
             multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT)
@@ -16,7 +16,7 @@ rule train:
         "<logs>/models/{dataset}/{pipeline}/seed{seed}.tsv"
     # Trainings go before measurements, which need the machine to themselves.
     priority: 10
-    threads: training_threads
+    threads: lambda wildcards: training_of(operator_of(wildcards).letter).threads
     resources:
         mem_mb=training_memory,
         runtime=training_minutes,
@@ -26,14 +26,15 @@ rule train:
         processes=study.training.gpus_per_training,
         compiled="--compiled" if study.training.compiled else "--no-compiled",
     params:
-        operator=last_operator,
-        settings=training_settings,
-        inputs=training_inputs,
+        arguments=lambda wildcards: train_arguments(wildcards.pipeline),
+        inputs=training_input_options,
         backbone=input_folder("backbone"),
         folder=subpath(output[0], parent=True),
-        revision=operator_revision,
+        revision=lambda wildcards: operator_of(wildcards).revision,
+    message:
+        "train {wildcards.pipeline}, {wildcards.dataset}, seed {wildcards.seed}"
     shell:
-        "pipeops train {params.operator:q} --data {input.data:q} --backbone {params.backbone:q}"
-        " --output {params.folder:q} --seed {wildcards.seed} {params.settings:q} {params.inputs:q}"
+        "pipeops train {params.arguments:q} --data {input.data:q} --backbone {params.backbone:q}"
+        " --output {params.folder:q} --seed {wildcards.seed} {params.inputs:q}"
         " --device {resources.device:q} --gpu-slots {resources.gpu_slots}"
         " --processes {resources.processes} {resources.compiled:q} > {log:q} 2>&1"

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from pipeops.analysis.commutativity import Comparison
-from pipeops.analysis.cumulativeness import COMPOUND
+from pipeops.analysis.commutativity import Comparison, compare_all
+from pipeops.analysis.cumulativeness import COMPOUND, cumulativeness
 from pipeops.analysis.curves import MeanCurve, TradeoffCurve, mean_curve, pareto_front
 from pipeops.analysis.paper import title
 from pipeops.analysis.runs import Runs, curves
@@ -40,19 +40,19 @@ _RUN_WITH_MARKERS = ["o", "^", "s", "D"]
 _PANEL = (3.6, 2.9)  # inches
 
 
-def save(figure: Figure, *paths: Path) -> None:
-    """Write a figure to each path, as its suffix says (PNG or PDF). Same figure, same bytes."""
-    for path in paths:
+def save(figure: Figure, outputs: Mapping[str, str], _: Mapping[str, Any] | None = None) -> None:
+    """Write a figure to each of the outputs, as its suffix says (PNG or PDF). Same figure, same bytes."""
+    for path in map(Path, outputs.values()):
         undated = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
         with replaced(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=undated)
 
 
-def orders(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
+def figure2(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     """Figure 2: the curves of all orders of an operator set, of the first seed; a panel per set.
 
     Args:
-        measurements: as ``measurements.read_runs`` returns them.
+        measurements: as ``runs.read_runs`` returns them.
         operator_sets: one panel each. Colour is the dataset, marker and line style the order; with a single
             dataset the order has the colours too.
 
@@ -75,7 +75,7 @@ def orders(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     return figure
 
 
-def seeds(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
+def figure3(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     """Figure 3: one run of each order (solid) against the mean of all seeds (dashed) with its 95% band.
 
     How curves at different times are averaged: ``curves.mean_curve``. A row per dataset, a column per set.
@@ -101,16 +101,17 @@ def seeds(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     return figure
 
 
-def estimates(measurements: pd.DataFrame, study: pd.DataFrame) -> Figure:
+def figure4(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     """Figure 4: the measured target, E as measured, and the target as estimated, each the mean of all seeds.
 
     Args:
-        measurements: as ``measurements.read_runs`` returns them, E's among them.
-        study: what ``cumulativeness.cumulativeness`` returns for them.
+        measurements: as ``runs.read_runs`` returns them, O, D, P and E among them.
+        operator_sets: sets of E with D, P or both.
 
     Raises:
         PipeOpsError: nothing was estimated.
     """
+    study = cumulativeness(measurements, operator_sets)
     study = study[(study["inference"] == "") & (study["estimate"] == COMPOUND)]
     if study.empty:
         raise PipeOpsError(
@@ -138,11 +139,20 @@ def estimates(measurements: pd.DataFrame, study: pd.DataFrame) -> Figure:
     return figure
 
 
-def table1_heat_map(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure:
-    """Draw Table 1 as a heat map: how much further apart different orders are than seeds, with p-values.
+def heatmap(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
+    """Table 1 as a heat map: how much further apart different orderings are than seeds, with p-values.
 
     Raises:
         PipeOpsError: there are no comparisons.
+    """
+    return heat_map_of(compare_all(curves(measurements), operator_sets))
+
+
+def heat_map_of(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure:
+    """Draw the comparisons by (dataset, operators).
+
+    Raises:
+        PipeOpsError: there are none.
     """
     if not comparisons:
         raise PipeOpsError("no comparisons to draw: name operator_sets and datasets")
@@ -170,7 +180,7 @@ def table1_heat_map(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure
     return figure
 
 
-def pareto(measurements: pd.DataFrame) -> Figure:
+def pareto(measurements: pd.DataFrame, _: Sequence[str]) -> Figure:
     """Accuracy against time of every measured pipeline, with the Pareto front; a panel per dataset.
 
     A point is a pipeline at one threshold, the mean of its seeds. Pipelines on the front are numbered at
@@ -199,16 +209,16 @@ def pareto(measurements: pd.DataFrame) -> Figure:
     return figure
 
 
-def joint(measurements: pd.DataFrame, exits: pd.DataFrame, pipelines: Sequence[str]) -> Figure:
+def joint(measurements: pd.DataFrame, pipelines: Sequence[str], *, exits: pd.DataFrame) -> Figure:
     """Joint training (C) against operators in an order, at equal parameters, FLOPs and time.
 
     A row per dataset. Against parameters: every exit as the end of a model of its own. Against FLOPs and
     time: a point per threshold; with L and Q dashed. Means of the seeds, and the Pareto front.
 
     Args:
-        measurements: as ``measurements.read_runs`` returns them.
-        exits: as ``measurements.read_exits`` returns them.
+        measurements: as ``runs.read_runs`` returns them.
         pipelines: what is compared.
+        exits: as ``runs.read_exits`` returns them.
 
     Raises:
         PipeOpsError: there is nothing to draw.

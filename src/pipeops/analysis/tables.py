@@ -1,17 +1,20 @@
-"""Tables as text: as the paper prints them, with what a reader must know about the numbers."""
+"""Tables: their numbers, and as Xin et al. 2022 print them, with what a reader must know about them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pipeops.analysis.commutativity import Comparison, smallest_p_value, table1
+from pipeops.analysis import commutativity, joint, savings
+from pipeops.analysis import cumulativeness as estimates
+from pipeops.analysis.commutativity import Comparison, compare_all, smallest_p_value
 from pipeops.analysis.cumulativeness import NAIVE
 from pipeops.analysis.joint import BUDGETS
 from pipeops.analysis.paper import paper_table1, paper_table2, title
+from pipeops.analysis.runs import curves
 from pipeops.files import replaced
 from pipeops.provenance import provenance, write_json
 from pipeops.text import html_page, markdown_table, mean_and_sd_as_text
@@ -20,23 +23,52 @@ _LEVEL = 0.05
 _ONE_SEED = "one seed: no standard deviations."
 
 
-def write_table(
-    table: pd.DataFrame, markdown: str, *, outputs: Mapping[str, str], parameters: Mapping[str, Any]
-) -> None:
+class Table(NamedTuple):
+    """One table."""
+
+    numbers: pd.DataFrame
+    markdown: str
+    """As a person reads it."""
+
+
+def save(table: Table, outputs: Mapping[str, str], parameters: Mapping[str, Any]) -> None:
     """Write one table in all its forms.
 
     Args:
-        table: its numbers.
-        markdown: as a person reads it.
-        outputs: paths of the ``csv``, the ``markdown``, its ``html`` page and the ``provenance`` (JSON).
+        table: what is written.
+        outputs: paths of the ``csv``, the ``md``, its ``html`` page and the provenance (``json``).
         parameters: what the table depends on, for the provenance.
     """
     with replaced(Path(outputs["csv"])) as path:
-        table.to_csv(path, index=False)
-    for form, text in (("markdown", markdown), ("html", html_page(markdown))):
+        table.numbers.to_csv(path, index=False)
+    for form, text in (("md", table.markdown), ("html", html_page(table.markdown))):
         with replaced(Path(outputs[form])) as path:
             path.write_text(text)
-    write_json(Path(outputs["provenance"]), provenance(**parameters))
+    write_json(Path(outputs["json"]), provenance(**parameters))
+
+
+def table1(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Table:
+    """Does the order matter? See ``commutativity.table1``."""
+    comparisons = compare_all(curves(measurements), operator_sets)
+    return Table(commutativity.table1(comparisons), table1_markdown(comparisons))
+
+
+def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
+    """What do Q and L save? See ``savings.table2``."""
+    values = savings.table2(measurements, pipelines)
+    return Table(values, table2_markdown(values))
+
+
+def cumulativeness(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Table:
+    """Can a pipeline be predicted from its parts? See ``cumulativeness.cumulativeness``."""
+    values = estimates.cumulativeness(measurements, operator_sets)
+    return Table(values, cumulativeness_markdown(estimates.summary(values)))
+
+
+def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
+    """Joint training against operators one after the other; see ``joint.costeff``."""
+    values = joint.costeff(measurements, pipelines)
+    return Table(values, costeff_markdown(values))
 
 
 def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
@@ -50,7 +82,7 @@ def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
         "Distance between two accuracy-time curves in percentage points of accuracy, mean ± SD. If the\n"
         "order matters, curves of different orders (Diff.) are further apart than curves of one order that\n"
         "differ only in their seed (Same), and the p-value below is small.",
-        _distances_as_text(table1(comparisons)),
+        _distances_as_text(commutativity.table1(comparisons)),
         "p-value of Diff. > Same (in brackets: the smallest that this number of seeds allows), by a\n"
         "permutation test per cell, not corrected for the number of cells:",
         _p_values_as_text(comparisons),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipeops.errors import PipeOpsError
-from pipeops.models.shape import Family, encoder_parameters
+from pipeops.models.shape import Family, ModelShape, encoder_parameters
 from pipeops.settings import TINY
 
 
@@ -26,6 +26,26 @@ class Architecture:
     segment_rows: int
     max_length: int
     """Longest input in tokens."""
+
+    def shape(self, *, num_labels: int) -> ModelShape:
+        """The encoder with one classifier, after its last layer. Token ids are not known and have no part in
+        any size."""
+        return ModelShape(
+            family=check_family(self.family, self.family),
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            head_size=self.hidden_size // self.heads,
+            heads_per_layer=(self.heads,) * self.layers,
+            ffn_per_layer=(self.ffn_size,) * self.layers,
+            exit_layers=(self.layers,),
+            num_labels=num_labels,
+            max_position_embeddings=self.position_rows,
+            type_vocab_size=self.segment_rows,
+            pad_token_id=0,
+            sep_token_id=0,
+            layer_norm_eps=1e-5,
+            hidden_act="gelu",
+        )
 
     def parameters(self, *, heads: int, ffn: int, rank: int = 0) -> int:
         """Number of the encoder's weights with so many heads and FFN neurons per layer.
@@ -100,6 +120,22 @@ def architecture(source: str) -> Architecture | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PipeOpsError(f"{path}: no encoder's configuration ({reason}); fetch the model again") from None
+
+
+def known_architecture(source: str, key: str) -> Architecture:
+    """The architecture of a backbone.
+
+    Args:
+        source: a hub id, a folder or ``tiny``.
+        key: of the configuration, to be named where it is not known.
+
+    Raises:
+        PipeOpsError: it is a hub id whose architecture is not known here.
+    """
+    found = architecture(source)
+    if found is None:
+        raise PipeOpsError(f"{key}: the architecture of '{source}' is not known here; give its folder")
+    return found
 
 
 def _from_config(config: dict[str, Any], source: str) -> Architecture:

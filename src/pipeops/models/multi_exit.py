@@ -51,6 +51,7 @@ class MultiExitConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-5
     hidden_act: str = "gelu"
     embedding_rank: int = 0
+    pipeline: str = ""
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None

@@ -137,6 +137,18 @@ class ModelShape:
         shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**shape)
 
+    @staticmethod
+    def pipeline_of(folder: Path) -> str:
+        """The trained pipeline that made the checkpoint in ``folder``.
+
+        Raises:
+            PipeOpsError: there is no ``config.json``, or it names none.
+        """
+        pipeline = _read_config(folder).get("pipeline")
+        if not isinstance(pipeline, str) or not pipeline:
+            raise PipeOpsError(f"{folder / 'config.json'}: names no pipeline; train it again")
+        return pipeline
+
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Self:
         """Read the shape of the checkpoint in ``folder``.
@@ -144,13 +156,25 @@ class ModelShape:
         Raises:
             PipeOpsError: there is no ``config.json``, or it is not one of ours.
         """
-        path = folder / "config.json"
+        config = _read_config(folder)
         try:
-            return cls.from_config(json.loads(path.read_text()))
-        except FileNotFoundError:
-            raise PipeOpsError(f"{path}: not found; {folder} is not a checkpoint") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            return cls.from_config(config)
+        except (KeyError, TypeError) as error:
+            path = folder / "config.json"
             raise PipeOpsError(f"{path}: not a PipeOps checkpoint ({error}); train it again") from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise PipeOpsError(f"{path}: not found; {folder} is not a checkpoint") from None
+    except ValueError as error:
+        raise PipeOpsError(f"{path}: not a PipeOps checkpoint ({error}); train it again") from None
+    if not isinstance(config, dict):
+        raise PipeOpsError(f"{path}: not a PipeOps checkpoint; train it again")
+    return config
 
 
 def encoder_parameters(

@@ -1,20 +1,33 @@
-"""What an operator is given, and what it hands to the training."""
+"""What an operator's training function is given, and what it hands back."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pipeops.models.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
 from pipeops.operators.losses import distillation_loss
-from pipeops.settings import CostEffSection, PruningSection
 
 Loss = Callable[[MultiExitOutput, Mapping[str, Tensor], float], Tensor]
 """Loss of the trained model's output on a batch, when this part of the training (0 to 1) is done."""
 Finished = Callable[[str], MultiExitForSequenceClassification]
 """Loads the model of an earlier stage by the stage's name; each call gives a new one."""
+
+
+class Batches(Protocol):
+    """Batches over which importance is accumulated."""
+
+    def __call__(self, examples: int | None, *, split: str = "") -> Iterable[Mapping[str, Tensor]]:
+        """Yield keyword arguments of the model, labels included, on its device.
+
+        Args:
+            examples: how many, drawn once; None: all.
+            split: name of the extra input that they come from; the training split where there is none.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +38,22 @@ class Context:
     """The trained model that the operator is applied to, in evaluation mode; None for O."""
     backbone: Path
     """Folder of the pretrained encoder that O starts from."""
-    student: Path | None
-    """Folder of the pretrained encoder that D starts from; None: every second layer of ``backbone``."""
     labels: Sequence[str]
     """Class names in the order of their ids."""
     sep_token_id: int
     """The token that ends a segment."""
-    pruning: PruningSection
-    """Settings of P."""
-    costeff: CostEffSection
-    """Settings of C."""
-    importance_batches: Callable[[int | None], Iterable[Mapping[str, Tensor]]]
-    """Batches of so many examples (None: all) over which importance is accumulated, labels included."""
+    settings: Any
+    """The operator's own section of the configuration."""
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    """Extra inputs that the operator declares, by name."""
+    batches: Batches
+    """Batches of labelled examples, for importance."""
+
+    @property
+    def teacher(self) -> MultiExitForSequenceClassification:
+        """The parent of an operator that has one."""
+        assert self.parent is not None
+        return self.parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +63,7 @@ class Trainee:
     model: MultiExitForSequenceClassification
     loss: Loss
     equilibrium: bool = False
-    """Whether the gradients of the exits are balanced (:mod:`pipeops.operators.gradient_equilibrium`)."""
+    """Whether the gradients of the exits are balanced (``gradient_equilibrium``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +77,19 @@ class Stage:
     """Times the epochs of the settings."""
     learning_rate: float = 1
     """Times the learning rate of the settings."""
+
+
+Stages = Sequence[Stage]
+
+
+def in_one_stage(prepare: Callable[[Context], Trainee]) -> Callable[[Context], Stages]:
+    """Make the training function of an operator that trains once, from the function that prepares it."""
+
+    @wraps(prepare)
+    def stages(context: Context) -> Stages:
+        return [Stage(name="training", prepare=lambda _: prepare(context))]
+
+    return stages
 
 
 def exits_loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001
@@ -79,7 +109,7 @@ def distilling_from(teacher: MultiExitForSequenceClassification, *, student_exit
     def loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001
         return distillation_loss(
             output,
-            answers_of(teacher, batch),
+            teacher_outputs(teacher, batch),
             batch["attention_mask"],
             student_exits=student_exits,
             teacher_exits=teacher.config.exit_layers,
@@ -88,7 +118,9 @@ def distilling_from(teacher: MultiExitForSequenceClassification, *, student_exit
     return loss
 
 
-def answers_of(teacher: MultiExitForSequenceClassification, batch: Mapping[str, Tensor]) -> MultiExitOutput:
+def teacher_outputs(
+    teacher: MultiExitForSequenceClassification, batch: Mapping[str, Tensor]
+) -> MultiExitOutput:
     """What a frozen teacher says of a batch."""
     with torch.no_grad():
         return teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])

@@ -14,10 +14,10 @@ from torch import Tensor
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import architecture
 from pipeops.models.multi_exit import MultiExitForSequenceClassification, MultiExitOutput, with_all_exits
-from pipeops.models.width import Width, full_width, target_width, widths
-from pipeops.operators.base import Context, Finished, Stage, Trainee, answers_of
+from pipeops.operators.base import Context, Finished, Stage, Trainee, teacher_outputs
 from pipeops.operators.losses import hidden_states_loss, masked_mse, soft_and_hard_loss
 from pipeops.operators.slenderising import slender, weight_importance
+from pipeops.operators.width import Width, full_width, target_width, widths
 
 ASSISTANT = "assistant"
 ASSISTANT_SOFT = 0.5
@@ -32,7 +32,7 @@ def slenderise_jointly(context: Context) -> list[Stage]:
     Raises:
         PipeOpsError: the target width does not fit the backbone.
     """
-    settings = context.costeff
+    settings = context.settings
     backbone = architecture(str(context.backbone))
     if backbone is None:
         raise PipeOpsError(f"{context.backbone}: not a folder; fetch the backbone first")
@@ -74,9 +74,9 @@ class _Teacher:
 
     model: MultiExitForSequenceClassification
 
-    def answers(self, batch: Mapping[str, Tensor], *, exits: int) -> tuple[MultiExitOutput, Sequence[Tensor]]:
+    def outputs(self, batch: Mapping[str, Tensor], *, exits: int) -> tuple[MultiExitOutput, Sequence[Tensor]]:
         """Its output, and what each of so many exits learns from; a single exit teaches them all."""
-        output = answers_of(self.model, batch)
+        output = teacher_outputs(self.model, batch)
         assert output.exit_logits is not None
         logits = output.exit_logits
         return output, logits if len(logits) == exits else logits[-1:] * exits
@@ -92,12 +92,12 @@ class _Step:
     width: Width
 
     def __call__(self, finished: Finished) -> Trainee:
-        settings, teacher = self.context.costeff, _teacher(self.context, finished)
-        model = finished(self.previous) if self.previous else with_all_exits(_parent(self.context))
+        settings, teacher = self.context.settings, _teacher(self.context, finished)
+        model = finished(self.previous) if self.previous else with_all_exits(self.context.teacher)
         last_only = settings.importance == "last-exit"
         scores = weight_importance(
             model,
-            self.context.importance_batches(settings.importance_examples),
+            self.context.batches(settings.importance_examples),
             lambda model, batch: _importance_loss(model(**batch), batch, teacher, last_only=last_only),
         )
         narrower = slender(model, scores, heads=self.width.heads, ffn=self.width.ffn, rank=self.width.rank)
@@ -119,12 +119,12 @@ class _Distilled:
 
 def _assistant(context: Context) -> Trainee:
     """O with all exits; each learns from O's final answer and from the labels."""
-    parent = _parent(context)
+    parent = context.teacher
     model = with_all_exits(parent)
     teacher = _Teacher(parent)
 
     def loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001
-        _, logits = teacher.answers(batch, exits=len(model.exits))
+        _, logits = teacher.outputs(batch, exits=len(model.exits))
         return soft_and_hard_loss(output, logits, batch["labels"], soft=ASSISTANT_SOFT)
 
     return Trainee(model=model, loss=loss, equilibrium=True)
@@ -134,7 +134,7 @@ def _trainee(model: MultiExitForSequenceClassification, teacher: _Teacher, *, hi
     """Learn the teacher's hidden states and, once ``hidden_only`` of the training is done, its answers."""
 
     def loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:
-        target, logits = teacher.answers(batch, exits=len(model.exits))
+        target, logits = teacher.outputs(batch, exits=len(model.exits))
         total = hidden_states_loss(output, target, batch["attention_mask"])
         if progress >= hidden_only:
             total = total + soft_and_hard_loss(output, logits, batch["labels"], soft=1)
@@ -148,7 +148,7 @@ def _importance_loss(
 ) -> Tensor:
     """The loss of every exit, answers and hidden states, or of the last exit and layer only."""
     assert output.exit_logits is not None
-    target, logits = teacher.answers(batch, exits=len(output.exit_logits))
+    target, logits = teacher.outputs(batch, exits=len(output.exit_logits))
     if not last_only:
         answers = soft_and_hard_loss(output, logits, batch["labels"], soft=IMPORTANCE_SOFT)
         return answers + hidden_states_loss(output, target, batch["attention_mask"])
@@ -160,10 +160,5 @@ def _importance_loss(
 
 
 def _teacher(context: Context, finished: Finished) -> _Teacher:
-    assisted = context.costeff.teacher == "assistant"
-    return _Teacher(finished(ASSISTANT) if assisted else _parent(context))
-
-
-def _parent(context: Context) -> MultiExitForSequenceClassification:
-    assert context.parent is not None
-    return context.parent
+    assisted = context.settings.teacher == "assistant"
+    return _Teacher(finished(ASSISTANT) if assisted else context.teacher)

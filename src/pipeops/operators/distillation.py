@@ -3,20 +3,20 @@
 from pipeops.errors import PipeOpsError
 from pipeops.models.backbones import load_backbone
 from pipeops.models.multi_exit import from_pretrained_backbone, with_all_exits
-from pipeops.operators.base import Context, Trainee, distilling_from
+from pipeops.operators.base import Context, Trainee, distilling_from, in_one_stage
 
 
+@in_one_stage
 def distil(context: Context) -> Trainee:
     """A student from the *pretrained* student backbone; where the parent has exits, it gets them too.
 
     Raises:
         PipeOpsError: an alternate student of a one-layer backbone, or a student of another width.
     """
-    teacher = context.parent
-    assert teacher is not None
-    encoder = load_backbone(context.student or context.backbone)
+    teacher, student_folder = context.teacher, context.inputs.get("student")
+    encoder = load_backbone(student_folder or context.backbone)
     layers = None
-    if context.student is None:
+    if student_folder is None:
         layers = list(range(2, encoder.config.num_hidden_layers + 1, 2))
         if not layers:
             raise PipeOpsError(

@@ -2,9 +2,10 @@
 
 from pipeops.models.backbones import load_backbone
 from pipeops.models.multi_exit import from_pretrained_backbone
-from pipeops.operators.base import Context, Trainee, exits_loss
+from pipeops.operators.base import Context, Trainee, exits_loss, in_one_stage
 
 
+@in_one_stage
 def finetune(context: Context) -> Trainee:
     """The pretrained encoder with a new classifier after its last layer."""
     encoder = load_backbone(context.backbone)

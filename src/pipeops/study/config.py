@@ -6,33 +6,30 @@ when they drift apart. Nothing heavy is imported: the Snakefile reads this.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
 from pipeops.data.tasks import REGRESSION_TASKS, SPLITS, TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import architecture
-from pipeops.models.width import target_width
+from pipeops.operators.declaration import NoSettings, Setup
+from pipeops.operators.registry import OPERATORS, TRAINABLE
 from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, parts_of
 from pipeops.settings import (
     ALTERNATE,
     TINY,
-    TRAINED,
-    CostEffSection,
     DataSection,
     ExitsSection,
     MeasuringSection,
     ModelSection,
     Pathvars,
     PretrainingSection,
-    PruningSection,
     Section,
     Seed,
     TrainingSection,
     existing_if_path,
-    kept_count,
 )
 from pipeops.text import nearest, unknown_key
 
@@ -40,7 +37,7 @@ JOINT = ("O", "C", "DEP", "DPE", "EDP")
 """What `results/costeff.csv` compares unless told otherwise: COST-EFF's question, with O to compare to."""
 
 
-class Config(Section):
+class BaseConfig(Section):
     """A study: datasets, seeds, operator sets and how everything is trained and measured."""
 
     pathvars: Pathvars = Pathvars()
@@ -68,8 +65,6 @@ class Config(Section):
     data: DataSection = DataSection()
     pretraining: PretrainingSection = PretrainingSection()
     training: TrainingSection = TrainingSection()
-    pruning: PruningSection = PruningSection()
-    costeff: CostEffSection = CostEffSection()
     exits: ExitsSection = ExitsSection()
     measuring: MeasuringSection = MeasuringSection()
 
@@ -97,7 +92,7 @@ class Config(Section):
     def _valid_sets(cls, sets: list[str]) -> list[str]:
         canonical = [parse_operator_set(text) for text in sets]
         for operators in canonical:
-            if untrained := [letter for letter in operators if letter not in TRAINED]:
+            if untrained := [letter for letter in operators if letter not in TRAINABLE]:
                 raise ValueError(
                     f"operator set '{operators}': {', '.join(untrained)} changes inference only "
                     "and has no order to study; leave it out"
@@ -113,7 +108,7 @@ class Config(Section):
                     f"'{pipeline}': every pipeline is measured with and without L and Q; "
                     f"write '{pipeline.trained}'"
                 )
-            if untrainable := set(pipeline.trained) - set(TRAINED):
+            if untrainable := set(pipeline.trained) - set(TRAINABLE):
                 raise ValueError(f"'{pipeline}': {', '.join(untrainable)} cannot be trained; leave it out")
         return texts and _each_once(texts)
 
@@ -207,37 +202,36 @@ class Config(Section):
                 f"model.max_length: {self.model.max_length} is more than the backbone's "
                 f"{backbone.max_length} positions; lower it"
             )
-        for pruned in filter(None, (backbone, student)):
-            kept_count(self.pruning.keep_heads, pruned.heads, what="keep_heads")
-            kept_count(self.pruning.keep_ffn, pruned.ffn_size, what="keep_ffn")
         if student and student.hidden_size != backbone.hidden_size:
             raise ValueError(
                 f"model.student: '{self.model.student}' has hidden size {student.hidden_size}, the backbone "
                 f"{backbone.hidden_size}; the losses on hidden states need the same width"
             )
-        if any(pipeline.operator == "C" for pipeline in self.measured):
-            target_width(self.costeff, backbone)
+        original = backbone.shape(num_labels=2)
+        # Each operator says itself whether its settings fit the encoder.
+        for letter in {letter for pipeline in self.measured for letter in pipeline.trained}:
+            if after := OPERATORS[letter].shape:
+                after(original, self.setup(letter))
         return self
 
-    @property
-    def has_student(self) -> bool:
-        """Whether D starts from a pretrained model of its own."""
-        return self.model.student != ALTERNATE
+    @model_validator(mode="after")
+    def _operators_are_trained_ones(self) -> Self:
+        for letter in self.training.operators:
+            if letter not in TRAINABLE:
+                raise ValueError(
+                    f"training.operators: '{letter}' is not a trained operator; known are "
+                    f"{', '.join(TRAINABLE)}"
+                )
+        return self
 
-    @property
-    def pretraining_json(self) -> str:
-        """Settings of the backbone's job; only the built-in backbone has any."""
-        return self.pretraining.model_dump_json() if self.model.backbone == TINY else "{}"
+    def setup(self, letter: str) -> Setup:
+        """What the shape, cost and inputs of an operator depend on."""
+        section = OPERATORS[letter].section
+        return Setup(model=self.model, settings=getattr(self, section) if section else NoSettings())
 
-    def tokenise_options(self, dataset: str, split: str) -> list[str]:
-        """Command-line options of tokenising one split, without those that it does not depend on."""
-        options: dict[str, object] = {"--max-length": self.model.max_length}
-        if not TASKS[dataset].generated:
-            options["--glue"] = self.glue
-        examples = getattr(self.data, f"{split}_examples")
-        if examples is not None:
-            options["--examples"] = examples
-        return [text for name, value in options.items() for text in (name, str(value))]
+    def inputs_of(self, letter: str) -> Mapping[str, str]:
+        """Extra inputs of an operator's trainings: name -> path within the results."""
+        return OPERATORS[letter].inputs(self.setup(letter))
 
     @property
     def orderings(self) -> list[Pipeline]:
@@ -275,6 +269,19 @@ class Config(Section):
     def trainings(self) -> list[Pipeline]:
         """Every pipeline that is trained per dataset and seed, parents first."""
         return closure(self.measured)
+
+
+if TYPE_CHECKING:
+
+    class Config(BaseConfig):
+        """A study, with a section for every operator that has settings."""
+else:
+    Config = create_model(
+        "Config",
+        __base__=BaseConfig,
+        __doc__=BaseConfig.__doc__,
+        **{o.section: (o.settings, o.settings()) for o in OPERATORS.values() if o.section},
+    )
 
 
 def load_config(values: Mapping[str, Any]) -> Config:

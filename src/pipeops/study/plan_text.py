@@ -1,7 +1,8 @@
 """What a study costs, as text."""
 
 from pipeops.models.shape import ModelShape
-from pipeops.study.planning import FORWARD_AND_BACKWARD, Plan, wall_seconds
+from pipeops.operators.declaration import FORWARD_AND_BACKWARD
+from pipeops.study.planning import Plan, wall_seconds
 from pipeops.text import markdown_table
 
 
@@ -42,7 +43,7 @@ def plan_text(
     return "\n\n".join(
         [
             markdown_table(["Rule", "Jobs"], [[rule, str(count)] for rule, count in plan.jobs.items()]),
-            f"{len(plan.trainings)} trainings; {plan.trainings_alone} if pipelines did not share beginnings.",
+            f"{len(plan.trainings)} trainings; {plan.trainings_alone} if pipelines did not share prefixes.",
             markdown_table(["Disk", "GB"], [[name, f"{b / 1e9:.3g}"] for name, b in gigabytes.items()]),
             markdown_table(["Operator", "Trainings", "GPU hours"], by_operator),
             f"Training: {hours:.3g} GPU hours, {wall:.3g} hours of wall clock on {gpus} GPU(s) with "

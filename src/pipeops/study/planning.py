@@ -7,19 +7,17 @@ rate, so their times are low estimates.
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 from pipeops.data.tasks import TASKS
-from pipeops.errors import PipeOpsError
-from pipeops.models.architectures import Architecture, architecture
+from pipeops.models.architectures import known_architecture
 from pipeops.models.shape import ModelShape
-from pipeops.models.width import full_width, target_width, widths
+from pipeops.operators.declaration import STUDENT, Work
+from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline, closure
-from pipeops.settings import ALTERNATE, kept_count
+from pipeops.study.analyses import asked_for
 from pipeops.study.config import Config
 
-FORWARD_AND_BACKWARD = 3
-"""Operations of a training step over those of its forward pass."""
 GRAPH_FILES = 2
 """Graphs per precision: the one to deploy and the one to measure with."""
 INT8_SHARE = 0.26
@@ -176,117 +174,53 @@ def shape_of(study: Config, pipeline: Pipeline) -> ModelShape:
     Raises:
         PipeOpsError: an architecture is not known.
     """
-    backbone = _known(study.model.backbone, "model.backbone")
-    shape = _plain(backbone, num_labels=max(len(TASKS[name].labels) for name in study.datasets))
-    for letter in pipeline.trained.replace("O", ""):
-        if letter == "D":
-            exits = shape.has_exits
-            if study.model.student == ALTERNATE:
-                shape = shape.cut(shape.num_layers // 2)
-            else:
-                student = _known(study.model.student, "model.student")
-                shape = _plain(student, num_labels=shape.num_labels)
-            shape = shape.with_all_exits() if exits else shape
-        elif letter == "E":
-            shape = shape.with_all_exits()
-        elif letter == "P":
-            kept = study.pruning
-            heads = [kept_count(kept.keep_heads, count, what="keep_heads") for count in shape.heads_per_layer]
-            ffn = [kept_count(kept.keep_ffn, count, what="keep_ffn") for count in shape.ffn_per_layer]
-            shape = replace(shape, heads_per_layer=tuple(heads), ffn_per_layer=tuple(ffn))
-        elif letter == "C":
-            width = target_width(study.costeff, backbone)
-            shape = shape.with_width(**asdict(width)).with_all_exits()
+    backbone = known_architecture(study.model.backbone, "model.backbone")
+    shape = backbone.shape(num_labels=max(len(TASKS[name].labels) for name in study.datasets))
+    for letter in pipeline.trained:
+        after = OPERATORS[letter].shape
+        assert after is not None
+        shape = after(shape, study.setup(letter))
     return shape
 
 
 def training_flops(study: Config, pipeline: Pipeline, dataset: str) -> float:
     """Operations of one training at the task's mean length."""
-    task, operator = TASKS[dataset], pipeline.operator
+    task, operator = TASKS[dataset], OPERATORS[pipeline.operator]
     examples = min(study.data.train_examples or task.rows["train"], task.rows["train"])
-    passes = examples * study.training.of(operator).epochs
-    length = min(task.mean_tokens, study.model.max_length)
-
-    def forward(shape: ModelShape) -> int:
-        return shape.flops(length)[-1]
-
-    own = FORWARD_AND_BACKWARD * forward(shape_of(study, pipeline))
-    if pipeline.parent is None or operator == "E":
-        return passes * own
-    parent = shape_of(study, pipeline.parent)
-    if operator == "C":
-        return _costeff_flops(parent, study, passes=passes, length=length)
-    total = passes * (own + forward(parent))
-    if operator == "P":
-        rows = task.rows[study.pruning.importance_split]
-        total += min(study.pruning.importance_examples or rows, rows) * FORWARD_AND_BACKWARD * forward(parent)
-    return total
-
-
-def _costeff_flops(original: ModelShape, study: Config, *, passes: float, length: int) -> float:
-    """Operations of C's stages; importance, a few examples, is not counted."""
-    backbone = _known(study.model.backbone, "model.backbone")
-    target = target_width(study.costeff, backbone)
-    assistant = original.with_all_exits()
-    steps = widths(full_width(backbone), target)
-    # Recovery and final distillation come last.
-    narrow = [assistant.with_width(**asdict(width)) for width in (*steps, target, target)]
-    taught = [(assistant, original), *((model, assistant) for model in narrow)]
-    return passes * sum(
-        FORWARD_AND_BACKWARD * model.flops(length)[-1] + teacher.flops(length)[-1]
-        for model, teacher in taught
+    assert operator.flops is not None
+    return operator.flops(
+        Work(
+            before=shape_of(study, pipeline.parent or pipeline),
+            after=shape_of(study, pipeline),
+            passes=examples * study.training.of(operator.letter).epochs,
+            length=min(task.mean_tokens, study.model.max_length),
+            rows=task.rows,
+            setup=study.setup(operator.letter),
+        )
     )
 
 
 def _jobs(study: Config) -> dict[str, int]:
     """Jobs per rule of the target ``all``."""
     runs = len(study.datasets) * len(study.seeds)
+    inputs = {path for pipeline in study.trainings for path in study.inputs_of(pipeline.operator).values()}
     jobs = {
         "backbone": 1,
-        "student": int(study.has_student),
+        "student": int(STUDENT in inputs),
         "tokenise": 2 * len(study.datasets),
         "train": runs * len(study.trainings),
         "export": runs * len(_exported(study)),
         "measure": runs * len(study.measured),
         "pool": len(study.datasets) * len(study.measured),
+        **{analysis.name: 1 for analysis in asked_for(study)},
+        "study": 1,
     }
-    analyses = ["table1", "table2", "figure2", "figure3", "heatmap", "pareto", "study"]
-    analyses += ["cumulativeness", "figure4"] if study.estimated_sets else []
-    analyses += ["costeff", "joint"] if study.compared_jointly else []
-    return {rule: count for rule, count in (jobs | dict.fromkeys(analyses, 1)).items() if count}
+    return {rule: count for rule, count in jobs.items() if count}
 
 
 def _exported(study: Config) -> list[Pipeline]:
     """The pipelines that are exported: what is measured, and O, to measure against."""
     return list(dict.fromkeys([Pipeline("O"), *study.measured]))
-
-
-def _known(source: str, key: str) -> Architecture:
-    found = architecture(source)
-    if found is None:
-        raise PipeOpsError(f"{key}: the architecture of '{source}' is not known here; give its folder")
-    return found
-
-
-def _plain(backbone: Architecture, *, num_labels: int) -> ModelShape:
-    """The backbone with one classifier, after its last layer."""
-    return ModelShape(
-        family="bert" if backbone.family == "bert" else "roberta",
-        vocab_size=backbone.vocab_size,
-        hidden_size=backbone.hidden_size,
-        head_size=backbone.hidden_size // backbone.heads,
-        heads_per_layer=(backbone.heads,) * backbone.layers,
-        ffn_per_layer=(backbone.ffn_size,) * backbone.layers,
-        exit_layers=(backbone.layers,),
-        num_labels=num_labels,
-        max_position_embeddings=backbone.position_rows,
-        type_vocab_size=backbone.segment_rows,
-        # What follows has no part in any size.
-        pad_token_id=0,
-        sep_token_id=0,
-        layer_norm_eps=1e-5,
-        hidden_act="gelu",
-    )
 
 
 def _checkpoint_bytes(shape: ModelShape) -> int:

@@ -5,9 +5,13 @@ Width is attention heads and FFN neurons per layer, and the rank of the word emb
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeops.models.architectures import Architecture
-from pipeops.settings import CostEffSection, UnusableSetting
+from pipeops.settings import UnusableSetting
+
+if TYPE_CHECKING:
+    from pipeops.operators.builtin import CostEffSection
 
 FFN_SHARE = 0.5
 """Of the neurons that go with a head, the part that is best kept: 128 of BERT-base's 256 (COST-EFF)."""
@@ -35,7 +39,7 @@ def full_width(architecture: Architecture) -> Width:
     return Width(heads=architecture.heads, ffn=architecture.ffn_size, rank=rank)
 
 
-def target_width(settings: CostEffSection, architecture: Architecture) -> Width:
+def target_width(settings: "CostEffSection", architecture: Architecture) -> Width:
     """The width that the settings ask for.
 
     A ``compression`` leaves a choice. As in the source, the rank goes with the heads (64 a head on

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import KNOWN, TINY_ARCHITECTURE
-from pipeops.models.width import Width, full_width, target_width, widths
-from pipeops.settings import CostEffSection
+from pipeops.operators.builtin import CostEffSection
+from pipeops.operators.width import Width, full_width, target_width, widths
 
 BERT_BASE = KNOWN["google-bert/bert-base-uncased"]
 SOURCE = Width(heads=2, ffn=256, rank=128)

@@ -1,0 +1,83 @@
+"""Command lines of the workflow's jobs, and the files that they read. Nothing heavy is imported.
+
+A job's arguments hold what its result depends on and nothing else: other settings must run nothing again.
+"""
+
+import json
+from collections.abc import Mapping
+
+from pipeops.data.tasks import TASKS
+from pipeops.operators.registry import OPERATORS
+from pipeops.pipeline import Pipeline
+from pipeops.settings import TINY
+from pipeops.study.config import Config
+
+WEIGHTS = "model.safetensors"
+"""Written last: where it is, the folder is whole."""
+BACKBONE = ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS)
+"""Files of a pretrained encoder."""
+MODEL = ("config.json", WEIGHTS)
+"""Files of a trained model that other jobs read."""
+CHECKPOINT = (*BACKBONE, "training.json")
+"""Every file of a trained model."""
+EXPORTED = ("model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx")
+"""Files of an exported model."""
+BASE = "backbones/base/"
+"""Where the pretrained encoder lies within the results."""
+
+
+def backbone(study: Config) -> list[str]:
+    """Arguments of ``pipeops backbone`` for the encoder that O starts from."""
+    arguments = [study.model.backbone]
+    if study.model.backbone == TINY:
+        arguments += ["--settings", study.pretraining.model_dump_json()]
+    return arguments
+
+
+def tokenise(study: Config, dataset: str, split: str) -> list[str]:
+    """Arguments of ``pipeops tokenise``."""
+    options: dict[str, object] = {"--max-length": study.model.max_length}
+    if not TASKS[dataset].generated:
+        options["--glue"] = study.glue
+    examples = getattr(study.data, f"{split}_examples")
+    if examples is not None:
+        options["--examples"] = examples
+    return [dataset, split, *_flat(options)]
+
+
+def train(study: Config, pipeline: Pipeline) -> list[str]:
+    """Arguments of ``pipeops train``: the operator, and one document with all its settings."""
+    operator = OPERATORS[pipeline.operator]
+    document = {"training": study.training.of(operator.letter).model_dump()}
+    if operator.section:
+        document[operator.section] = getattr(study, operator.section).model_dump()
+    return [operator.letter, "--settings", json.dumps(document)]
+
+
+def train_inputs(study: Config, pipeline: Pipeline, dataset: str, seed: str) -> dict[str, str]:
+    """What a training reads beside data and backbone: input name -> path within the results.
+
+    A path that ends in ``/`` is a folder. ``parent`` is the model that the operator is applied to.
+    """
+    extra = study.inputs_of(pipeline.operator)
+    inputs = {name: path.format(dataset=dataset) for name, path in extra.items()}
+    if pipeline.parent:
+        inputs["parent"] = f"models/{dataset}/{pipeline.parent}/seed{seed}/"
+    return inputs
+
+
+def train_input_options(inputs: Mapping[str, str]) -> list[str]:
+    """Options of ``pipeops train`` for the inputs that not every training has, with paths as given."""
+    options: list[str] = []
+    for name, path in inputs.items():
+        options += ["--parent", path] if name == "parent" else ["--input", f"{name}={path}"]
+    return options
+
+
+def export(study: Config, pipeline: Pipeline) -> list[str]:
+    """Options of ``pipeops export``: how sure an exit is, where there are exits before the last layer."""
+    return ["--confidence", study.exits.confidence] if pipeline.has_exits else []
+
+
+def _flat(options: Mapping[str, object]) -> list[str]:
+    return [text for name, value in options.items() for text in (name, str(value))]

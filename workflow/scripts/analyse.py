@@ -1,0 +1,14 @@
+"""One table or figure from measurements, by the function that its row in ``pipeops.study.analyses`` names."""
+
+from importlib import import_module
+from pathlib import Path
+
+from pipeops.analysis.runs import read_exits, read_runs
+from pipeops.errors import errors_in_one_line
+
+with errors_in_one_line(Path(snakemake.log[0])):
+    module, _, function = snakemake.params.target.partition(":")
+    home, curves = import_module(module), list(map(Path, snakemake.input.curves))
+    exits = {"exits": read_exits(curves)} if snakemake.input.get("exits") else {}
+    result = getattr(home, function)(read_runs(curves), snakemake.params.shown, **exits)
+    home.save(result, dict(snakemake.output.items()), dict(snakemake.params.items()))
