@@ -268,14 +268,3 @@ def test_operator_settings_override_the_shared_ones():
 
 def test_values_from_the_command_line_are_texts():
     assert load_config({"seeds": ["4", "5"], "training": {"epochs": "2"}}).seeds == [4, 5]
-
-
-def test_options_hold_only_what_the_job_depends_on():
-    study = load_config({"data": {"train_examples": 12}})
-    assert study.tokenise_options("generated-sentiment", "train") == [
-        "--max-length",
-        "40",
-        "--examples",
-        "12",
-    ]
-    assert "--glue" in study.tokenise_options("sst2", "train")

@@ -68,7 +68,7 @@ def test_the_papers_study_from_the_command_line():
     arguments = ["plan", "--configfile", str(ROOT / "configs/paper.yaml"), "--examples-per-second", "200"]
     result = CliRunner().invoke(app, [*arguments, "--gpus", "8"])
     assert result.exit_code == 0, result.output
-    assert "240 trainings; 680 if pipelines did not share beginnings." in result.output
+    assert "240 trainings; 680 if pipelines did not share prefixes." in result.output
     assert "hours of wall clock on 8 GPU(s)" in result.output
     assert "(given)" in result.output
 

@@ -1,0 +1,94 @@
+"""Command lines of jobs, without Snakemake: what they hold, and that they hold nothing else."""
+
+import json
+
+import pytest
+from helpers import write_backbone
+
+from pipeops.pipeline import Pipeline
+from pipeops.study import jobs
+from pipeops.study.config import load_config
+
+
+def document(study, pipeline):
+    """The letter and the settings document of a training's command line."""
+    letter, option, text = jobs.train(study, Pipeline(pipeline))
+    assert option == "--settings"
+    return letter, json.loads(text)
+
+
+def test_tokenising_holds_only_what_it_depends_on():
+    study = load_config({"data": {"train_examples": 12, "validation_examples": None}})
+    generated = jobs.tokenise(study, "generated-sentiment", "train")
+    assert generated == ["generated-sentiment", "train", "--max-length", "40", "--examples", "12"]
+    assert "--glue" in jobs.tokenise(study, "sst2", "train")
+    assert "--examples" not in jobs.tokenise(study, "sst2", "validation")
+
+
+def test_a_backbone_has_settings_only_where_it_is_pretrained_here():
+    assert jobs.backbone(load_config({}))[:2] == ["tiny", "--settings"]
+    assert jobs.backbone(load_config({"model": {"backbone": "owner/x"}, "datasets": ["sst2"]})) == ["owner/x"]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "letter", "sections"),
+    [
+        ("O", "O", ["training"]),
+        ("D", "D", ["training"]),
+        ("DEP", "P", ["training", "pruning"]),
+        ("C", "C", ["training", "costeff"]),
+    ],
+)
+def test_a_training_has_one_document_with_its_own_section(pipeline, letter, sections):
+    found, settings = document(load_config({}), pipeline)
+    assert (found, list(settings)) == (letter, sections)
+
+
+def test_settings_of_one_operator_change_no_other_command_line():
+    plain, changed = load_config({}), load_config({"pruning": {"keep_heads": 0.25}})
+    for pipeline in ("O", "D", "E", "C"):
+        assert document(plain, pipeline) == document(changed, pipeline)
+    assert document(plain, "P") != document(changed, "P")
+    rate = load_config({"training": {"operators": {"D": {"learning_rate": 1e-3}}}})
+    assert document(rate, "D")[1]["training"]["learning_rate"] == 1e-3
+    assert document(rate, "E")[1]["training"]["learning_rate"] == 3e-4
+
+
+def test_extra_inputs_are_those_that_the_operator_declares(tmp_path):
+    plain = load_config({})
+    assert jobs.train_inputs(plain, Pipeline("O"), "sst2", "1") == {}
+    assert jobs.train_inputs(plain, Pipeline("D"), "sst2", "1") == {"parent": "models/sst2/O/seed1/"}
+    write_backbone(tmp_path / "student")
+    write_backbone(tmp_path / "base")
+    study = load_config(
+        {
+            "model": {
+                "backbone": str(tmp_path / "base"),
+                "student": str(tmp_path / "student"),
+                "max_length": 12,
+            },
+            "datasets": ["sst2"],
+            "pruning": {"importance_split": "validation"},
+            "costeff": {"heads": 2, "ffn": 6, "rank": 8},
+        }
+    )
+    assert jobs.train_inputs(study, Pipeline("D"), "sst2", "1") == {
+        "student": "backbones/student/",
+        "parent": "models/sst2/O/seed1/",
+    }
+    assert jobs.train_inputs(study, Pipeline("EP"), "sst2", "7") == {
+        "importance_data": "data/sst2/validation.parquet",
+        "parent": "models/sst2/E/seed7/",
+    }
+
+
+def test_options_of_extra_inputs():
+    options = jobs.train_input_options({"student": "s", "importance_data": "v.parquet", "parent": "p"})
+    assert options == ["--input", "student=s", "--input", "importance_data=v.parquet", "--parent", "p"]
+
+
+def test_confidence_is_exported_where_there_are_exits():
+    study = load_config({"exits": {"confidence": "entropy"}})
+    assert jobs.export(study, Pipeline("P")) == []
+    for pipeline in ("E", "EDP", "C"):
+        assert jobs.export(study, Pipeline(pipeline)) == ["--confidence", "entropy"]
