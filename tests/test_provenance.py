@@ -1,9 +1,6 @@
 """What a result records of where it comes from."""
 
-import pytest
-
 from pipeops import provenance
-from pipeops.hardware import int8_kernels
 from pipeops.provenance import common_provenance
 
 
@@ -24,18 +21,3 @@ def test_values_that_agree_are_kept_and_others_listed():
     assert merged["packages"]["onnxruntime"]
     assert (merged["first_finished"], merged["last_finished"]) == ("2026-01-01", "2026-01-03")
     assert merged["measurements"] == 3
-
-
-@pytest.mark.parametrize(
-    ("instructions", "kernels"),
-    [
-        (["avx2", "avx512f"], "generic"),
-        (["avx2", "avx_vnni"], "AVX-VNNI"),
-        (["avx512_vnni", "amx_int8"], "AMX"),
-        (["asimddp"], "Arm dot product"),
-        ([], "generic"),
-    ],
-)
-def test_int8_kernels_follow_the_instructions(monkeypatch, instructions, kernels):
-    monkeypatch.setattr(provenance, "cpu", lambda: {"instructions": instructions})
-    assert int8_kernels() == kernels

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pipeops
 from pipeops.files import replaced
 from pipeops.hardware import cpu
 
@@ -26,7 +25,7 @@ def provenance(**parameters: Any) -> dict[str, Any]:
         parameters: what the result depends on (seed, settings, threads ...), JSON-ready.
     """
     return {
-        "pipeops": pipeops.__version__,
+        "pipeops": version("pipeops"),
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": versions(*PACKAGES),

@@ -52,7 +52,7 @@ def test_it_may_forbid_what_comes_after_it():
         (replace(GOOD, letter="FF"), "letter 'FF' is not one upper-case letter"),
         (
             replace(GOOD, section="pruning", settings=PruningSection),
-            "section 'pruning' is taken by structured",
+            "section 'pruning' is taken by",
         ),
         (replace(GOOD, shape=None), "declares no shape"),
         (replace(GOOD, flops=None, target=""), "declares no flops, target"),

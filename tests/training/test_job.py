@@ -304,8 +304,8 @@ def test_two_processes_train_one_model(without_dropout, tmp_path):
     command = [
         sys.executable, "-m", "pipeops", "train", "O", "--processes", "2",
         "--backbone", str(plain.backbone), "--data", str(plain.data),
-        "--output", str(tmp_path / "two"), "--seed", "1", "--settings", json.dumps({"training": plain.settings.model_dump()}),
-        "--state", str(tmp_path / "s2"),
+        "--output", str(tmp_path / "two"), "--seed", "1", "--state", str(tmp_path / "s2"),
+        "--settings", json.dumps({"training": plain.settings.model_dump()}),
     ]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
