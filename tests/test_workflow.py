@@ -12,6 +12,9 @@ import pytest
 import yaml
 from helpers import ROOT, SNAKEMAKE, STUDY, planned, snakemake, write_two_layer_backbone
 
+from pipeops.study.config import read_study
+from pipeops.study.planning import plan
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -371,6 +374,24 @@ def test_every_shipped_configuration_plans_without_a_network(tmp_path, configura
     assert jobs["train"] == trainings
     assert jobs.get("student", 0) == int(configuration == "paper")
     assert f"output: {results}/table1.csv" in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        yaml.safe_load((ROOT / "configs/paper.yaml").read_text()),
+        yaml.safe_load((ROOT / "configs/sst2-minilm.yaml").read_text()),
+        {"operator_sets": ["DE"], "pipelines": [], "table2": ["DE"], "cumulativeness": [], "seeds": [7]},
+        {"datasets": ["generated-sentiment", "generated-paraphrase"], "joint": ["O", "C"]},
+    ],
+    ids=["default", "paper", "sst2-minilm", "few", "two datasets"],
+)
+def test_a_plan_counts_the_jobs_of_every_rule(tmp_path, config):
+    jobs = planned(snakemake(tmp_path, "--dry-run", "all", config=config))
+    del jobs["all"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(config))
+    assert jobs == plan(read_study([tmp_path / "plan.yaml"])).jobs
 
 
 def test_bad_configuration_is_one_line_without_a_traceback(tmp_path):

@@ -87,6 +87,14 @@ def test_options_of_extra_inputs():
     assert options == ["--input", "student=s", "--input", "importance_data=v.parquet", "--parent", "p"]
 
 
+def test_hardware_is_no_setting():
+    plain, elsewhere = load_config({}), load_config({"training": {"device": "gpu", "compiled": True}})
+    assert document(plain, "E") == document(elsewhere, "E")
+    assert jobs.train_hardware_options(plain)[-1] == "--no-compiled"
+    options = jobs.train_hardware_options(elsewhere)
+    assert options == ["--device", "gpu", "--gpu-slots", "1", "--processes", "1", "--compiled"]
+
+
 def test_confidence_is_exported_where_there_are_exits():
     study = load_config({"exits": {"confidence": "entropy"}})
     assert jobs.export(study, Pipeline("P")) == []

@@ -111,6 +111,13 @@ def training_input_options(wildcards, input):
     return jobs.train_input_options(given)
 
 
+def training_hardware_options(wildcards, resources):
+    """Where and how fast a training runs. (A parameter made from ``resources`` is not looked at when Snakemake
+    decides what to run again: it must retrain nothing.)
+    """
+    return jobs.train_hardware_options(study)
+
+
 @cache
 def training_of(operator):
     """The operator's settings, validated once and not for every job."""

@@ -20,14 +20,10 @@ rule train:
     resources:
         mem_mb=training_memory,
         runtime=training_minutes,
-        # Where and how fast a training runs is no parameter: it must retrain nothing.
-        device=study.training.device,
-        gpu_slots=study.training.gpu_slots,
-        processes=study.training.gpus_per_training,
-        compiled="--compiled" if study.training.compiled else "--no-compiled",
     params:
         arguments=lambda wildcards: train_arguments(wildcards.pipeline),
         inputs=training_input_options,
+        hardware=training_hardware_options,
         backbone=input_folder("backbone"),
         folder=subpath(output[0], parent=True),
         revision=lambda wildcards: operator_of(wildcards).revision,
@@ -35,6 +31,4 @@ rule train:
         "train {wildcards.pipeline}, {wildcards.dataset}, seed {wildcards.seed}"
     shell:
         "pipeops train {params.arguments:q} --data {input.data:q} --backbone {params.backbone:q}"
-        " --output {params.folder:q} --seed {wildcards.seed} {params.inputs:q}"
-        " --device {resources.device:q} --gpu-slots {resources.gpu_slots}"
-        " --processes {resources.processes} {resources.compiled:q} > {log:q} 2>&1"
+        " --output {params.folder:q} --seed {wildcards.seed} {params.inputs:q} {params.hardware:q} > {log:q} 2>&1"

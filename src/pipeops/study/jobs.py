@@ -74,6 +74,17 @@ def train_input_options(inputs: Mapping[str, str]) -> list[str]:
     return options
 
 
+def train_hardware_options(study: Config) -> list[str]:
+    """Options of ``pipeops train`` that change where and how fast it runs, and its result by rounding only."""
+    settings = study.training
+    options = {
+        "--device": settings.device,
+        "--gpu-slots": settings.gpu_slots,
+        "--processes": settings.gpus_per_training,
+    }
+    return [*_flat(options), "--compiled" if settings.compiled else "--no-compiled"]
+
+
 def export(study: Config, pipeline: Pipeline) -> list[str]:
     """Options of ``pipeops export``: how sure an exit is, where there are exits before the last layer."""
     return ["--confidence", study.exits.confidence] if pipeline.has_exits else []
