@@ -1,7 +1,9 @@
 # make table1   install, then reproduce Table 1 on the generated tasks
 # make report   install, then everything: tables, estimates, figures, and results/report.zip
 # make test     install, then lint, check types and run the tests
-PYTHON ?= python3.11
+# The first of these that runs. 3.11 comes first: requirements.lock is made with it.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do \
+	$$python -c "" 2> /dev/null && echo $$python && break; done)
 VENV   ?= .venv
 CORES  ?= 8
 BIN    := $(VENV)/bin
@@ -10,11 +12,12 @@ export PATH := $(abspath $(BIN)):$(PATH)
 .PHONY: help setup table1 report test lint format bench ablations schema lock
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# \(make \)/\1/p' Makefile
 
 setup: $(VENV)/installed
 
 $(VENV)/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
