@@ -1,0 +1,1 @@
+"""What the measurements say: curves, tables, tests, figures. No torch."""
