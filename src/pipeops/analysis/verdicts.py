@@ -190,7 +190,7 @@ def cell_p_values(p_equivalent: ArrayLike, p_matters: ArrayLike) -> tuple[FloatA
     """
     p_equivalent, p_matters = np.asarray(p_equivalent, float), np.asarray(p_matters, float)
     tested = ~np.isnan(p_matters)
-    smallest = np.where(tested, p_matters, np.inf).min(axis=-1)
+    smallest = np.where(tested, p_matters, 1).min(axis=-1)
     matters = np.minimum(1, smallest * tested.sum(axis=-1))
     return p_equivalent.max(axis=-1), np.where(tested.any(axis=-1), matters, np.nan)
 
@@ -384,7 +384,7 @@ def sentence(cell: pd.DataFrame) -> str:
         alone = f"{within} ({of_pair}{_interval(row)})"
         if row["cell_verdict_alone"] == Verdict.MATTERS:
             alone = f"{_ahead(row)}, more than {_points(row['margin'])}"
-        cells = f"corrected for {row['n_cells']} cells"
+        cells = f"once corrected for {row['n_cells']} cells"
         return f"{subject}undecided: {alone} when tested alone, but not {cells} ({more})"
     if row["low"] <= 0 <= row["high"]:
         return f"{subject}undecided ({of_pair}{_interval(row)}; {more})"
