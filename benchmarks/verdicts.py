@@ -27,9 +27,9 @@ def main() -> None:
     verdicts = [f"{n} seeds" for n in SEEDS]
     parts = [
         f"Margin {MARGIN:g} points, {args.studies:,} studies a row (near 5%, 1 SE is "
-        f"{100 * math.sqrt(LEVEL * (1 - LEVEL) / args.studies):.2f}). A cell holds the per cent of studies that\n"
-        "end in *commute* / in *order matters*, **bold** where that is false (at the margin both are). The rest\n"
-        "is undecided. Where not said, the noise is normal.",
+        f"{100 * math.sqrt(LEVEL * (1 - LEVEL) / args.studies):.2f}). A cell holds the per cent of\n"
+        "studies that end in *commute* / in *order matters*, **bold** where that is false (at the margin\n"
+        "both are). The rest is undecided. Where not said, the noise is normal.",
         "## Two orderings",
         "SD: of the paired difference, whatever part of it each ordering has.",
         markdown(["True difference", "SD", *verdicts], pairs(rng, args)),
@@ -45,8 +45,8 @@ def main() -> None:
         "Per cent of the true claims that are made.",
         markdown(["True difference", "SD", "Each cell alone", "Holm, 3 cells", "12 cells"], power(rng, args)),
         "## The 90% interval, read as one over other examples too, 6 seeds",
-        f"Two orderings alike, {args.bootstraps} studies a row: per cent of intervals that hold 0 (90 wanted).\n"
-        "SD of a run in points.",
+        f"Two orderings alike, {args.bootstraps} studies a row: per cent of intervals that hold 0 (90 are\n"
+        "wanted). SD of a run in points.",
         markdown(["Examples", "SD of a run", "Student's t over seeds", "Bootstrap"], coverage(rng, args)),
     ]
     text = "\n\n".join(parts) + "\n"
@@ -163,7 +163,7 @@ def coverage(rng: np.random.Generator, args: argparse.Namespace) -> Iterator[lis
                 first, second = ([of.correct[-1].mean() for of in runs] for runs in orders)
                 of_seeds = estimate(100 * (np.array(first) - second))
                 low, high, _ = bootstrap(*orders, resamples=1_000, seed=study)
-                by_t += of_seeds.low <= 0 <= of_seeds.high
+                by_t += bool(of_seeds.low <= 0 <= of_seeds.high)
                 by_bootstrap += low <= 0 <= high
             rates = (f"{100 * held / args.bootstraps:.0f}" for held in (by_t, by_bootstrap))
             yield [f"{examples:,}", f"{sd:g}", *rates]
@@ -183,7 +183,7 @@ def two_alike(
         runs = []
         for _ in range(6):
             noise = 0.5 * rng.normal(size=examples)
-            # A quarter of an SD of the latent variable is about 5 points here.
+            # Where 85% are right, 1 of the latent variable is about 19 points.
             ease = 1.04 * math.sqrt(1.5) + rng.normal(scale=sd / 19)
             runs.append(PerExample((of_order + noise < ease)[np.newaxis], np.ones((1, examples))))
         orders.append(runs)
