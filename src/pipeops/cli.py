@@ -24,6 +24,7 @@ from pipeops.settings import (
     Confidence,
     CostEffSection,
     Device,
+    ExitTraining,
     MeasuringSection,
     PretrainingSection,
     PruningSection,
@@ -110,6 +111,7 @@ def train(
     settings: Settings = "{}",
     pruning: Settings = "{}",
     costeff: Settings = "{}",
+    exits: Settings = "{}",
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
     processes: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU of its own.")] = 1,
@@ -133,6 +135,7 @@ def train(
         settings=_parse(TrainingSettings, settings, "training"),
         pruning=_parse(PruningSection, pruning, "pruning"),
         costeff=_parse(CostEffSection, costeff, "costeff"),
+        exits=_parse(ExitTraining, exits, "exits"),
         device=device,
         compiled=compiled,
     )

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from pipeops.errors import PipeOpsError
 from pipeops.operators import STAGES, Context
 from pipeops.operators.losses import hidden_states_loss, soft_cross_entropy
-from pipeops.settings import CostEffSection, PruningSection
+from pipeops.settings import CostEffSection, ExitTraining, PruningSection
 
 WIDTH = {"heads": 2, "ffn": 6, "rank": 8}
 
@@ -23,6 +23,7 @@ def context(tmp_path, **settings) -> Context:
         sep_token_id=2,
         pruning=PruningSection(),
         costeff=CostEffSection(**(WIDTH | settings)),
+        exits=ExitTraining(),
         importance_batches=lambda _: [tiny_batch(), tiny_batch(seed=1)],
     )
 

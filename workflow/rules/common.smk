@@ -1,6 +1,7 @@
 """The configuration, and the functions that say which files a job needs."""
 
 import gc
+import json
 import shlex
 import sys
 import time
@@ -157,6 +158,9 @@ def training_settings(wildcards):
     """What this operator depends on, and nothing else: other settings must retrain nothing."""
     operator = last_operator(wildcards)
     settings = ["--settings", training_of(operator).model_dump_json()]
+    exits = study.exit_training(Pipeline.parse(wildcards.pipeline))
+    if changed := exits.model_dump(exclude_defaults=True):
+        settings += ["--exits", json.dumps(changed)]
     if operator == "P":
         settings += ["--pruning", study.pruning.model_dump_json()]
     if operator == "C":

@@ -11,5 +11,7 @@ def prune(context: Context) -> Trainee:
     settings = context.pruning
     scores = importance(parent, context.importance_batches(settings.importance_examples))
     smaller = pruned(parent, scores, keep_heads=settings.keep_heads, keep_ffn=settings.keep_ffn)
-    loss = distilling_from(parent, student_exits=smaller.config.exit_layers)
+    loss = distilling_from(
+        parent, student_exits=smaller.config.exit_layers, exit_loss=context.exits.exit_loss
+    )
     return Trainee(model=smaller, loss=loss)

@@ -23,6 +23,7 @@ from pipeops.settings import (
     CostEffSection,
     DataSection,
     ExitsSection,
+    ExitTraining,
     MeasuringSection,
     ModelSection,
     Pathvars,
@@ -238,6 +239,15 @@ class Config(Section):
         if examples is not None:
             options["--examples"] = examples
         return [text for name, value in options.items() for text in (name, str(value))]
+
+    def exit_training(self, pipeline: Pipeline) -> ExitTraining:
+        """What the training of a pipeline depends on of what classifiers see; the rest has its default."""
+        letters = set(pipeline.trained)
+        return ExitTraining(
+            pooling=self.model.pooling,
+            standardise=self.exits.standardise and bool(letters & {"E", "C"}),
+            exit_loss=self.training.exit_loss if "E" in letters else "sum",
+        )
 
     @property
     def orderings(self) -> list[Pipeline]:

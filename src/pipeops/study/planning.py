@@ -177,7 +177,8 @@ def shape_of(study: Config, pipeline: Pipeline) -> ModelShape:
         PipeOpsError: an architecture is not known.
     """
     backbone = _known(study.model.backbone, "model.backbone")
-    shape = _plain(backbone, num_labels=max(len(TASKS[name].labels) for name in study.datasets))
+    labels = max(len(TASKS[name].labels) for name in study.datasets)
+    shape = replace(_plain(backbone, num_labels=labels), pooling=study.model.pooling)
     for letter in pipeline.trained.replace("O", ""):
         if letter == "D":
             exits = shape.has_exits
@@ -185,7 +186,7 @@ def shape_of(study: Config, pipeline: Pipeline) -> ModelShape:
                 shape = shape.cut(shape.num_layers // 2)
             else:
                 student = _known(study.model.student, "model.student")
-                shape = _plain(student, num_labels=shape.num_labels)
+                shape = replace(_plain(student, num_labels=shape.num_labels), pooling=shape.pooling)
             shape = shape.with_all_exits() if exits else shape
         elif letter == "E":
             shape = shape.with_all_exits()

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,17 @@ from pipeops.files import disk_full_in_one_line, make_shareable
 from pipeops.hardware import compute_dtype, device_name
 from pipeops.models.architectures import architecture
 from pipeops.models.backbones import WEIGHTS, load_tokenizer
-from pipeops.models.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
+from pipeops.models.multi_exit import (
+    MultiExitForSequenceClassification,
+    MultiExitOutput,
+    fold_standardisation,
+)
 from pipeops.models.shape import ModelShape
 from pipeops.operators import STAGES, Context, Stage
 from pipeops.operators.base import Finished, Loss
 from pipeops.operators.gradient_equilibrium import gradient_equilibrium
 from pipeops.provenance import provenance, write_json
-from pipeops.settings import CostEffSection, Device, PruningSection, TrainingSettings
+from pipeops.settings import CostEffSection, Device, ExitTraining, PruningSection, TrainingSettings
 from pipeops.training.trainer import ReproducibleTrainer, trainer_arguments
 
 CHECKPOINT_COMPLETE = "trainer_state.json"
@@ -71,6 +75,8 @@ class Job:
     """Settings of P."""
     costeff: CostEffSection
     """Settings of C."""
+    exits: ExitTraining = field(default_factory=ExitTraining)
+    """What classifiers see, and how the losses of several are joined; pooling must be the parent's."""
     device: Device = "auto"
     """``gpu`` refuses to train without one."""
     compiled: bool = False
@@ -98,6 +104,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         raise PipeOpsError(f"operator {job.operator} {problem}: see --parent")
     if job.parent is not None:
         _refuse_order(job.operator, job.parent, job.backbone)
+        _refuse_other_exits(job.exits, job.parent)
     if job.compiled and not _has_compiler():
         raise PipeOpsError("training.compiled: no C++ compiler is found; install g++, or set it to false")
     transformers_logging.set_verbosity_error()
@@ -113,6 +120,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         sep_token_id=split.sep_token_id,
         pruning=job.pruning,
         costeff=job.costeff,
+        exits=job.exits,
         importance_batches=lambda examples: _batches(
             load_tokenised(job.importance_data) if job.importance_data else split,
             examples=examples,
@@ -154,6 +162,23 @@ def _refuse_order(operator: str, parent: Path, backbone: Path) -> None:
         raise PipeOpsError(f"operator {operator} cannot come after C, which replaces it; {parent} is C's")
 
 
+def _refuse_other_exits(exits: ExitTraining, parent: Path) -> None:
+    """Refuse a parent whose classifiers saw something else than those that are to be trained."""
+    shape = ModelShape.from_checkpoint(parent)
+    if shape.pooling != exits.pooling:
+        raise PipeOpsError(
+            f"model.pooling: {exits.pooling}, but {parent} was trained with {shape.pooling}; "
+            f"set it to {shape.pooling}, or train the parent anew"
+        )
+    config = json.loads((parent / "config.json").read_text())
+    if shape.has_exits and (standardised := config.get("exits_standardised", False)) != exits.standardise:
+        was = "was" if standardised else "was not"
+        raise PipeOpsError(
+            f"exits.standardise: {str(exits.standardise).lower()}, but {parent} {was} trained so; "
+            f"set it to {str(standardised).lower()}, or train the parent anew"
+        )
+
+
 def _train_stage(job: Job, stage: Stage, finished: Finished, split: TokenisedSplit, folder: Path) -> None:
     """Train one stage and put its model and log into ``folder / FINISHED``.
 
@@ -172,6 +197,7 @@ def _train_stage(job: Job, stage: Stage, finished: Finished, split: TokenisedSpl
         )
     if _is_first_process():
         with _written_last(folder / FINISHED) as temporary:
+            fold_standardisation(trainer.model)
             trainer.model.save_pretrained(temporary)
             write_json(temporary / LOG, [{"stage": stage.name} | row for row in trainer.state.log_history])
         for leftover in folder.glob("checkpoint-*"):
@@ -382,6 +408,7 @@ def _fingerprint(job: Job) -> str:
         "revision": revisions.OPERATOR[job.operator],
         "seed": job.seed,
         "settings": job.settings.model_dump(),
+        "exits": job.exits.model_dump(),
         **_operator_settings(job),
         "data": _digest(job.data),
         "importance_data": _digest(job.importance_data) if job.importance_data else None,
@@ -410,6 +437,7 @@ def _save(finished: Path, log: list[dict[str, Any]], job: Job, output: Path) -> 
             operator=job.operator,
             seed=job.seed,
             settings=job.settings.model_dump(),
+            exits=job.exits.model_dump(),
             **_operator_settings(job),
             threads=torch.get_num_threads(),
             device=device_name(),
