@@ -51,6 +51,9 @@ SHAPES = {
     "bert-relu": bert(hidden_act="relu", type_vocab_size=1),
     "roberta-slender": tiny_shape(**PRUNED, embedding_rank=6),
     "bert-slender": bert(**PRUNED, embedding_rank=6),
+    "roberta-mean": tiny_shape(pooling="mean"),
+    "bert-mean": bert(pooling="mean"),
+    "bert-slender-mean": bert(**PRUNED, embedding_rank=6, pooling="mean"),
 }
 
 

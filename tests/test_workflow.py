@@ -100,6 +100,16 @@ def test_a_setting_of_c_retrains_c_alone(finished):
     assert "table1" not in jobs
 
 
+def test_what_exits_see_retrains_what_has_exits(finished):
+    for config, trained in (
+        ({"exits": {"standardise": True}}, ("E", "DE", "ED", "C")),
+        ({"training": {"exit_loss": "mean"}}, ("E", "DE", "ED")),
+    ):
+        assert planned(snakemake(finished, "--dry-run", "all", config=config))["train"] == 2 * len(trained)
+    everything = planned(snakemake(finished, "--dry-run", "all", config={"model": {"pooling": "mean"}}))
+    assert everything["train"] == 2 * len(("O", "D", "P", "E", "DE", "ED", "DP", "C"))
+
+
 def test_confidence_retrains_nothing_and_exports_what_has_exits(finished):
     run = snakemake(finished, "--dry-run", "all", config={"exits": {"confidence": "entropy"}})
     jobs = planned(run)

@@ -24,6 +24,7 @@ from pipeops.settings import (
     TINY,
     Confidence,
     Device,
+    ExitTraining,
     MeasuringSection,
     PretrainingSection,
     Section,
@@ -117,7 +118,7 @@ def train(
         typer.Option("--input", help="NAME=PATH, an input that the operator declares; may be repeated."),
     ] = None,
     settings: Annotated[
-        str, typer.Option(help="JSON: `training`, and the operator's own section, as in the configuration.")
+        str, typer.Option(help="JSON: `training`, `exits`, and the operator's own section.")
     ] = "{}",
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
@@ -132,7 +133,7 @@ def train(
     from pipeops.training.gpus import leased
 
     declaration = declared(operator)
-    sections: dict[str, type[Section]] = {"training": TrainingSettings}
+    sections: dict[str, type[Section]] = {"training": TrainingSettings, "exits": ExitTraining}
     if declaration.section:
         sections[declaration.section] = declaration.settings
     parsed = _parse_sections(sections, settings)
@@ -152,6 +153,7 @@ def train(
                 inputs=_named_paths(extra or []),
                 seed=seed,
                 settings=parsed["training"],
+                exits=parsed["exits"],
                 own_settings=parsed.get(declaration.section, declaration.settings()),
                 device=device,
                 compiled=compiled,

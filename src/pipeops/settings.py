@@ -21,6 +21,8 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "fp32", "bf16"]
 Confidence = Literal["max_probability", "entropy"]
+Pooling = Literal["first", "mean"]
+ExitLoss = Literal["sum", "mean"]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -60,6 +62,9 @@ class ModelSection(Section):
     student: str = ALTERNATE
     """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
     size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
+    pooling: Pooling = "first"
+    """What a classifier sees of its layer's output: the first token's state, or the mean over the tokens that
+    are not padding. The paper: first."""
     max_length: Annotated[int, Field(ge=8)] = 40
     """Longest input, in tokens; inputs are padded to it unless L is applied."""
 
@@ -135,6 +140,9 @@ class TrainingSection(TrainingSettings):
         "C": {"learning_rate": 5e-4},
     }
     """Per operator letter (O, D, P, E or C): other values of keys above."""
+    exit_loss: ExitLoss = "sum"
+    """How E, and D and P of a model with exits, join the losses of the exits: their sum, or their mean (then
+    distillation weighs answers, embeddings and hidden states 1:1:1, whatever the number of exits)."""
     device: Device = "auto"
     """Where trainings run. auto: on a GPU where there is one; gpu: nowhere else."""
     gpu_slots: PositiveInt = 1
@@ -176,11 +184,26 @@ def kept_count(fraction: float, total: int, *, what: str) -> int:
 
 
 class ExitsSection(Section):
-    """How a model with exits decides where to leave."""
+    """Models with exits: what new exits see while they are trained, and how an input's exit is chosen."""
+
+    standardise: bool = False
+    """Whether the inputs of new exits are standardised (each unit to mean 0 and variance 1) while they are
+    trained. The saved model has the same graph and cost either way."""
 
     confidence: Confidence = "max_probability"
     """How sure an exit is: its largest class probability, or exp(-entropy) of its probabilities, from
     1 / classes to 1 too. With two classes both leave in the same order, at other thresholds."""
+
+
+class ExitTraining(Section):
+    """What a training does with classifiers, from several sections of the configuration."""
+
+    pooling: Pooling = "first"
+    """As in `model`."""
+    standardise: bool = False
+    """As in `exits`."""
+    exit_loss: ExitLoss = "sum"
+    """As in `training`."""
 
 
 class MeasuringSection(Section):

@@ -4,22 +4,34 @@ import sys
 import pytest
 import torch
 from helpers import tiny_batch, tiny_model, write_backbone
+from torch import nn
 from torch.nn import functional as F
 
 from pipeops.models.backbones import load_backbone
-from pipeops.models.multi_exit import from_pretrained_backbone, segment_ids, with_all_exits
+from pipeops.models.multi_exit import (
+    ClassificationHead,
+    fold_standardisation,
+    from_pretrained_backbone,
+    pooled_states,
+    segment_ids,
+    standardise_exits,
+    with_all_exits,
+)
+from pipeops.models.standardising import Standardisation
 
 FAMILIES = ["roberta", "bert"]
+POOLINGS = ["first", "mean"]
 PRUNED = {"heads_per_layer": [1, 4, 2, 3], "ffn_per_layer": [5, 24, 1, 10]}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("exits", [False, True])
 @pytest.mark.parametrize("pruned", [False, True])
-def test_save_and_reload(family, exits, pruned, tmp_path):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_save_and_reload(family, exits, pruned, pooling, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
-    model = tiny_model(family)
+    model = tiny_model(family, pooling=pooling)
     if exits:
         model = with_all_exits(model).eval()
     if pruned:
@@ -93,8 +105,9 @@ def test_new_exits_leave_the_last_as_it_was():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_padding_changes_no_logits(family):
-    model = tiny_model(family, exits=True)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_padding_changes_no_logits(family, pooling):
+    model = tiny_model(family, exits=True, pooling=pooling)
     pad = model.config.pad_token_id
     batch = tiny_batch(rows=1, length=7, pad_token_id=pad)
     ids = F.pad(batch["input_ids"], (0, 9), value=pad)
@@ -102,6 +115,65 @@ def test_padding_changes_no_logits(family):
     short = model(batch["input_ids"], batch["attention_mask"]).exit_logits
     for one, other in zip(short, model(ids, mask).exit_logits, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_pooled_by_hand():
+    states = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [99.0, 99.0]], [[1.0, 0.0], [2.0, 0.0], [6.0, 3.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    assert pooled_states(states, mask, "first").tolist() == [[1, 2], [1, 0]]
+    assert pooled_states(states, mask, "mean").tolist() == [[2, 4], [3, 1]]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folded_standardisation_answers_the_same(family, pooling, tmp_path):
+    model = with_all_exits(tiny_model(family, pooling=pooling))
+    plain = model.state_dict().keys()
+    standardise_exits(model, [1, 2, 3])
+    assert model.state_dict().keys() > plain
+    model.train()
+    for seed in range(5):
+        model(**tiny_batch(seed=seed))
+    batch = tiny_batch(seed=9)
+    before = model.eval()(**batch).exit_logits
+    fold_standardisation(model)
+    assert model.state_dict().keys() == plain
+    for one, other in zip(before, model(**batch).exit_logits, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    model.save_pretrained(tmp_path)
+    reloaded = type(model).from_pretrained(tmp_path).eval()
+    assert reloaded.config.exits_standardised
+    for one, other in zip(model(**batch).exit_logits, reloaded(**batch).exit_logits, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_standardising_draws_no_random_number():
+    model = tiny_model(exits=True)
+    state = torch.get_rng_state()
+    standardise_exits(model, [1, 2])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("standardise", "learns"), [(False, False), (True, True)])
+def test_an_exit_that_sees_almost_a_constant_learns_if_its_input_is_standardised(standardise, learns):
+    """States that differ by thousandths of their size, as a fine-tuned model's first token does."""
+    torch.manual_seed(0)
+    config = tiny_model().config.with_shape(hidden_dropout_prob=0.0, initializer_range=0.02)
+    head = ClassificationHead(config)
+    head.apply(lambda module: isinstance(module, nn.Linear) and nn.init.normal_(module.weight, std=0.02))
+    if standardise:
+        head.standardisation = Standardisation(16)
+    labels = torch.arange(64) % 2
+    states = torch.randn(16) + 1e-3 * torch.randn(64, 16)
+    states[:, 3] += 2e-3 * labels
+    mask, optimiser = torch.ones(64, 1), torch.optim.Adam(head.parameters(), lr=1e-3)
+    head.train()
+    for _ in range(150):
+        optimiser.zero_grad()
+        F.cross_entropy(head(states[:, None], mask), labels).backward()
+        optimiser.step()
+    accuracy = (head.eval()(states[:, None], mask).argmax(dim=-1) == labels).float().mean().item()
+    assert (accuracy > 0.8) == learns
 
 
 def test_segment_ids_by_hand():

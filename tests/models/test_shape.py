@@ -12,6 +12,7 @@ CHANGES = [
     {},
     {"heads_per_layer": [1, 2, 4, 3], "ffn_per_layer": [8, 24, 3, 5]},
     {"heads_per_layer": [1] * 4, "embedding_rank": 5},
+    {"pooling": "mean"},
 ]
 
 
@@ -68,7 +69,11 @@ def test_lengths_and_offsets():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not a PipeOps checkpoint"), ('{"model_type": "bert"}', "not a PipeOps checkpoint")],
+    [
+        ("{", "not a PipeOps checkpoint"),
+        ('{"model_type": "bert"}', "not a PipeOps checkpoint"),
+        ('{"pooling": "max"}', "pooling: 'max' is not one of first, mean"),
+    ],
 )
 def test_a_foreign_checkpoint_is_named(tmp_path, content, message):
     (tmp_path / "config.json").write_text(content)
@@ -83,3 +88,15 @@ def test_from_checkpoint_reads_what_was_saved(tmp_path):
     model.save_pretrained(tmp_path)
     assert ModelShape.from_checkpoint(tmp_path) == model.config.shape
     assert json.loads((tmp_path / "config.json").read_text())["num_labels"] == 2
+
+
+def test_a_checkpoint_from_before_pooling_was_a_choice_reads_as_first(tmp_path):
+    model = tiny_model("bert", exits=True)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["pooling"], config["exits_standardised"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert ModelShape.from_checkpoint(tmp_path).pooling == "first"
+    reloaded = type(model).from_pretrained(tmp_path).eval()
+    batch = tiny_batch()
+    assert torch.equal(reloaded(**batch).logits, model(**batch).logits)

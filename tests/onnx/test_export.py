@@ -65,7 +65,10 @@ def hugging_face_logits(shape: ModelShape, weights: dict[str, np.ndarray], ids, 
             weights[f"exits.{k}.{part}"]
             for part in ("dense.weight", "dense.bias", "out_proj.weight", "out_proj.bias")
         )
-        logits.append(np.tanh(hidden[k][:, 0].numpy() @ dense.T + dense_bias) @ out.T + out_bias)
+        rows = zip(hidden[k].numpy(), mask, strict=True)
+        seen = [states[:1] if shape.pooling == "first" else states[kept == 1] for states, kept in rows]
+        pooled = np.stack([states.mean(axis=0) for states in seen])
+        logits.append(np.tanh(pooled @ dense.T + dense_bias) @ out.T + out_bias)
     return np.stack(logits, axis=1)
 
 

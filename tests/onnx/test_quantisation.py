@@ -144,6 +144,21 @@ def test_padding_does_not_change_a_quantised_answer(name, tmp_path):
             np.testing.assert_allclose(answer.logits[0], logits, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in SHAPES if SHAPES[name].pooling == "mean"])
+def test_a_mean_over_tokens_has_the_same_bits_with_and_without_padding(name, tmp_path):
+    shape = SHAPES[name]
+    export(write_checkpoint(tmp_path / "torch", shape), tmp_path)
+    profiler = Profiler.load(graph_path(tmp_path, "profile", quantised=True), threads=1)
+    for seed in range(30):
+        length = 4 + seed % (shape.max_length - 4)
+        ids, mask = random_tokens(shape, [length], seed)
+        answer = profiler.run(ids, mask).logits
+        for more in range(1, shape.max_length - length + 1):
+            padded = np.pad(ids, ((0, 0), (0, more)), constant_values=shape.pad_token_id)
+            kept = np.pad(mask, ((0, 0), (0, more)))
+            np.testing.assert_array_equal(profiler.run(padded, kept).logits, answer)
+
+
 def test_one_int8_file_holds_all_exits_and_is_smaller(tmp_path):
     shape = tiny_shape(hidden_size=128, head_size=32, ffn_per_layer=(512,) * 3)
     export(write_checkpoint(tmp_path / "torch", shape), tmp_path)
@@ -156,21 +171,25 @@ def test_one_int8_file_holds_all_exits_and_is_smaller(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def fp32(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fp32")
-    tiny_model("bert", exits=True).save_pretrained(folder / "torch")
-    export(folder / "torch", folder)
-    return {q: Profiler.load(graph_path(folder, "profile", quantised=q), threads=1) for q in (False, True)}
+def graphs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graphs")
+    profilers = []
+    for pooling in ("first", "mean"):
+        tiny_model("bert", exits=True, pooling=pooling).save_pretrained(folder / pooling)
+        export(folder / pooling, folder / pooling)
+        paths = [graph_path(folder / pooling, "profile", quantised=quantised) for quantised in (False, True)]
+        profilers += [Profiler.load(path, threads=1) for path in paths]
+    return profilers
 
 
 @settings(max_examples=60, deadline=None)
 @given(words=st.lists(st.integers(5, 59), min_size=1, max_size=20), padding=st.integers(0, 12))
-def test_dynamic_length_never_changes_an_answer(fp32, words, padding):
+def test_dynamic_length_never_changes_an_answer(graphs, words, padding):
     ids = np.array([[0, *words, 2]])
     padding = min(padding, 24 - ids.shape[1])
     mask = np.ones_like(ids)
     padded = np.pad(ids, ((0, 0), (0, padding))), np.pad(mask, ((0, 0), (0, padding)))
-    for profiler in fp32.values():
+    for profiler in graphs:
         short, long = profiler.run(ids, mask), profiler.run(*padded)
         np.testing.assert_allclose(short.logits, long.logits, atol=1e-5)
         margin = np.abs(np.diff(short.logits, axis=-1))[..., 0]

@@ -10,6 +10,7 @@ from pipeops.operators.base import Context
 from pipeops.operators.builtin import CostEffSection
 from pipeops.operators.costeff import slenderise_jointly
 from pipeops.operators.losses import hidden_states_loss, soft_cross_entropy
+from pipeops.settings import ExitTraining
 
 WIDTH = {"heads": 2, "ffn": 6, "rank": 8}
 
@@ -22,6 +23,7 @@ def context(tmp_path, **settings) -> Context:
         labels=["no", "yes"],
         sep_token_id=2,
         settings=CostEffSection(**(WIDTH | settings)),
+        exits=ExitTraining(),
         batches=lambda _: [tiny_batch(), tiny_batch(seed=1)],
     )
 

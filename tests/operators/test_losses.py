@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import tiny_batch, tiny_model
 
+from pipeops.operators.base import exits_loss
 from pipeops.operators.losses import distillation_loss, masked_mse, soft_cross_entropy, teacher_layer
 
 
@@ -43,19 +44,29 @@ def test_teacher_layer(student, teacher, expected):
     assert [teacher_layer(i, student_layers=student, teacher_layers=teacher) for i in layers] == expected
 
 
-def test_distillation_loss_is_the_sum_of_its_parts():
+@pytest.mark.parametrize(("exit_loss", "weight"), [("sum", 1), ("mean", 1 / 2)])
+def test_distillation_loss_is_the_sum_of_its_parts(exit_loss, weight):
     student, teacher = tiny_model(layers=2, exits=True, seed=1), tiny_model(layers=4, exits=True, seed=2)
     batch = tiny_batch()
     mask = batch["attention_mask"]
     s, t = student(**batch), teacher(**batch)
-    loss = distillation_loss(s, t, mask, student_exits=[1, 2], teacher_exits=[1, 2, 3, 4])
+    layers = {"student_exits": [1, 2], "teacher_exits": [1, 2, 3, 4]}
+    loss = distillation_loss(s, t, mask, **layers, exit_loss=exit_loss)
     expected = (
-        soft_cross_entropy(s.exit_logits[0], t.exit_logits[1])  # layer 1 learns from layer 2
-        + soft_cross_entropy(s.exit_logits[1], t.exit_logits[3])
+        weight * soft_cross_entropy(s.exit_logits[0], t.exit_logits[1])  # layer 1 learns from layer 2
+        + weight * soft_cross_entropy(s.exit_logits[1], t.exit_logits[3])
         + masked_mse(s.hidden_states[0], t.hidden_states[0], mask)
         + masked_mse(s.hidden_states[2], t.hidden_states[4], mask)
     )
     assert loss.item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize(("exits", "share"), [(True, 4), (False, 1)])
+def test_the_losses_of_exits_are_summed_or_averaged(exits, share):
+    batch = tiny_batch()
+    output = tiny_model(exits=exits)(**batch)
+    assert exits_loss("sum")(output, batch, 0.0) is output.loss
+    assert exits_loss("mean")(output, batch, 0.0).item() == pytest.approx(output.loss.item() / share)
 
 
 def test_a_single_exit_learns_from_the_last():

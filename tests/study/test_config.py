@@ -5,10 +5,14 @@ import yaml
 from helpers import ROOT, write_backbone
 
 from pipeops.errors import PipeOpsError
+from pipeops.pipeline import Pipeline
 from pipeops.settings import kept_count
 from pipeops.study.config import Config, load_config
 
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
+
+
+SEEING = {"pooling": "mean", "standardise": True, "exit_loss": "mean"}
 
 
 def overlaid(path):
@@ -268,3 +272,20 @@ def test_operator_settings_override_the_shared_ones():
 
 def test_values_from_the_command_line_are_texts():
     assert load_config({"seeds": ["4", "5"], "training": {"epochs": "2"}}).seeds == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "expected"),
+    [
+        ("O", {"pooling": "mean"}),
+        ("D", {"pooling": "mean"}),
+        *((text, SEEING) for text in ("E", "C", "DE", "ED", "EP", "DPE")),
+    ],
+)
+def test_a_training_depends_only_on_what_its_exits_use(pipeline, expected):
+    changed = load_config(
+        {"model": {"pooling": "mean"}, "exits": {"standardise": True}, "training": {"exit_loss": "mean"}}
+    )
+    given = changed.exit_training(Pipeline.parse(pipeline))
+    assert given.model_dump(exclude_defaults=True) == expected
+    assert Config().exit_training(Pipeline.parse(pipeline)).model_dump(exclude_defaults=True) == {}

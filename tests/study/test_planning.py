@@ -38,6 +38,11 @@ def test_shapes_are_those_that_training_makes(pipeline, layers, heads, ffn, exit
     assert (len(shape.exit_layers), shape.embedding_rank) == (exits, rank)
 
 
+@pytest.mark.parametrize("pipeline", ["O", "ED", "PE", "C"])
+def test_every_shape_pools_as_the_study_says(pipeline):
+    assert shape_of(Config(model={"pooling": "mean"}), Pipeline(pipeline)).pooling == "mean"
+
+
 def test_operations_by_hand():
     study = Config(data={"train_examples": 100}, training={"epochs": 2, "operators": {}})
     forward = {name: shape_of(study, Pipeline(name)).flops(12)[-1] for name in ("O", "D", "P", "DP")}

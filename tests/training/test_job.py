@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pipeops.data.tokenised import load_tokenised, pad
 from pipeops.errors import PipeOpsError
-from pipeops.models.multi_exit import MultiExitForSequenceClassification
+from pipeops.models.multi_exit import MultiExitForSequenceClassification, fold_standardisation
 from pipeops.onnx.export import export
 from pipeops.onnx.runtime import Profiler
 from pipeops.operators import base, costeff
@@ -22,7 +22,7 @@ from pipeops.operators.builtin import CostEffSection, PruningSection
 from pipeops.operators.declaration import NoSettings
 from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline, closure, orderings
-from pipeops.settings import TrainingSettings
+from pipeops.settings import ExitTraining, TrainingSettings
 from pipeops.training.checkpoints import last_checkpoint, load_model
 from pipeops.training.job import Job, train
 
@@ -127,13 +127,16 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not(trained, workshop, 
     assert (other / "model.safetensors").read_bytes() != expected
 
 
-@pytest.mark.parametrize("operator", ["E", "P"])
-def test_a_killed_training_resumes_and_ends_with_the_same_weights(trained, workshop, tmp_path, operator):
+@pytest.mark.parametrize(("operator", "standardise"), [("E", False), ("E", True), ("P", False)])
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(
+    trained, workshop, tmp_path, operator, standardise
+):
     settings = SETTINGS.model_copy(update={"epochs": 60.0, "checkpoint_every": 0.02})
-    undisturbed = job(workshop, operator, workshop / "O", settings=settings)
+    exits = ExitTraining(standardise=standardise)
+    undisturbed = job(workshop, operator, workshop / "O", settings=settings, exits=exits)
     train(undisturbed, tmp_path / "undisturbed", state_root=tmp_path / "other-state")
 
-    document = {"training": settings.model_dump()}
+    document = {"training": settings.model_dump(), "exits": exits.model_dump()}
     if section := OPERATORS[operator].section:
         document[section] = undisturbed.own_settings.model_dump()
     state, output = tmp_path / "state", tmp_path / "killed"
@@ -213,6 +216,112 @@ def test_ablations_of_c_train_equally_long(trained, workshop, tmp_path, changes,
     assert (config.heads_per_layer, config.ffn_per_layer, config.embedding_rank) == ([2] * 4, [6] * 4, 8)
 
 
+SEEING = {"pooling": "mean", "standardise": True, "exit_loss": "mean"}
+
+
+@pytest.fixture(scope="module")
+def seeing(workshop):
+    """The same pipelines with mean pooling and standardised exits."""
+    folder = workshop / "seeing"
+    for text in ("O", "E", "D", "ED", "DE", "EP", "C"):
+        pipeline = Pipeline.parse(text)
+        parent = folder / str(pipeline.parent) if pipeline.parent else None
+        exits = ExitTraining(**SEEING)
+        train(
+            job(workshop, pipeline.operator, parent, exits=exits), folder / text, state_root=folder / "state"
+        )
+    return folder
+
+
+@pytest.mark.parametrize("pipeline", ["O", "E", "D", "ED", "DE", "EP", "C"])
+def test_a_model_that_sees_is_saved_as_a_plain_one(seeing, trained, workshop, tmp_path, pipeline):
+    model = load_model(seeing / pipeline).eval()
+    plain = load_file(trained[pipeline] / "model.safetensors")
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in plain.items()
+    }
+    assert model.config.pooling == "mean"
+    assert model.config.exits_standardised == model.config.shape.has_exits
+    export(seeing / pipeline, tmp_path)
+    split = load_tokenised(workshop / "train.parquet")
+    ids, mask = pad(split.input_ids[:5], pad_token_id=split.pad_token_id)
+    exported = Profiler.load(tmp_path / "profile.onnx", threads=1).run(ids, mask).logits
+    with torch.no_grad():
+        ours = torch.stack(model(torch.from_numpy(ids), torch.from_numpy(mask)).exit_logits, dim=1)
+    assert abs(exported - ours.numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize(("teacher", "stages"), [("assistant", 5), ("fine-tuned", 5)])
+def test_c_standardises_the_exits_that_it_adds(workshop, seeing, tmp_path, teacher, stages, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "pipeops.training.job.fold_standardisation",
+        lambda model: (
+            seen.append([head.standardisation is not None for head in model.exits.values()]),
+            fold_standardisation(model),
+        ),
+    )
+    section = CostEffSection(heads=2, ffn=6, rank=8, teacher=teacher)
+    exits = ExitTraining(pooling="mean", standardise=True)
+    given = job(workshop, "C", seeing / "O", costeff=section, exits=exits)
+    train(given, tmp_path / "C", state_root=tmp_path / "s")
+    assert len(seen) == stages
+    assert seen[0] == [True, True, True, False]
+    assert not any(any(heads) for heads in seen[1:])
+
+
+def test_a_last_batch_of_one_trains(workshop, seeing, tmp_path):
+    data = write_examples(tmp_path / "odd.parquet", rows=17)
+    exits = ExitTraining(pooling="mean", standardise=True)
+    train(job(workshop, "E", seeing / "O", data=data, exits=exits), tmp_path / "E", state_root=tmp_path / "s")
+    weights = load_file(tmp_path / "E/model.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("operator", "parent", "exits", "message"),
+    [
+        (
+            "E",
+            "O",
+            {"pooling": "mean"},
+            "model.pooling: mean, but .*O was trained with first; set it to first",
+        ),
+        (
+            "D",
+            "E",
+            {"standardise": True},
+            "exits.standardise: true, but .*E was not trained so; set it to fal",
+        ),
+        (
+            "P",
+            "E",
+            {"standardise": True},
+            "exits.standardise: true, but .*E was not trained so; set it to fal",
+        ),
+        (
+            "D",
+            "seeing/E",
+            {"pooling": "mean"},
+            "exits.standardise: false, but .*E was trained so; set it to t",
+        ),
+        (
+            "E",
+            "seeing/O",
+            {},
+            "model.pooling: first, but .*O was trained with mean; set it to mean, or train",
+        ),
+    ],
+)
+def test_exits_that_the_parent_contradicts_are_refused(
+    trained, seeing, workshop, tmp_path, operator, parent, exits, message
+):
+    wrong = job(workshop, operator, workshop / parent, exits=ExitTraining(**exits))
+    with pytest.raises(PipeOpsError, match=message) as error:
+        train(wrong, tmp_path / "out", state_root=tmp_path / "state")
+    assert "\n" not in str(error.value)
+
+
 @pytest.fixture
 def without_dropout(workshop, tmp_path):
     """A job whose result does not depend on how a batch is divided, but for rounding."""
@@ -255,8 +364,10 @@ def test_out_of_memory_is_tried_once_more_in_two_parts(without_dropout, tmp_path
         train(plain, tmp_path / "no", state_root=tmp_path / "s")
 
 
-@pytest.mark.parametrize("operator", ["E", "D", "C"])
-def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_path, operator):
+@pytest.mark.parametrize(
+    ("operator", "exits"), [("E", {}), ("D", {}), ("C", {}), ("E", {"standardise": True})]
+)
+def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_path, operator, exits):
     # In one step: a second would be chosen by what the first left, where rounding may decide between equals.
     plain = without_dropout
     own = CostEffSection(heads=2, ffn=6, rank=8, schedule="one-shot") if operator == "C" else NoSettings()
@@ -265,6 +376,7 @@ def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_pat
         changed = replace(
             plain, operator=operator, parent=tmp_path / "O", own_settings=own, compiled=compiled
         )
+        changed = replace(changed, exits=ExitTraining(**exits))
         train(changed, tmp_path / name, state_root=tmp_path / "s")
     assert same_weights(tmp_path / "eager", tmp_path / "compiled")
 

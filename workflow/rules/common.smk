@@ -1,6 +1,7 @@
 """The configuration, and the functions that say which files and resources a job needs."""
 
 import gc
+import json
 import shlex
 import sys
 import time

@@ -25,6 +25,8 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pipeops.models.shape import MODEL_TYPE, ModelShape
+from pipeops.models.standardising import Standardisation
+from pipeops.settings import Pooling
 
 ENCODERS: Mapping[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "roberta": (RobertaConfig, RobertaModel),
@@ -52,6 +54,9 @@ class MultiExitConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     embedding_rank: int = 0
     pipeline: str = ""
+    pooling: Pooling = "first"
+    exits_standardised: bool = False
+    """Whether exits before the last layer learned from standardised inputs. It changes no graph."""
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None
@@ -68,13 +73,21 @@ class MultiExitConfig(PreTrainedConfig):
         return ModelShape.from_config(self.to_dict())
 
     @classmethod
-    def from_backbone(cls, backbone: PreTrainedConfig, *, sep_token_id: int, labels: Sequence[str]) -> Self:
+    def from_backbone(
+        cls,
+        backbone: PreTrainedConfig,
+        *,
+        sep_token_id: int,
+        labels: Sequence[str],
+        pooling: Pooling = "first",
+    ) -> Self:
         """Describe a pretrained encoder with one classifier, after the last layer.
 
         Args:
             backbone: configuration of a RoBERTa or BERT encoder.
             sep_token_id: the token that ends a segment.
             labels: class names, in the order of their ids.
+            pooling: what the classifier sees of the last layer.
         """
         layers, heads = backbone.num_hidden_layers, backbone.num_attention_heads
         copied = (
@@ -88,6 +101,7 @@ class MultiExitConfig(PreTrainedConfig):
             ffn_per_layer=[backbone.intermediate_size] * layers,
             exit_layers=[layers],
             sep_token_id=sep_token_id,
+            pooling=pooling,
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
             **{name: getattr(backbone, name) for name in copied.split()},
@@ -133,8 +147,25 @@ class FactorisedEmbedding(nn.Module):
         return self.projection(self.table(input_ids))
 
 
+def pooled_states(hidden_states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """What a classifier sees of a layer's output: the first token, or the mean of those that are no padding.
+
+    Args:
+        hidden_states: shape (batch, length, hidden).
+        attention_mask: 1 for a token, 0 for padding, shape (batch, length).
+        pooling: which of the two.
+
+    Returns:
+        Shape (batch, hidden).
+    """
+    if pooling == "first":
+        return hidden_states[:, 0]
+    kept = attention_mask.unsqueeze(-1).to(hidden_states.dtype)
+    return (hidden_states * kept).sum(dim=1) / kept.sum(dim=1)
+
+
 class ClassificationHead(nn.Module):
-    """Classifier on the first token: dense, tanh, projection, with dropout before each linear map."""
+    """Classifier on a layer's output: pooling, dense, tanh, projection, dropout before each linear map."""
 
     def __init__(self, config: MultiExitConfig) -> None:
         super().__init__()
@@ -142,11 +173,17 @@ class ClassificationHead(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+        self.pooling = config.pooling
+        self.standardisation: Standardisation | None = None
+        """Between pooling and ``dense`` while the exit is trained (:func:`standardise_exits`)."""
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Map hidden states of shape (batch, length, hidden) to logits of shape (batch, labels)."""
-        pooled = torch.tanh(self.dense(self.dropout(hidden_states[:, 0])))
-        return self.out_proj(self.dropout(pooled))
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Map hidden states, (batch, length, hidden), and their mask, (batch, length), to (batch, labels)."""
+        x = pooled_states(hidden_states, attention_mask, self.pooling)
+        if self.standardisation is not None:
+            x = self.standardisation(x)
+        x = torch.tanh(self.dense(self.dropout(x)))
+        return self.out_proj(self.dropout(x))
 
 
 def segment_ids(input_ids: Tensor, attention_mask: Tensor, *, sep_token_id: int) -> Tensor:
@@ -205,7 +242,9 @@ class MultiExitForSequenceClassification(PreTrainedModel):
         hidden_states = self.backbone(
             input_ids, attention_mask=attention_mask, token_type_ids=segments, output_hidden_states=True
         ).hidden_states
-        exit_logits = tuple(head(hidden_states[int(layer)]) for layer, head in self.exits.items())
+        exit_logits = tuple(
+            head(hidden_states[int(layer)], attention_mask) for layer, head in self.exits.items()
+        )
         loss = None
         if labels is not None:
             loss = torch.stack([F.cross_entropy(logits, labels) for logits in exit_logits]).sum()
@@ -270,6 +309,7 @@ def from_pretrained_backbone(
     sep_token_id: int,
     labels: Sequence[str],
     layers: Sequence[int] | None = None,
+    pooling: Pooling = "first",
 ) -> MultiExitForSequenceClassification:
     """Put a new classifier on a pretrained encoder.
 
@@ -279,8 +319,11 @@ def from_pretrained_backbone(
         sep_token_id: the token that ends a segment.
         labels: class names, in the order of their ids.
         layers: which layers (counted from 1) to keep, in order; None keeps all.
+        pooling: what the classifier sees of the last layer.
     """
-    config = MultiExitConfig.from_backbone(backbone.config, sep_token_id=sep_token_id, labels=labels)
+    config = MultiExitConfig.from_backbone(
+        backbone.config, sep_token_id=sep_token_id, labels=labels, pooling=pooling
+    )
     kept = list(range(1, config.num_hidden_layers + 1)) if layers is None else list(layers)
     config = config.with_shape(
         heads_per_layer=[config.heads_per_layer[layer - 1] for layer in kept],
@@ -304,6 +347,25 @@ def with_all_exits(model: MultiExitForSequenceClassification) -> MultiExitForSeq
     missing = extended.load_state_dict(model.state_dict(), strict=False)
     assert not missing.unexpected_keys
     return extended.to(model.device)
+
+
+def standardise_exits(model: MultiExitForSequenceClassification, layers: Sequence[int]) -> None:
+    """Put a new :class:`Standardisation` before the dense layer of the exits after these layers, in place."""
+    for layer in layers:
+        head = cast(ClassificationHead, model.exits[str(layer)])
+        head.standardisation = Standardisation(model.config.hidden_size).to(model.device)
+    model.config.exits_standardised = True
+
+
+def fold_standardisation(model: MultiExitForSequenceClassification) -> None:
+    """Fold each standardisation into the dense layer behind it, in place: same answers, no more operations.
+
+    With ``x' = (x - mean) / deviation``, ``W x' + b`` is ``(W / deviation) x + (b - W mean / deviation)``.
+    """
+    for head in cast(Sequence[ClassificationHead], list(model.exits.values())):
+        if head.standardisation is not None:
+            head.standardisation.fold_into(head.dense)
+            head.standardisation = None
 
 
 AutoConfig.register(MODEL_TYPE, MultiExitConfig)

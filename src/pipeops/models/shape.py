@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pipeops.errors import PipeOpsError
+from pipeops.settings import Pooling
 
 Family = Literal["roberta", "bert"]
 MODEL_TYPE = "multi_exit"
@@ -39,6 +40,8 @@ class ModelShape:
     hidden_act: str
     embedding_rank: int = 0
     """Width of the word embeddings, which a projection then widens to ``hidden_size``; 0: no projection."""
+    pooling: Pooling = "first"
+    """What a classifier sees: the first token's state, or the mean over the tokens that are not padding."""
 
     @property
     def num_layers(self) -> int:
@@ -115,6 +118,7 @@ class ModelShape:
         """Floating-point operations of leaving at each exit, for one input of ``length`` tokens.
 
         Counted are the matrix products (a multiply-add is two operations) of the layers and exits that run.
+        Pooling is none: a mean takes 2 * length * hidden operations, less than 1/1000 of a layer's.
         """
         hidden, costs = self.hidden_size, []
         total = 2 * length * self.embedding_rank * hidden
@@ -132,8 +136,14 @@ class ModelShape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read the shape from a parsed ``config.json``; other keys in it are ignored."""
+        """Read the shape from a parsed ``config.json``; other keys in it are ignored.
+
+        Raises:
+            ValueError: a pooling that is not known.
+        """
         values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
+        if (pooling := values.get("pooling", "first")) not in get_args(Pooling):
+            raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(get_args(Pooling))}")
         shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**shape)
 
@@ -159,7 +169,7 @@ class ModelShape:
         config = _read_config(folder)
         try:
             return cls.from_config(config)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             path = folder / "config.json"
             raise PipeOpsError(f"{path}: not a PipeOps checkpoint ({error}); train it again") from None
 

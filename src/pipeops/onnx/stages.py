@@ -133,10 +133,9 @@ class _Stage:
         return self._layer_norm(x, f"hidden.{layer}", f"{source}.output.LayerNorm")
 
     def exit(self, layer: int, confidence: Confidence) -> str:
-        """Classify the first token of ``hidden.{layer}``, and say how sure the answer is."""
+        """Classify what is pooled of ``hidden.{layer}``, and say how sure the answer is."""
         source, name = f"exits.{layer}", f"exit.{layer}"
-        first = self.constant(f"{name}.index", np.array(0))
-        x = self.node("Gather", [f"hidden.{layer}", first], f"{name}.token", axis=1)
+        x = self._pooled(f"hidden.{layer}", name)
         x = self._linear(x, f"{name}.dense", f"{source}.dense")
         x = self.node("Tanh", [x], f"{name}.tanh")
         logits = self._linear(x, f"logits.{layer}", f"{source}.out_proj")
@@ -152,6 +151,20 @@ class _Stage:
         # Rounding must not carry it past 1: a threshold above 1 means never.
         one = self.constant(f"{name}.one", np.array(1, dtype=np.float32))
         return self.node("Min", [sure, one], f"confidence.{layer}")
+
+    def _pooled(self, x: str, name: str) -> str:
+        """The first token's state, or the mean over the tokens that are not padding: (batch, hidden)."""
+        if self.shape.pooling == "first":
+            first = self.constant(f"{name}.index", np.array(0))
+            return self.node("Gather", [x, first], f"{name}.token", axis=1)
+        last_axis = self.constant(f"{name}.last_axis", np.array([-1]))
+        token_axis = self.constant(f"{name}.token_axis", np.array([1]))
+        column = self.node("Unsqueeze", ["mask", last_axis], f"{name}.column")
+        kept = self.node("Cast", [column], f"{name}.kept", to=TensorProto.FLOAT)
+        states = self.node("Mul", [x, kept], f"{name}.states")
+        total = self.node("ReduceSum", [states, token_axis], f"{name}.total", keepdims=0)
+        count = self.node("ReduceSum", [kept, token_axis], f"{name}.count", keepdims=0)
+        return self.node("Div", [total, count], f"{name}.mean")
 
     def node(
         self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: int | float

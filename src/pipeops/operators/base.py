@@ -9,8 +9,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pipeops.models.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
+from pipeops.models.multi_exit import (
+    MultiExitForSequenceClassification,
+    MultiExitOutput,
+    standardise_exits,
+    with_all_exits,
+)
 from pipeops.operators.losses import distillation_loss
+from pipeops.settings import ExitLoss, ExitTraining
 
 Loss = Callable[[MultiExitOutput, Mapping[str, Tensor], float], Tensor]
 """Loss of the trained model's output on a batch, when this part of the training (0 to 1) is done."""
@@ -44,6 +50,8 @@ class Context:
     """The token that ends a segment."""
     settings: Any
     """The operator's own section of the configuration."""
+    exits: ExitTraining
+    """What classifiers see, and how the losses of several are joined."""
     inputs: Mapping[str, Path] = field(default_factory=dict)
     """Extra inputs that the operator declares, by name."""
     batches: Batches
@@ -92,18 +100,44 @@ def in_one_stage(prepare: Callable[[Context], Trainee]) -> Callable[[Context], S
     return stages
 
 
-def exits_loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001
-    """The sum of the exits' cross-entropies (paper, section 3.3.1); of a single exit, plain fine-tuning."""
-    assert output.loss is not None
-    return output.loss
+def with_new_exits(
+    model: MultiExitForSequenceClassification, settings: ExitTraining
+) -> MultiExitForSequenceClassification:
+    """Copy with an exit after every layer; if the settings ask for it, inputs of new ones are standardised.
+
+    The last exit is not new. It starts from the parent's weights or, in BERT, from the pretrained pooler,
+    which have learned from raw inputs; and as O's classifier shows, the last layer can be seen.
+    """
+    extended = with_all_exits(model)
+    if settings.standardise:
+        had = model.config.exit_layers
+        standardise_exits(extended, [layer for layer in extended.config.exit_layers if layer not in had])
+    return extended
 
 
-def distilling_from(teacher: MultiExitForSequenceClassification, *, student_exits: list[int]) -> Loss:
+def exits_loss(exit_loss: ExitLoss) -> Loss:
+    """The sum or mean of the exits' cross-entropies; of a single exit, plain fine-tuning.
+
+    Xin et al. 2022, section 3.3.1 sums; it leaves open whether the sum is divided by the number of exits.
+    """
+
+    def loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001
+        assert output.loss is not None
+        assert output.exit_logits is not None
+        return output.loss if exit_loss == "sum" else output.loss / len(output.exit_logits)
+
+    return loss
+
+
+def distilling_from(
+    teacher: MultiExitForSequenceClassification, *, student_exits: list[int], exit_loss: ExitLoss
+) -> Loss:
     """The distillation loss of the paper's section 3.1, exits included.
 
     Args:
         teacher: the parent, in evaluation mode.
         student_exits: the student's exit layers.
+        exit_loss: how their losses are joined.
     """
 
     def loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001
@@ -113,6 +147,7 @@ def distilling_from(teacher: MultiExitForSequenceClassification, *, student_exit
             batch["attention_mask"],
             student_exits=student_exits,
             teacher_exits=teacher.config.exit_layers,
+            exit_loss=exit_loss,
         )
 
     return loss

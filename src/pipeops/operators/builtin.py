@@ -45,6 +45,7 @@ def _distilled(before: ModelShape, setup: Setup) -> ModelShape:
         shape = setup.backbone.shape(num_labels=before.num_labels).cut(before.num_layers // 2)
     else:
         shape = student.shape(num_labels=before.num_labels)
+    shape = replace(shape, pooling=before.pooling)
     return shape.with_all_exits() if before.has_exits else shape
 
 

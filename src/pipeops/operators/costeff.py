@@ -13,8 +13,13 @@ from torch import Tensor
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import architecture
-from pipeops.models.multi_exit import MultiExitForSequenceClassification, MultiExitOutput, with_all_exits
-from pipeops.operators.base import Context, Finished, Stage, Trainee, teacher_outputs
+from pipeops.models.multi_exit import (
+    MultiExitForSequenceClassification,
+    MultiExitOutput,
+    standardise_exits,
+    with_all_exits,
+)
+from pipeops.operators.base import Context, Finished, Stage, Trainee, teacher_outputs, with_new_exits
 from pipeops.operators.losses import hidden_states_loss, masked_mse, soft_and_hard_loss
 from pipeops.operators.slenderising import slender, weight_importance
 from pipeops.operators.width import Width, full_width, target_width, widths
@@ -101,6 +106,8 @@ class _Step:
             lambda model, batch: _importance_loss(model(**batch), batch, teacher, last_only=last_only),
         )
         narrower = slender(model, scores, heads=self.width.heads, ffn=self.width.ffn, rank=self.width.rank)
+        if self.previous is None and self.context.exits.standardise:
+            standardise_exits(narrower, narrower.config.exit_layers[:-1])
         return _trainee(narrower, teacher, hidden_only=settings.hidden_only)
 
 
@@ -120,7 +127,7 @@ class _Distilled:
 def _assistant(context: Context) -> Trainee:
     """O with all exits; each learns from O's final answer and from the labels."""
     parent = context.teacher
-    model = with_all_exits(parent)
+    model = with_new_exits(parent, context.exits)
     teacher = _Teacher(parent)
 
     def loss(output: MultiExitOutput, batch: Mapping[str, Tensor], progress: float) -> Tensor:  # noqa: ARG001

@@ -2,13 +2,15 @@
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.backbones import load_backbone
-from pipeops.models.multi_exit import from_pretrained_backbone, with_all_exits
-from pipeops.operators.base import Context, Trainee, distilling_from, in_one_stage
+from pipeops.models.multi_exit import from_pretrained_backbone
+from pipeops.operators.base import Context, Trainee, distilling_from, in_one_stage, with_new_exits
 
 
 @in_one_stage
 def distil(context: Context) -> Trainee:
     """A student from the *pretrained* student backbone; where the parent has exits, it gets them too.
+
+    Its classifiers pool as the parent's do.
 
     Raises:
         PipeOpsError: an alternate student of a one-layer backbone, or a student of another width.
@@ -28,9 +30,15 @@ def distil(context: Context) -> Trainee:
             f"{teacher.config.hidden_size}; choose a student of the teacher's width"
         )
     student = from_pretrained_backbone(
-        encoder, sep_token_id=context.sep_token_id, labels=context.labels, layers=layers
+        encoder,
+        sep_token_id=context.sep_token_id,
+        labels=context.labels,
+        layers=layers,
+        pooling=teacher.config.pooling,
     )
     if teacher.config.shape.has_exits:
-        student = with_all_exits(student)
-    loss = distilling_from(teacher, student_exits=student.config.exit_layers)
+        student = with_new_exits(student, context.exits)
+    loss = distilling_from(
+        teacher, student_exits=student.config.exit_layers, exit_loss=context.exits.exit_loss
+    )
     return Trainee(model=student, loss=loss)

@@ -9,5 +9,7 @@ from pipeops.operators.base import Context, Trainee, exits_loss, in_one_stage
 def finetune(context: Context) -> Trainee:
     """The pretrained encoder with a new classifier after its last layer."""
     encoder = load_backbone(context.backbone)
-    model = from_pretrained_backbone(encoder, sep_token_id=context.sep_token_id, labels=context.labels)
-    return Trainee(model=model, loss=exits_loss)
+    model = from_pretrained_backbone(
+        encoder, sep_token_id=context.sep_token_id, labels=context.labels, pooling=context.exits.pooling
+    )
+    return Trainee(model=model, loss=exits_loss(context.exits.exit_loss))

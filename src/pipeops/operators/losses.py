@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeops.settings import ExitLoss
+
 if TYPE_CHECKING:
     from pipeops.models.multi_exit import MultiExitOutput
 
@@ -47,11 +49,13 @@ def distillation_loss(
     *,
     student_exits: list[int],
     teacher_exits: list[int],
+    exit_loss: ExitLoss = "sum",
 ) -> Tensor:
     """Distillation (paper, section 3.1): prediction, embedding and last-layer losses, 1:1:1.
 
-    The prediction loss is the sum over the student's exits of the soft cross-entropy with the exit of the
-    teacher's corresponding layer; a single exit learns from the teacher's last.
+    The prediction loss is the sum or mean over the student's exits of the soft cross-entropy with the exit of
+    the teacher's corresponding layer; a single exit learns from the teacher's last. With k exits the sum
+    makes the weights k:1:1; the paper (section 3.3.1) leaves that open.
 
     Args:
         student: output of the model that is trained.
@@ -59,6 +63,7 @@ def distillation_loss(
         attention_mask: shape (batch, length).
         student_exits: the student's exit layers, counted from 1.
         teacher_exits: the teacher's exit layers; where the student has several, every layer has one.
+        exit_loss: ``sum`` or ``mean`` over the exits.
     """
     assert student.exit_logits is not None
     assert student.hidden_states is not None
@@ -71,10 +76,11 @@ def distillation_loss(
             soft_cross_entropy(logits, teacher_logits[teacher_layer(layer, **depths)])
             for layer, logits in zip(student_exits, student.exit_logits, strict=True)
         ]
-    ).sum()
+    )
+    joined = prediction.sum() if exit_loss == "sum" else prediction.mean()
     embedding = masked_mse(student.hidden_states[0], teacher.hidden_states[0], attention_mask)
     last_layer = masked_mse(student.hidden_states[-1], teacher.hidden_states[-1], attention_mask)
-    return prediction + embedding + last_layer
+    return joined + embedding + last_layer
 
 
 def hidden_states_loss(

@@ -11,5 +11,7 @@ def prune(context: Context) -> Trainee:
     batches = context.batches(settings.importance_examples, split="importance_data")
     scores = importance(parent, batches)
     smaller = pruned(parent, scores, keep_heads=settings.keep_heads, keep_ffn=settings.keep_ffn)
-    loss = distilling_from(parent, student_exits=smaller.config.exit_layers)
+    loss = distilling_from(
+        parent, student_exits=smaller.config.exit_layers, exit_loss=context.exits.exit_loss
+    )
     return Trainee(model=smaller, loss=loss)

@@ -22,6 +22,7 @@ from pipeops.settings import (
     TINY,
     DataSection,
     ExitsSection,
+    ExitTraining,
     MeasuringSection,
     ModelSection,
     Pathvars,
@@ -232,6 +233,14 @@ class BaseConfig(Section):
     def inputs_of(self, letter: str) -> Mapping[str, str]:
         """Extra inputs of an operator's trainings: name -> path within the results."""
         return OPERATORS[letter].inputs(self.setup(letter))
+
+    def exit_training(self, pipeline: Pipeline) -> ExitTraining:
+        """What the training of a pipeline depends on of what classifiers see; the rest has its default."""
+        return ExitTraining(
+            pooling=self.model.pooling,
+            standardise=self.exits.standardise and pipeline.has_exits,
+            exit_loss=self.training.exit_loss if pipeline.has_exits else "sum",
+        )
 
     @property
     def orderings(self) -> list[Pipeline]:

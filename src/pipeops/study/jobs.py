@@ -49,6 +49,8 @@ def train(study: Config, pipeline: Pipeline) -> list[str]:
     """Arguments of ``pipeops train``: the operator, and one document with all its settings."""
     operator = OPERATORS[pipeline.operator]
     document = {"training": study.training.of(operator.letter).model_dump()}
+    if exits := study.exit_training(pipeline).model_dump(exclude_defaults=True):
+        document["exits"] = exits
     if operator.section:
         document[operator.section] = getattr(study, operator.section).model_dump()
     return [operator.letter, "--settings", json.dumps(document)]
@@ -75,7 +77,7 @@ def train_input_options(inputs: Mapping[str, str]) -> list[str]:
 
 
 def train_hardware_options(study: Config) -> list[str]:
-    """Options of ``pipeops train`` that change where and how fast it runs, and its result by rounding only."""
+    """Options of ``pipeops train`` that say where and how fast it runs; results change by rounding only."""
     settings = study.training
     options = {
         "--device": settings.device,

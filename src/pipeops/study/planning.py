@@ -7,7 +7,7 @@ rate, so their times are low estimates.
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeops.data.tasks import TASKS
 from pipeops.models.architectures import known_architecture
@@ -175,7 +175,8 @@ def shape_of(study: Config, pipeline: Pipeline) -> ModelShape:
         PipeOpsError: an architecture is not known.
     """
     backbone = known_architecture(study.model.backbone, "model.backbone")
-    shape = backbone.shape(num_labels=max(len(TASKS[name].labels) for name in study.datasets))
+    labels = max(len(TASKS[name].labels) for name in study.datasets)
+    shape = replace(backbone.shape(num_labels=labels), pooling=study.model.pooling)
     for letter in pipeline.trained:
         after = OPERATORS[letter].shape
         assert after is not None

@@ -22,7 +22,7 @@ from pipeops.operators.base import Context
 from pipeops.operators.registry import OPERATORS, training_function
 from pipeops.pipeline import InvalidPipeline, Pipeline
 from pipeops.provenance import provenance, write_json
-from pipeops.settings import Device, Section, TrainingSettings
+from pipeops.settings import Device, ExitTraining, Section, TrainingSettings
 from pipeops.training.batches import batches
 from pipeops.training.checkpoints import digest, is_first_process, load_model, written_last
 from pipeops.training.stages import LOG, StageRun
@@ -51,6 +51,8 @@ class Job:
     settings: TrainingSettings
     own_settings: Section
     """The operator's own section of the configuration."""
+    exits: ExitTraining = field(default_factory=ExitTraining)
+    """What classifiers see, and how the losses of several are joined; pooling must be the parent's."""
     device: Device = "auto"
     """``gpu`` refuses to train without one."""
     compiled: bool = False
@@ -96,6 +98,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         labels=training.labels,
         sep_token_id=training.sep_token_id,
         settings=job.own_settings,
+        exits=job.exits,
         inputs=job.inputs,
         batches=importance_batches,
     )
@@ -120,8 +123,27 @@ def _refuse_misfits(job: Job) -> None:
         problem = "has no parent" if job.parent else "needs the parent that it is applied to"
         raise PipeOpsError(f"operator {job.operator} {problem}: see --parent")
     _pipeline(job)
+    if job.parent is not None:
+        _refuse_other_exits(job.exits, job.parent)
     if job.compiled and not has_compiler():
         raise PipeOpsError("training.compiled: no C++ compiler is found; install g++, or set it to false")
+
+
+def _refuse_other_exits(exits: ExitTraining, parent: Path) -> None:
+    """Refuse a parent whose classifiers saw something else than those that are to be trained."""
+    shape = ModelShape.from_checkpoint(parent)
+    if shape.pooling != exits.pooling:
+        raise PipeOpsError(
+            f"model.pooling: {exits.pooling}, but {parent} was trained with {shape.pooling}; "
+            f"set it to {shape.pooling}, or train the parent anew"
+        )
+    config = json.loads((parent / "config.json").read_text())
+    if shape.has_exits and (standardised := config.get("exits_standardised", False)) != exits.standardise:
+        was = "was" if standardised else "was not"
+        raise PipeOpsError(
+            f"exits.standardise: {str(exits.standardise).lower()}, but {parent} {was} trained so; "
+            f"set it to {str(standardised).lower()}, or train the parent anew"
+        )
 
 
 def _pipeline(job: Job) -> Pipeline:
@@ -178,4 +200,4 @@ def _settings(job: Job) -> dict[str, Any]:
     """The settings of the training and the operator's own section, as ``--settings`` has them."""
     section = OPERATORS[job.operator].section
     own = {section: job.own_settings.model_dump()} if section else {}
-    return {"training": job.settings.model_dump(), **own}
+    return {"training": job.settings.model_dump(), "exits": job.exits.model_dump(), **own}

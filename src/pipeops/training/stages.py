@@ -16,7 +16,11 @@ from pipeops.data.tokenised import TokenisedSplit
 from pipeops.errors import PipeOpsError
 from pipeops.hardware import compile_mode, compute_dtype
 from pipeops.models.backbones import WEIGHTS
-from pipeops.models.multi_exit import MultiExitForSequenceClassification, MultiExitOutput
+from pipeops.models.multi_exit import (
+    MultiExitForSequenceClassification,
+    MultiExitOutput,
+    fold_standardisation,
+)
 from pipeops.operators.base import Loss, Stage
 from pipeops.operators.gradient_equilibrium import gradient_equilibrium
 from pipeops.provenance import write_json
@@ -81,6 +85,7 @@ class StageRun:
             )
         if is_first_process():
             with written_last(folder / FINISHED) as temporary:
+                fold_standardisation(trainer.model)
                 trainer.model.save_pretrained(temporary)
                 write_json(
                     temporary / LOG, [{"stage": stage.name} | row for row in trainer.state.log_history]
