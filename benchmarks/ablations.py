@@ -1,4 +1,4 @@
-"""What each part of C (COST-EFF) is worth: the study's C beside three with one part taken away.
+"""What each part of C (COST-EFF) is worth: the study's C beside three that lack one part each.
 
     python benchmarks/ablations.py                      # the default study, in results/ablations
     python benchmarks/ablations.py --configfile my.yaml
@@ -20,7 +20,7 @@ from pipeops.text import markdown_table, mean_and_sd_as_text
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = {
-    "as the source": {},
+    "as Shen et al. 2022": {},
     "importance of the last exit": {"importance": "last-exit"},
     "one shot": {"schedule": "one-shot"},
     "taught by O": {"teacher": "fine-tuned"},

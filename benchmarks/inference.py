@@ -2,7 +2,7 @@
 
 Every round runs each graph once, in a turning order, so that a drifting machine drifts for all of them; a
 ratio is the median of the rounds' ratios. The tables are judged by the limits below, but this only reports.
-With ``--glue`` and ``--tokenizer`` the times of the paper's Table 2 follow (``table2.py``).
+With ``--glue`` and ``--tokenizer`` the times of Table 2 of Xin et al. 2022 follow (``table2.py``).
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What COST-EFF's width is on BERT-base: parameters and FLOPs, counted by PyTorch on random weights.
 
-python benchmarks/sizes.py            # heads 2, FFN 256, rank 128, 128 tokens: the source's 1/8 and 1/19
+python benchmarks/sizes.py  # heads 2, FFN 256, rank 128, 128 tokens: 1/8 and 1/19 of Shen et al. 2022
 """
 
 import argparse

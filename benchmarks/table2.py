@@ -1,7 +1,7 @@
-"""The times of the paper's Table 2, on real lengths: RoBERTa-base and its D, P and DP, random weights.
+"""The times of Table 2 of Xin et al. 2022, on real lengths: RoBERTa-base, its D, P and DP, random weights.
 
 What is not meant: accuracies, as the weights are random, and exact lengths, as any tokenizer may be given
-(the paper's is RoBERTa's). Times are measured as the workflow does it.
+(Xin et al. 2022 use RoBERTa's). Times are measured as the workflow does it.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ from pipeops.pipeline import INFERENCE
 MAX_LENGTH = 512
 ROUNDS = 10
 DATASETS = ("mrpc", "sst2")
-# The paper's settings: half the layers, 8 of 12 heads, 1536 of 3072 neurons.
+# As in Xin et al. 2022: half the layers, 8 of 12 heads, 1536 of 3072 neurons.
 PIPELINES = {
     "O": roberta(12, 768, 50265),
     "D": roberta(6, 768, 50265),
@@ -35,7 +35,7 @@ PIPELINES = {
 
 
 def print_table2(console: Console, glue: Path, tokenizer: Path, *, threads: int) -> None:
-    """Print the times of every pipeline, padded to 512, with Q, L and both, the paper's beside them."""
+    """Print the times of every pipeline, padded to 512, with Q, L and both, beside Xin et al. 2022."""
     savings = [f"{letters} saves" for letters in ("Q", "L", "LQ")]
     table = Table("dataset", "pipeline", "time, ms", *savings, "LQ est.", "paper: time, Q, L, LQ")
     paper = paper_table2().set_index(["dataset", "pipeline"])

@@ -127,9 +127,9 @@ def test_operator_sets_are_read_in_any_order() -> None:
         ("dE", "operator set 'dE': letters are upper-case"),
         ("DZ", "operator set 'DZ': unknown letter 'Z'"),
         ("DC", "operator set 'DC' has no valid order"),
-        ("PD", "operator set 'PD' has only one order (DP)"),
-        ("E", "operator set 'E' has only one order (E)"),
-        ("LQ", "operator set 'LQ' has only one order (OLQ)"),
+        ("PD", "operator set 'PD' has only one ordering (DP)"),
+        ("E", "operator set 'E' has only one ordering (E)"),
+        ("LQ", "operator set 'LQ' has only one ordering (OLQ)"),
     ],
 )
 def test_operator_sets_without_two_orders_are_refused(text: str, message: str) -> None:

@@ -246,7 +246,7 @@ def plan(
 
 
 def _again_in(processes: int) -> None:
-    """Run this command line again in so many processes, which torchrun makes one training of."""
+    """Run this command line again in several processes, one training in all, by torchrun."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-m", *torchrun, "-m", "pipeops", *sys.argv[1:]]
     run = subprocess.run(command, check=False)

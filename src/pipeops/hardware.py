@@ -84,7 +84,7 @@ def compute_dtype(precision: Precision) -> Literal["fp32", "bf16"]:
 
 
 def prepare_device(asked: Device, *, threads: int) -> "torch.device":
-    """Make ready where a training runs: this process's GPU, or the CPU with so many threads.
+    """Prepare the device of a training: this process's GPU, or the CPU with ``threads`` threads.
 
     Raises:
         PipeOpsError: a GPU is asked for and there is none.
@@ -111,7 +111,7 @@ def has_compiler() -> bool:
 
 
 def compile_mode() -> str:
-    """How a model is compiled here: on a GPU with CUDA graphs, as small batches wait for kernels to start."""
+    """How a model is compiled: on a GPU with CUDA graphs, since small batches wait for kernels to start."""
     import torch
 
     return "reduce-overhead" if torch.cuda.is_available() else "default"

@@ -87,7 +87,7 @@ class Pipeline:
 
 
 def orderings(operators: str) -> list[Pipeline]:
-    """List every valid order of a set of operators, sorted: ``DPE`` gives DEP, DPE and EDP.
+    """List every valid ordering of a set of operators, sorted: ``DPE`` gives DEP, DPE and EDP.
 
     Raises:
         InvalidPipeline: a letter is unknown or occurs twice.
@@ -103,28 +103,28 @@ def parse_operator_set(text: str) -> str:
         The letters in the order of ``OPERATORS``: ``EP`` becomes ``PE``.
 
     Raises:
-        InvalidPipeline: a letter is unknown or occurs twice, or there are not two valid orders to compare.
+        InvalidPipeline: a letter is unknown or occurs twice, or fewer than two orderings are valid.
     """
     found = orderings(text)
     if not found:
-        raise InvalidPipeline(f"operator set {text!r} has no valid order; remove one of its operators")
+        raise InvalidPipeline(f"operator set {text!r} has no valid ordering; remove one of its operators")
     if len(found) == 1:
         raise InvalidPipeline(
-            f"operator set {text!r} has only one order ({found[0]}), which leaves nothing to compare; "
+            f"operator set {text!r} has only one ordering ({found[0]}), which leaves nothing to compare; "
             "name a set with two, such as 'DE'"
         )
     return "".join(letter for letter in OPERATORS if letter in text)
 
 
 def trained_pipelines() -> list[str]:
-    """List every valid trained pipeline: O, and each order of each set of trained operators."""
+    """List every valid trained pipeline: O, and each ordering of each set of trained operators."""
     letters = [letter for letter, operator in OPERATORS.items() if operator.kind == "trained"]
     sets = ("".join(chosen) for size in range(1, len(letters) + 1) for chosen in combinations(letters, size))
     return ["O", *(str(order) for operators in sets for order in orderings(operators))]
 
 
 def parts_of(operators: str) -> list[str]:
-    """List what the tradeoff of a set of E with D, P or both is estimated from (paper, section 6).
+    """List what the tradeoff of a set of E with D, P or both is estimated from (Xin et al. 2022, section 6).
 
     Returns:
         O, then D and P where they are in the set, then E.

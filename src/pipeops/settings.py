@@ -31,7 +31,7 @@ class UnusableSetting(PipeOpsError, ValueError):
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values do not change."""
+    """A section of the configuration. Unknown keys are errors, and values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -115,7 +115,7 @@ class TrainingSettings(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Peak learning rate."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Part of the steps over which the learning rate rises; it then falls linearly to 0."""
+    """Fraction of the steps over which the learning rate rises; it then falls linearly to 0."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -128,7 +128,7 @@ class TrainingSettings(Section):
     threads: PositiveInt = 1
     """CPU threads of a training without a GPU."""
     checkpoint_every: Fraction = 0.5
-    """A checkpoint to resume from is saved after each such part of the training."""
+    """Fraction of the training between two checkpoints to resume from."""
 
 
 class TrainingSection(TrainingSettings):
@@ -144,11 +144,11 @@ class TrainingSection(TrainingSettings):
     """How E, and D and P of a model with exits, join the losses of the exits: their sum, or their mean (then
     distillation weighs answers, embeddings and hidden states 1:1:1, whatever the number of exits)."""
     device: Device = "auto"
-    """Where trainings run. auto: on a GPU where there is one; gpu: nowhere else."""
+    """Where trainings run. auto: on a GPU if there is one; gpu: only on a GPU."""
     gpu_slots: PositiveInt = 1
-    """How many trainings share one GPU of this machine."""
+    """Trainings that share one GPU of this machine."""
     gpus_per_training: PositiveInt = 1
-    """How many GPUs (on a CPU: processes) train one model; a step's batch is divided among them."""
+    """GPUs used by one training (torchrun); on a CPU, processes. They divide each step's batch."""
     compiled: bool = False
     """Whether models are compiled (torch.compile, on a GPU with CUDA graphs) and batches padded to multiples
     of 32 tokens. It takes a minute or more before the first steps, so it is for long trainings."""
@@ -191,8 +191,8 @@ class ExitsSection(Section):
     trained. The saved model has the same graph and cost either way."""
 
     confidence: Confidence = "max_probability"
-    """How sure an exit is: its largest class probability, or exp(-entropy) of its probabilities, from
-    1 / classes to 1 too. With two classes both leave in the same order, at other thresholds."""
+    """How sure an exit is: its largest class probability, or exp(-entropy) of its probabilities. Both lie
+    between 1 / classes and 1. With two classes inputs leave in the same order, at other thresholds."""
 
 
 class ExitTraining(Section):
@@ -217,11 +217,11 @@ class MeasuringSection(Section):
     threads: PositiveInt = 1
     """CPU threads of inference."""
     timing_rounds: Annotated[int, Field(ge=3)] = 60
-    """How often each exit's time is measured, next to O's each time; medians are reported."""
+    """Number of measurements of each exit's time, each next to one of O's; medians are reported."""
     check_thresholds: PositiveInt = 3
-    """How many thresholds are also really run, to record how far the replay is off."""
+    """Number of thresholds that are also really run, to record the error of the replay."""
     check_examples: PositiveInt = 30
-    """How many validation examples each of them is run on."""
+    """Number of validation examples that each of them runs on."""
 
     @field_validator("thresholds")
     @classmethod

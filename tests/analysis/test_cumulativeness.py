@@ -142,7 +142,7 @@ def test_a_part_that_was_not_measured_is_named_with_the_line_to_add() -> None:
     with pytest.raises(PipeOpsError, match=r"P was not measured; add it to pipelines: \[P\]") as refusal:
         cumulativeness(measured(["O", "D", "E", "DPE"]), ["DPE"])
     assert "'DPE' on sst2 is estimated from O, D, P, E" in str(refusal.value)
-    with pytest.raises(PipeOpsError, match=r"no order of 'PE' was measured .* operator_sets: \[PE\]"):
+    with pytest.raises(PipeOpsError, match=r"no ordering of 'PE' was measured .* operator_sets: \[PE\]"):
         cumulativeness(measured(["O", "D", "P", "E", "DE"]), ["PE"])
 
 

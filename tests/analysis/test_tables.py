@@ -28,7 +28,7 @@ PAPER = """\
 def test_the_papers_own_table_is_printed_for_its_datasets() -> None:
     result = compare(flat({"DE": [80, 81], "ED": [84, 82]}))
     text = table1_markdown({(dataset, "DE"): result for dataset in ("sst2", "qqp", "mrpc", "qnli")})
-    assert text.endswith("The paper's own figures (RoBERTa-base):\n\n" + PAPER)
+    assert text.endswith("Xin et al. 2022 (RoBERTa-base):\n\n" + PAPER)
     assert "paper" not in table1_markdown({("generated-pairs", "DE"): result})
     assert len(paper_table1()) == 4 * 2 * 3
 
@@ -81,15 +81,15 @@ def test_table_2_has_the_papers_rows_beside_ours() -> None:
     savings = ["60 ± 0%", "80 ± 0%", "90 ± 0%", "92 ± 0%"]
     assert cells[2:] == [
         ["SST-2", "O", "91.5 ± 0.7", "90.0 ± 0.0 (-1.6%)", "25.0 ± 7.1", *savings],
-        ["", "O, the paper", "93.7", "93.5 (-0.2%)", "170.8", "50%", "86%", "97%", "93%"],
+        ["", "O, Xin et al. 2022", "93.7", "93.5 (-0.2%)", "170.8", "50%", "86%", "97%", "93%"],
         ["", "DP", "80.0 ± 0.0", "80.0 ± 0.0 (+0.0%)", "5.00 ± 0.00", *savings],
-        ["", "DP, the paper", "92.0", "90.9 (-1.2%)", "62.9", "65%", "88%", "97%", "96%"],
+        ["", "DP, Xin et al. 2022", "92.0", "90.9 (-1.2%)", "62.9", "65%", "88%", "97%", "96%"],
     ]
 
 
 def test_one_seed_has_means_only_and_says_so() -> None:
     text = table2_markdown(savings_of(1, dataset="generated-sentiment"))
-    assert "the paper" not in text
+    assert "Xin et al." not in text
     assert "| 91.0 " in text
     assert text.endswith("- one seed: no standard deviations.\n")
     estimates = cumulativeness_markdown(summary(cumulativeness(measured(seeds=[1]), ["DE"])))
@@ -120,7 +120,7 @@ def test_a_table_is_written_in_all_its_forms(tmp_path) -> None:
     tables.save(tables.Table(table, table2_markdown(table)), outputs, {"seeds": [1, 2]})
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table2.csv"), table)
     html = (tmp_path / "table2.html").read_text()
-    assert "<td>O, the paper</td>" in html
+    assert "<td>O, Xin et al. 2022</td>" in html
     assert html.count("<tr>") == 5
     about = json.loads((tmp_path / "table2.json").read_text())
     assert about["parameters"] == {"seeds": [1, 2]}

@@ -168,7 +168,7 @@ BAD = {
     ),
     "estimate without a target": (
         {"operator_sets": ["DE"], "cumulativeness": ["DE", "EP"]},
-        "cumulativeness: no order of 'PE' is measured; add it: operator_sets: [DE, PE]",
+        "cumulativeness: no ordering of 'PE' is measured; add it: operator_sets: [DE, PE]",
     ),
     "estimate without E": (
         {"cumulativeness": ["DP"]},

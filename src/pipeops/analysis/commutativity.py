@@ -1,9 +1,9 @@
-"""Does the order of a set of operators matter? The paper's Table 1, with the test that it lacks.
+"""Does the order of a set of operators matter? Table 1 of Xin et al. 2022, with a significance test.
 
-The paper (section 5.2) compares the distances between tradeoff curves of one ordering trained with different
-seeds to those between curves of different orderings, and finds no significance test since distances that
-share a curve are not independent. A permutation test needs no independence: if the order does not matter,
-the runs of one seed may swap their order labels, and the measured difference is one of many equally likely.
+Xin et al. 2022 (section 5.2) compare the distances between curves of one ordering trained with different
+seeds with those between curves of different orderings. They find no significance test, because distances
+that share a curve are not independent. A permutation test needs no independence: if the order does not
+matter, the runs of one seed may swap their labels, and all labellings are equally likely.
 """
 
 import math
@@ -21,7 +21,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.pipeline import orderings
 
 MAX_LABELLINGS = 9_999
-"""Up to so many labellings are all tried; where there are more, so many random ones are."""
+"""Most labellings to try. Where there are more, this number of random ones is tried."""
 
 _TIE = 1e-9  # percentage points; labellings this close to the measured one differ by rounding alone
 
@@ -39,12 +39,12 @@ class Comparison:
     disjoint: int
     """Number of pairs whose curves share no time; they are in neither array."""
     p_value: float
-    """How probable so large a mean(different) - mean(same) is if the order does not matter; NaN without pairs
+    """Probability of at least this mean(different) - mean(same) if order does not matter; NaN without pairs
     of either kind."""
 
     @property
     def smallest_p_value(self) -> float:
-        """The least that ``p_value`` could be with so many orderings and seeds; NaN with a single seed."""
+        """The smallest possible ``p_value`` for these orderings and seeds; NaN with a single seed."""
         return smallest_p_value(num_orderings=len(self.orderings), num_seeds=len(self.seeds))
 
 
@@ -93,7 +93,7 @@ def compare_all(
     """Compare the orderings of every operator set on every dataset, over all seeds.
 
     Args:
-        runs: The curve of every (dataset, ordering, seed); other pipelines in it are left aside.
+        runs: The curve of every (dataset, ordering, seed); other pipelines in it are ignored.
         operator_sets: The sets, each with at least two orderings.
 
     Returns:
@@ -117,7 +117,7 @@ def compare_all(
 
 
 def table1(comparisons: Mapping[tuple[str, str], Comparison]) -> pd.DataFrame:
-    """Tabulate the comparisons by (dataset, operators): the paper's Table 1 in long form.
+    """Tabulate the comparisons by (dataset, operators): Table 1 of Xin et al. 2022 in long form.
 
     Returns:
         Two rows per comparison, in the mapping's order, ``pairs`` being ``same`` and ``different``, with the

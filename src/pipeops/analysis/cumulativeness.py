@@ -1,9 +1,9 @@
-"""Can a pipeline's tradeoff be predicted from its parts? The paper's equations 1-5, and how far they are off.
+"""Can a pipeline be predicted from its operators? Equations 1-5 of Xin et al. 2022, and their errors.
 
-Equations 1-5 (paper, section 6) predict E with D and P from runs of O, D, P and E alone. Q and L are added
-by multiplying what they leave of the time. How much Q saves depends on the widths that P leaves, so where
-both occur they are one compound operator, PQ, that is measured as such; the estimate that treats them as
-independent is computed beside it (``naive``).
+Equations 1-5 (section 6) predict E with D and P from runs of O, D, P and E alone. Q and L are added by
+multiplying the fractions of the time that they leave. How much Q saves depends on the widths that P leaves.
+So where both occur, they are measured as one operator, PQ. The estimate that treats them as independent is
+computed beside it (``naive``).
 """
 
 from collections.abc import Iterable, Sequence
@@ -76,7 +76,7 @@ def estimate_time(
 
 
 def combined_saving(*savings: ArrayLike) -> FloatArray:
-    """Combine savings of operators that are cumulative: what is left multiplies.
+    """Combine savings of cumulative operators: the fractions of the time that they leave are multiplied.
 
     Args:
         savings: fractions of the time that each saves, 0..1, of any common shape.
@@ -88,7 +88,7 @@ def combined_saving(*savings: ArrayLike) -> FloatArray:
 
 
 def cumulativeness(measurements: pd.DataFrame, operator_sets: Iterable[str]) -> pd.DataFrame:
-    """Estimate every measured order of every operator set, for each dataset and seed.
+    """Estimate every measured ordering of every operator set, for each dataset and seed.
 
     Args:
         measurements: as ``measurements.read_runs`` returns them.
@@ -100,7 +100,7 @@ def cumulativeness(measurements: pd.DataFrame, operator_sets: Iterable[str]) -> 
         occur, also ``naive``.
 
     Raises:
-        PipeOpsError: a part of an operator set, or every order of one, was not measured.
+        PipeOpsError: an operator of a set, or every ordering of a set, was not measured.
     """
     tables = [
         _compared(parts, operators, str(ordering), inference, estimate)
@@ -193,7 +193,7 @@ def _measured_orders(runs: pd.DataFrame, operators: str) -> Sequence[str]:
     found = [str(order) for order in orderings(operators) if str(order) in measured]
     if not found:
         raise PipeOpsError(
-            f"cumulativeness: no order of '{operators}' was measured on {dataset}; "
+            f"cumulativeness: no ordering of '{operators}' was measured on {dataset}; "
             f"add it to operator_sets: [{operators}]"
         )
     return found

@@ -14,7 +14,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class TradeoffCurve:
-    """A piecewise linear curve through measured points (paper, section 5.2: one point per exit threshold).
+    """A piecewise linear curve through measured points, one per threshold (Xin et al. 2022, section 5.2).
 
     The points are sorted by time. Those at exactly the same time, as different thresholds give that let the
     same examples exit at the same layers, become one point with the mean of their accuracies.
@@ -47,7 +47,7 @@ class TradeoffCurve:
 
 
 def distance(a: TradeoffCurve, b: TradeoffCurve) -> float:
-    """Return the largest accuracy difference at the same time (paper, section 5.2), in percentage points.
+    """Return the largest accuracy difference at the same time in percentage points (Xin et al. 2022, 5.2).
 
     It is taken over the times that both curves cover, which may be a single one, and is exact: between two
     neighbouring knots the difference is linear, so it is largest on a knot of either curve. NaN, with a
@@ -75,8 +75,8 @@ def mean_distance(a: TradeoffCurve, b: TradeoffCurve) -> float:
 
 
 TIMING_TOLERANCE = 0.05
-"""A curve whose fastest point is slower than a budget by at most this part is taken to meet it: O over O is
-1 but for the noise of the clock."""
+"""A curve meets a budget if its fastest point is slower by at most this fraction: O relative to O is 1
+only up to the clock's noise."""
 
 
 def accuracy_within(curve: TradeoffCurve, budget: float) -> float:
@@ -120,7 +120,7 @@ def mean_curve(curves: Sequence[TradeoffCurve], *, confidence: float = 0.95) -> 
     """Average curves whose points lie at different times.
 
     Every curve is interpolated at the knots of all of them, over the times that all cover; at each such time
-    the accuracies are averaged, and the confidence interval is Student's t for the mean of so many runs,
+    the accuracies are averaged, and the confidence interval is Student's t for the mean of the runs,
     pointwise. Without a time that all cover the arrays are empty, with a warning.
 
     Raises:

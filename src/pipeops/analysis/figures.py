@@ -1,6 +1,6 @@
-"""The paper's Figures 2 to 4 and two more. Each function draws one figure from measurements.
+"""Figures 2 to 4 of Xin et al. 2022, and three more. Each function draws one figure from measurements.
 
-Colours are those of seaborn's colour-blind palette; what colour tells, a marker or a line style tells too.
+Colours are those of seaborn's colour-blind palette. A marker or line style repeats what a colour says.
 Accuracy is in percent; time is relative to O, padded to ``max_length``, which is 1.
 """
 
@@ -49,12 +49,12 @@ def save(figure: Figure, outputs: Mapping[str, str], _: Mapping[str, Any] | None
 
 
 def figure2(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
-    """Figure 2: the curves of all orders of an operator set, of the first seed; a panel per set.
+    """Figure 2: the curves of all orderings of an operator set, of the first seed; a panel per set.
 
     Args:
         measurements: as ``runs.read_runs`` returns them.
-        operator_sets: one panel each. Colour is the dataset, marker and line style the order; with a single
-            dataset the order has the colours too.
+        operator_sets: one panel each. Colour is the dataset, marker and line style the ordering. With one
+            dataset colour is the ordering too.
 
     Raises:
         PipeOpsError: there is nothing to draw.
@@ -76,7 +76,7 @@ def figure2(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
 
 
 def figure3(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
-    """Figure 3: one run of each order (solid) against the mean of all seeds (dashed) with its 95% band.
+    """Figure 3: one run of each ordering (solid) against the mean of all seeds (dashed) with its 95% band.
 
     How curves at different times are averaged: ``curves.mean_curve``. A row per dataset, a column per set.
 
@@ -210,7 +210,7 @@ def pareto(measurements: pd.DataFrame, _: Sequence[str]) -> Figure:
 
 
 def joint(measurements: pd.DataFrame, pipelines: Sequence[str], *, exits: pd.DataFrame) -> Figure:
-    """Joint training (C) against operators in an order, at equal parameters, FLOPs and time.
+    """Joint training (C) against operators one after the other, at equal parameters, FLOPs and time.
 
     A row per dataset. Against parameters: every exit as the end of a model of its own. Against FLOPs and
     time: a point per threshold; with L and Q dashed. Means of the seeds, and the Pareto front.

@@ -1,4 +1,4 @@
-"""The paper's own figures, and its names of datasets."""
+"""The figures of Xin et al. 2022, and their names of datasets."""
 
 from importlib.resources import files
 
@@ -8,12 +8,12 @@ _TITLES = {"mrpc": "MRPC", "sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP"}
 
 
 def title(dataset: str) -> str:
-    """Return the dataset's name as the paper writes it, or as it is."""
+    """Return the dataset's name as Xin et al. 2022 write it, or as it is."""
     return _TITLES.get(dataset, dataset)
 
 
 def paper_table1() -> pd.DataFrame:
-    """Return the figures of the paper's Table 1, as ``commutativity.table1`` does but for those it lacks."""
+    """Return Table 1 of Xin et al. 2022 in the form of ``commutativity.table1``, without what it lacks."""
     wide = _read("paper_table1.csv")
     rows = [
         (row["dataset"], operators, row["pairs"], row[f"{operators}_mean"], row[f"{operators}_sd"])
@@ -24,7 +24,7 @@ def paper_table1() -> pd.DataFrame:
 
 
 def paper_table2() -> pd.DataFrame:
-    """Return the paper's Table 2: a row per (dataset, pipeline), accuracies and savings in percent."""
+    """Return Table 2 of Xin et al. 2022: a row per (dataset, pipeline), accuracies and savings in percent."""
     return _read("paper_table2.csv")
 
 

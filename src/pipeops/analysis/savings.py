@@ -1,4 +1,4 @@
-"""What Q and L save at the end of a pipeline, one by one and together: the paper's Table 2."""
+"""What Q and L save at the end of a pipeline, alone and together: Table 2 of Xin et al. 2022."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from pipeops.pipeline import INFERENCE
 MEASURES = [
     "acc_raw", "acc_q", "acc_change_q", "time_raw_ms", "saving_q", "saving_l", "saving_lq", "saving_lq_est",
 ]  # fmt: skip
-"""In percent but for the time: accuracy without and with Q and its relative change; what Q, L and both save
-of the time, and what both should save by the rule that what is left multiplies."""
+"""Accuracy without and with Q and its relative change; the time; what Q, L and both save of it; and what both
+save if the fractions that they leave multiply. In percent, except for the time."""
 
 
 def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFrame:

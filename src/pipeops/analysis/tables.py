@@ -72,15 +72,15 @@ def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
 
 
 def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
-    """Print the comparisons by (dataset, operators) as the paper prints its Table 1, readable in a terminal.
+    """Print the comparisons by (dataset, operators) in the form of Table 1 of Xin et al. 2022, as text.
 
-    Below it the p-values, each with the least that its number of seeds allows, what a reader must know about
-    them, and for the paper's datasets the paper's own figures.
+    Below it stand the p-values, each with the smallest that its number of seeds allows, notes on how to read
+    them, and the figures of Xin et al. 2022 for their datasets.
     """
     parts = [
         "# Table 1: does the order of the operators matter?",
         "Distance between two accuracy-time curves in percentage points of accuracy, mean ± SD. If the\n"
-        "order matters, curves of different orders (Diff.) are further apart than curves of one order that\n"
+        "order matters, curves of two orderings (Diff.) are further apart than curves of one ordering that\n"
         "differ only in their seed (Same), and the p-value below is small.",
         _distances_as_text(commutativity.table1(comparisons)),
         "p-value of Diff. > Same (in brackets: the smallest that this number of seeds allows), by a\n"
@@ -92,19 +92,19 @@ def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
     paper = paper_table1()
     paper = paper[paper["dataset"].isin({dataset for dataset, _ in comparisons})]
     if not paper.empty:
-        parts += ["The paper's own figures (RoBERTa-base):", _distances_as_text(paper)]
+        parts += ["Xin et al. 2022 (RoBERTa-base):", _distances_as_text(paper)]
     return "\n\n".join(parts) + "\n"
 
 
 def table2_markdown(table: pd.DataFrame) -> str:
-    """Print what ``savings.table2`` returns as the paper prints its Table 2, the paper's rows below ours."""
+    """Print what ``savings.table2`` returns in the form of Table 2 of Xin et al. 2022, theirs below ours."""
     paper = paper_table2().set_index(["dataset", "pipeline"])
     rows, shown = [], None
     for row in _records(table):
         key = (row["dataset"], row["pipeline"])
         rows.append([title(key[0]) if key[0] != shown else "", key[1], *_table2_cells(row)])
         if key in paper.index:
-            rows.append(["", f"{key[1]}, the paper", *_table2_cells(_as_means(paper.loc[key]))])
+            rows.append(["", f"{key[1]}, Xin et al. 2022", *_table2_cells(_as_means(paper.loc[key]))])
         shown = key[0]
     header = ["Dataset", "Pipeline", "Accuracy, %", "+Q", "Time, ms"]
     parts = [
@@ -123,7 +123,7 @@ def cumulativeness_markdown(summary: pd.DataFrame) -> str:
     """Print what ``cumulativeness.summary`` returns, a table per dataset."""
     parts = [
         "# Can a pipeline be predicted from its parts?",
-        "Tradeoff curves estimated from O, D, P and E alone (the paper's equations 1-5), against the\n"
+        "Tradeoff curves estimated from O, D, P and E alone (equations 1-5 of Xin et al. 2022), against the\n"
         "measured ones. Accuracy errors: largest and mean difference at the same time, in percentage\n"
         "points. Time error: mean relative difference at the same threshold. Mean ± SD over the seeds. At\n"
         "full depth the estimate and the measurement stand side by side (means). Where P and Q meet, PQ is\n"
@@ -188,7 +188,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _as_means(row: pd.Series) -> dict[str, float]:
-    """Return a row of the paper's Table 2 in the columns of ours; it prints no SDs."""
+    """Return a row of Table 2 of Xin et al. 2022 in the columns of ours; it has no SDs."""
     change = 100 * (row["acc_q"] / row["acc_raw"] - 1)
     values = row.to_dict() | {"acc_change_q": change}
     return {f"{name}_mean": value for name, value in values.items()} | {
@@ -244,7 +244,7 @@ def _notes(comparisons: Mapping[tuple[str, str], Comparison]) -> list[str]:
     for (dataset, operators), c in comparisons.items():
         name, seeds = "+".join(operators), len(c.seeds)
         if seeds == 1:
-            note = "one seed gives no pairs of the same order and no p-value; add seeds."
+            note = "one seed gives no pairs of one ordering and no p-value; add seeds."
             cells.setdefault(note, []).append(name)
         elif c.smallest_p_value >= _LEVEL:
             enough = _seeds_needed(num_orderings=len(c.orderings))

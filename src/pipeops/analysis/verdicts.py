@@ -2,7 +2,7 @@
 
 A large p-value of "the orders differ" is no evidence that they do not. So two claims are tested: that the
 difference of two orders is smaller than a margin (equivalence, by two one-sided tests: Schuirmann 1987,
-J. Pharmacokinet. Biopharm. 15) and that it is larger. The paper (Xin et al. 2022, section 5.2) finds
+J. Pharmacokinet. Biopharm. 15) and that it is larger. Xin et al. 2022 (section 5.2) find
 differences of "less than 2%"; 2 points is the default margin.
 
 What the verdicts mean, for the mean difference of two orders over more seeds of the same kind:
@@ -12,7 +12,7 @@ What the verdicts mean, for the mean difference of two orders over more seeds of
   the margin does not count: nobody would choose an order for it.
 - *undecided*: neither is shown.
 
-The validation split is taken as given, as in the paper; ``resampling`` holds the interval over examples too.
+The validation split is taken as given, as there; ``resampling`` holds the interval over examples too.
 """
 
 import math
@@ -34,11 +34,11 @@ from pipeops.errors import PipeOpsError
 from pipeops.pipeline import orderings
 
 MARGIN = 2.0
-"""Default margin, percentage points: the paper's "less than 2%" (Xin et al. 2022, section 5.2)."""
+"""Default margin, percentage points: "less than 2%" (Xin et al. 2022, section 5.2)."""
 LEVEL = 0.05
 """How often a claim may be made that is false. The interval that belongs to it is the 90% one."""
 MANY_SEEDS = 30
-"""Up to so many more seeds are counted; where more would be needed, the count is infinite."""
+"""Most additional seeds that are counted. Where more are needed, the count is infinite."""
 
 Run = tuple[str, str, int]
 """Dataset, ordering, seed."""

@@ -16,7 +16,7 @@ from pipeops.onnx.runtime import EarlyExitModel, chosen_exits, force_exit
 WARM_UP = 5
 CHECK_REPEATS = 3
 LENGTHS = 5
-"""Where L is applied, time is measured at so many input lengths: quantiles of the validation split's."""
+"""Number of input lengths at which time is measured with L: quantiles of the validation split's lengths."""
 ROUNDING = {False: 1e-5, True: 1e-2}
 """By whether the model is quantised: confidences closer to a threshold than this may fall on either side of
 it, padded or not. In int8 a sum that is rounded otherwise may move an activation to its neighbour."""

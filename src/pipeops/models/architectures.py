@@ -48,7 +48,7 @@ class Architecture:
         )
 
     def parameters(self, *, heads: int, ffn: int, rank: int = 0) -> int:
-        """Number of the encoder's weights with so many heads and FFN neurons per layer.
+        """Number of the encoder's weights with ``heads`` heads and ``ffn`` FFN neurons per layer.
 
         Args:
             heads: of each layer.

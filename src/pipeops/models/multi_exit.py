@@ -229,7 +229,7 @@ class MultiExitForSequenceClassification(PreTrainedModel):
             attention_mask: 1 for a token, 0 for padding (on the right), shape (batch, length).
             token_type_ids: not used; they follow from ``input_ids`` (:func:`segment_ids`).
             labels: class ids, shape (batch,); with them the loss is the sum over the exits of the
-                cross-entropies (paper, section 3.3.1), which for a single exit is plain fine-tuning.
+                cross-entropies (Xin et al. 2022, 3.3.1), which for a single exit is plain fine-tuning.
 
         Returns:
             ``hidden_states`` holds the embedding output and each layer's output, (batch, length, hidden).

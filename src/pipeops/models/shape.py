@@ -101,7 +101,7 @@ class ModelShape:
         return replace(self, exit_layers=tuple(range(1, self.num_layers + 1)))
 
     def with_width(self, *, heads: int, ffn: int, rank: int) -> Self:
-        """The same with so many heads and FFN neurons in every layer, and word embeddings of this rank."""
+        """The same with other numbers of heads and FFN neurons, and another rank of the word embeddings."""
         return replace(
             self,
             heads_per_layer=(heads,) * self.num_layers,

@@ -194,8 +194,8 @@ class _Stage:
         """Give padding the state of the first token.
 
         Nothing attends to padding, so it then keeps the first token's state in every layer. In fp32 that
-        changes no answer. In int8 all positions of a product share one scale, on which padding so has no say:
-        padded and unpadded inputs get the same answer.
+        changes no answer. In int8 all positions of a product share one scale. Padding does not affect it,
+        so padded and unpadded inputs get the same answer.
         """
         start, end, axis = (
             self.constant(f"{name}.{part}", np.array([value]))

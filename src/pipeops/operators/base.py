@@ -19,7 +19,7 @@ from pipeops.operators.losses import distillation_loss
 from pipeops.settings import ExitLoss, ExitTraining
 
 Loss = Callable[[MultiExitOutput, Mapping[str, Tensor], float], Tensor]
-"""Loss of the trained model's output on a batch, when this part of the training (0 to 1) is done."""
+"""Loss of the trained model's output on a batch, when this fraction of the training is done."""
 Finished = Callable[[str], MultiExitForSequenceClassification]
 """Loads the model of an earlier stage by the stage's name; each call gives a new one."""
 
@@ -132,7 +132,7 @@ def exits_loss(exit_loss: ExitLoss) -> Loss:
 def distilling_from(
     teacher: MultiExitForSequenceClassification, *, student_exits: list[int], exit_loss: ExitLoss
 ) -> Loss:
-    """The distillation loss of the paper's section 3.1, exits included.
+    """The distillation loss of Xin et al. 2022, section 3.1, exits included.
 
     Args:
         teacher: the parent, in evaluation mode.

@@ -71,7 +71,7 @@ class PruningSection(Section):
     importance_split: Literal["train", "validation"] = "train"
     """Split over which importance is accumulated."""
     importance_examples: PositiveInt | None = 1000
-    """How many of its examples are used, drawn once; null: all."""
+    """Examples of that split, drawn once; null: all."""
 
 
 def _pruned(before: ModelShape, setup: Setup) -> ModelShape:
@@ -140,7 +140,7 @@ class CostEffSection(Section):
     teacher: Literal["assistant", "fine-tuned"] = "assistant"
     """Who teaches: a multi-exit model of full size that O taught, or O itself."""
     importance_examples: PositiveInt | None = 1000
-    """How many training examples importance is accumulated over, drawn once; null: all (Shen et al. 2022)."""
+    """Training examples over which importance is accumulated, drawn once; null: all (Shen et al. 2022)."""
     hidden_only: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Fraction of each slenderising step that learns from hidden states only (Shen et al. 2022: 0.5-0.7)."""
     learning_rate_growth: Annotated[float, Field(gt=0, le=2)] = 1.12

@@ -80,7 +80,7 @@ class _Teacher:
     model: MultiExitForSequenceClassification
 
     def outputs(self, batch: Mapping[str, Tensor], *, exits: int) -> tuple[MultiExitOutput, Sequence[Tensor]]:
-        """Its output, and what each of so many exits learns from; a single exit teaches them all."""
+        """Its output, and the logits that each exit learns from. A teacher with a single exit teaches all."""
         output = teacher_outputs(self.model, batch)
         assert output.exit_logits is not None
         logits = output.exit_logits

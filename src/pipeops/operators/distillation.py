@@ -1,4 +1,4 @@
-"""D: a new, shallower student learns from the parent (paper, section 3.1)."""
+"""D: a new, shallower student learns from the parent (Xin et al. 2022, section 3.1)."""
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.backbones import load_backbone

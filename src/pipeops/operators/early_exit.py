@@ -1,4 +1,4 @@
-"""E: a classifier after every layer (paper, section 3.3.1)."""
+"""E: a classifier after every layer (Xin et al. 2022, section 3.3.1)."""
 
 from pipeops.operators.base import Context, Trainee, exits_loss, in_one_stage, with_new_exits
 

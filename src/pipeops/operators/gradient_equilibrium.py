@@ -1,4 +1,4 @@
-"""Gradient equilibrium: no layer is drowned by the many exits above it (COST-EFF).
+"""Gradient equilibrium: every exit has the same weight at every layer below it (Shen et al. 2022).
 
 With an exit after each of K layers, layer i receives gradients from K - i + 1 exits. Where they meet, at the
 output of a layer, those of its own exit are scaled by 1 / n and those that come down from the layers above by

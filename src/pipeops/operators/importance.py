@@ -57,7 +57,7 @@ def masked(model: MultiExitForSequenceClassification, masks: LayerMasks) -> Iter
 def importance(
     model: MultiExitForSequenceClassification, batches: Iterable[Mapping[str, Tensor]]
 ) -> LayerMasks:
-    """First-order importance (paper, section 3.2): the sum over batches of |dLoss/dmask|.
+    """First-order importance (Xin et al. 2022, section 3.2): the sum over batches of |dLoss/dmask|.
 
     Args:
         model: left as it was; dropout is off meanwhile and no gradient stays behind.

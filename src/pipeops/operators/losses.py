@@ -1,4 +1,4 @@
-"""The training losses, as pure functions to be read against the paper (section 3)."""
+"""The training losses of Xin et al. 2022 (section 3) and Shen et al. 2022, as pure functions."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Cross-entropy of the student's class distribution under the teacher's, mean over the batch.
 
-    Both arguments have shape (batch, labels); temperature 1 (paper, section 3.1).
+    Both arguments have shape (batch, labels); temperature 1 (Xin et al. 2022, section 3.1).
     """
     return F.cross_entropy(student_logits, teacher_logits.softmax(dim=-1))
 
@@ -36,7 +36,7 @@ def masked_mse(student: Tensor, teacher: Tensor, attention_mask: Tensor) -> Tens
 def teacher_layer(layer: int, *, student_layers: int, teacher_layers: int) -> int:
     """The teacher's layer that the student's ``layer`` learns from, both counted from 1.
 
-    The paper's 2i for a student of half the depth (section 3.3.1); in general i * teacher / student,
+    For a student of half the depth this is 2i (Xin et al. 2022, 3.3.1); in general i * teacher / student,
     rounded up, so that the last layer always learns from the last.
     """
     return -(-layer * teacher_layers // student_layers)
@@ -51,11 +51,11 @@ def distillation_loss(
     teacher_exits: list[int],
     exit_loss: ExitLoss = "sum",
 ) -> Tensor:
-    """Distillation (paper, section 3.1): prediction, embedding and last-layer losses, 1:1:1.
+    """Distillation (Xin et al. 2022, 3.1): prediction, embedding and last-layer losses, 1:1:1.
 
     The prediction loss is the sum or mean over the student's exits of the soft cross-entropy with the exit of
     the teacher's corresponding layer; a single exit learns from the teacher's last. With k exits the sum
-    makes the weights k:1:1; the paper (section 3.3.1) leaves that open.
+    makes the weights k:1:1; Xin et al. 2022 (section 3.3.1) leave that open.
 
     Args:
         student: output of the model that is trained.

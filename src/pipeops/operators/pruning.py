@@ -1,4 +1,4 @@
-"""P: drop heads and FFN neurons, then distil from the unpruned parent (paper, section 3.2)."""
+"""P: drop heads and FFN neurons, then distil from the unpruned parent (Xin et al. 2022, 3.2)."""
 
 from pipeops.operators.base import Context, Trainee, distilling_from, in_one_stage
 from pipeops.operators.importance import importance, pruned

@@ -55,7 +55,7 @@ def weight_importance(
 def slender(
     model: MultiExitForSequenceClassification, scores: LayerMasks, *, heads: int, ffn: int, rank: int
 ) -> MultiExitForSequenceClassification:
-    """A new model with so many heads and FFN neurons in every layer, and word embeddings of this rank.
+    """A new model with ``heads`` heads and ``ffn`` neurons in every layer, and word embeddings of ``rank``.
 
     Args:
         model: not changed.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeops.operators.builtin import CostEffSection
 
 FFN_SHARE = 0.5
-"""Of the neurons that go with a head, the part that is best kept: 128 of BERT-base's 256 (COST-EFF)."""
+"""Preferred fraction of a head's share of the neurons: 128 of BERT-base's 256 (Shen et al. 2022)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def full_width(architecture: Architecture) -> Width:
 def target_width(settings: "CostEffSection", architecture: Architecture) -> Width:
     """The width that the settings ask for.
 
-    A ``compression`` leaves a choice. As in the source, the rank goes with the heads (64 a head on
+    A ``compression`` leaves a choice. As in Shen et al. 2022, the rank follows the heads (64 a head on
     BERT-base). For each number of heads the FFN takes what weights are left, and of these widths that is
     chosen whose FFN is closest, by ratio, to half of what the backbone has per head.
 

@@ -47,9 +47,9 @@ class BaseConfig(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
     """One run of everything per seed."""
     operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
-    """Sets of operators whose orders Table 1 compares."""
+    """Sets of operators whose orderings Table 1 compares."""
     pipelines: list[str] = ["O", "D", "P", "E", "DP", "C"]
-    """Trained pipelines that are measured beside those orders: rows of Table 2, parts of estimates, and C."""
+    """Trained pipelines measured beside those orderings: rows of Table 2, inputs of estimates, and C."""
     table2: Annotated[list[str], Field(min_length=1)] = ["O", "D", "P", "DP"]
     """Pipelines that get a row in Table 2: what Q and L save at their end."""
     joint: list[str] | None = None
@@ -153,7 +153,7 @@ class BaseConfig(Section):
                 )
             if not any(str(order) in measured for order in orderings(operators)):
                 raise ValueError(
-                    f"cumulativeness: no order of '{operators}' is measured; add it: "
+                    f"cumulativeness: no ordering of '{operators}' is measured; add it: "
                     f"operator_sets: [{', '.join([*self.operator_sets, operators])}]"
                 )
         return self

@@ -56,12 +56,12 @@ class Plan:
     """Rule -> number of jobs of the target ``all``."""
     trainings: list[Training]
     trainings_alone: int
-    """How many there would be if pipelines with a common beginning did not share it."""
+    """How many there would be if pipelines with a common prefix did not share it."""
     checkpoint_bytes: int
     graph_bytes: int
     """Both if everything is kept."""
     peak_bytes_unkept: int
-    """At most so much at a time with ``keep_checkpoints: false`` on one machine: all checkpoints, as
+    """The peak with ``keep_checkpoints: false`` on one machine: all checkpoints, as
     trainings go first, O's graphs, and those that are being measured. A cluster may export many before."""
 
     @property
@@ -102,7 +102,7 @@ def plan(study: Config) -> Plan:
 
 
 def wall_seconds(trainings: list[Training], *, flops_per_second: float, slots: int) -> float:
-    """How long the trainings take with so many at a time, each after its parent, the longest chains first.
+    """How long the trainings take in ``slots``, each after its parent, the longest chains first.
 
     Args:
         trainings: as :func:`plan` returns them, parents before children.

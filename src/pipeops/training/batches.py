@@ -54,7 +54,7 @@ class Collator:
 def batches(
     split: TokenisedSplit, *, examples: int | None, batch_size: int, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """Some examples (None: all) once, in an order that pads little; importance is a sum."""
+    """Some examples (None: all) once, sorted by length to save padding; importance is a sum."""
     drawn = np.random.default_rng(_SAMPLE_SEED).permutation(len(split))[:examples].tolist()
     order = sorted(drawn, key=lambda index: len(split.input_ids[index]))
     rows, collate = Examples(split), Collator(split.pad_token_id)

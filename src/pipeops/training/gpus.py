@@ -74,7 +74,7 @@ def installed() -> list[str]:
 
 
 def _first_free(gpus: Sequence[str], slots: int, wanted: int) -> dict[str, IO[str]]:
-    """Lock a slot on each of so many GPUs, those with the fewest slots taken first: all of them, or wait."""
+    """Lock a slot on each of ``gpus`` GPUs, those with the fewest slots taken first: all of them, or none."""
     folder = Path(tempfile.gettempdir()) / f"pipeops-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     while True:

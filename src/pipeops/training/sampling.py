@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import Sampler
 
 BATCHES_PER_POOL = 50
-"""Batches of similar length are cut from random pools of so many batches."""
+"""Batches of similar length are cut from random pools. This is a pool's size, in batches."""
 
 
 class EpochSampler(Sampler[int]):

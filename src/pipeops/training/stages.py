@@ -30,7 +30,7 @@ from pipeops.training.checkpoints import is_first_process, last_checkpoint, load
 from pipeops.training.trainer import ReproducibleTrainer, trainer_arguments
 
 FINISHED, LOG = "finished", "log.json"
-"""Folder of a stage's model within its state, and what was logged, within that."""
+"""Folder of a finished stage's model within its state, and the name of the log in it."""
 LENGTH_BUCKET = 32
 """Batches of a compiled model are padded to multiples of this many tokens: few shapes are compiled."""
 
