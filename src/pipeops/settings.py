@@ -269,6 +269,35 @@ class MeasuringSection(Section):
         return values
 
 
+class PricesSection(Section):
+    """How it is measured what leaving at each exit costs."""
+
+    threads: PositiveInt = 1
+    """CPU threads of inference."""
+    rounds: Annotated[int, Field(ge=5)] = 12
+    """How often each exit's time is measured at each length, next to O's each time; medians are reported."""
+    most_rounds: Annotated[int, Field(ge=5)] = 60
+    """How often at most: rounds go on until `precision` is reached."""
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Relative standard error that every price must reach."""
+    lengths: PositiveInt = 5
+    """Input lengths at which L's times are measured: quantiles of the validation examples' lengths."""
+    unsteady: Annotated[float, Field(gt=0)] = 0.15
+    """A round in which O's time is further than this part off its median is repeated."""
+    others: Annotated[float, Field(ge=0)] = 0.5
+    """CPU cores that other processes may use meanwhile."""
+    wait: Annotated[float, Field(ge=0)] = 120
+    """Seconds to wait in all until the machine is quiet; then the price is refused."""
+    seed: Seed = 0
+    """Seed of the random weights and inputs."""
+
+    @model_validator(mode="after")
+    def _no_fewer_at_most(self) -> Self:
+        if self.most_rounds < self.rounds:
+            raise ValueError(f"most_rounds: {self.most_rounds} is less than rounds, {self.rounds}; raise it")
+        return self
+
+
 def existing_if_path(source: str) -> str:
     """Pass a hub id (``name`` or ``owner/name``) or an existing folder; anything else names no source."""
     if "{" in source or "}" in source:
