@@ -22,7 +22,7 @@ TRAINED = ("O", "D", "P", "E", "C")
 """Letters of the operators that can be trained."""
 Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "fp32", "bf16"]
-Confidence = Literal["max_probability", "entropy"]
+Confidence = Literal["max_probability", "entropy", "patience"]
 PositiveInt = Annotated[int, Field(ge=1)]
 WIDTHS = ("heads", "ffn", "rank")
 """What C makes smaller."""
@@ -238,8 +238,9 @@ class ExitsSection(Section):
     """How a model with exits decides where to leave."""
 
     confidence: Confidence = "max_probability"
-    """How sure an exit is: its largest class probability, or exp(-entropy) of its probabilities, from
-    1 / classes to 1 too. With two classes both leave in the same order, at other thresholds."""
+    """How sure an exit is: its largest class probability; exp(-entropy) of its probabilities, from
+    1 / classes to 1 too (with two classes both leave in the same order, at other thresholds); or patience:
+    how many exits in a row, this one included, answer the same class."""
 
 
 class MeasuringSection(Section):
@@ -296,6 +297,17 @@ class PricesSection(Section):
         if self.most_rounds < self.rounds:
             raise ValueError(f"most_rounds: {self.most_rounds} is less than rounds, {self.rounds}; raise it")
         return self
+
+
+class CheckSection(Section):
+    """How a replayed curve is compared with really running the model."""
+
+    thresholds: PositiveInt = 3
+    """How many thresholds are really run."""
+    examples: PositiveInt = 20
+    """How many validation examples each of them is run on."""
+    tolerance: Annotated[float, Field(gt=0)] = 0.1
+    """How far the mean time of those runs may be off what the prices say, as a part of it."""
 
 
 def existing_if_path(source: str) -> str:

@@ -74,8 +74,8 @@ def wait_until_quiet(*, others: float, wait: float, what: str, waited: float = 0
         waited += _SAMPLE_SECONDS
         if waited > wait:
             raise PipeOpsError(
-                f"{what}: the machine is too busy: after {waited:.0f} s others still use {used:.1f} of "
-                f"{os.cpu_count()} cores, where {others:g} are tolerated ({running()}); stop them and run again"
+                f"{what}: the machine is too busy: after {waited:.0f} s others still use {used:.1f} of its "
+                f"{os.cpu_count()} cores, more than {others:g} ({running()}); stop them and run again"
             )
     return waited
 
@@ -105,7 +105,7 @@ def _percent(process: psutil.Process) -> float:
 
 
 def quietest_cores(count: int) -> tuple[int, ...]:
-    """Choose cores for a measurement, one per thread: those least used now, of different physical cores first.
+    """Choose cores for a measurement, one per thread: the least used, of different physical cores first.
 
     Returns:
         Their numbers; empty where the system does not let a process choose, or has too few.
@@ -124,7 +124,7 @@ def quietest_cores(count: int) -> tuple[int, ...]:
 
 def _spread_over_physical(cores: Sequence[int], count: int) -> tuple[int, ...]:
     """The first ``count`` of the cores, those that share a physical core with an earlier one put last."""
-    seen, first, second = set[str](), [], []
+    seen, first, second = set[str](), list[int](), list[int]()
     for core in cores:
         siblings = _TOPOLOGY / f"cpu{core}/topology/thread_siblings_list"
         physical = siblings.read_text().strip() if siblings.exists() else str(core)
@@ -137,7 +137,7 @@ def _spread_over_physical(cores: Sequence[int], count: int) -> tuple[int, ...]:
 def pinned(cores: Sequence[int]) -> Iterator[None]:
     """Keep the calling thread on the first of these cores for the duration; without cores, anywhere.
 
-    ONNX Runtime computes in the calling thread and in threads of its own, whose cores a session is opened with.
+    ONNX Runtime computes in the calling thread and in threads of its own, which a session is opened with.
     """
     if not cores:
         yield

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from pipeops.provenance import provenance, write_json
 from pipeops.settings import PricesSection
 
 COLUMNS = ["inference", "length", "exit_layer", "time_ms", "time_relative", "iqr", "rounds"]
-"""Columns of the CSV: ``time_relative`` is over O's, padded to ``max_length``, ``iqr`` the range of its middle
-half over the rounds, ``time_ms`` ``time_relative`` times O's median milliseconds."""
+"""Columns of the CSV: ``time_relative`` is over O's, padded to ``max_length``, ``iqr`` the range of its
+middle half over the rounds, ``time_ms`` is ``time_relative`` times O's median milliseconds."""
 _NUMBERS = COLUMNS[1:]
 _WEIGHT_SCALE = 0.02
 
@@ -162,7 +163,7 @@ def measure_prices(
 
 
 def random_weights(shape: ModelShape, *, seed: int) -> Weights:
-    """Weights as before any training: normal with a deviation of 0.02, norms near 1. Same seed, same weights."""
+    """Weights as before training: normal with a deviation of 0.02, norms near 1. Same seed, same weights."""
     shapes = tensor_shapes(shape)
 
     def read(name: str) -> NDArray[np.float32]:
@@ -182,7 +183,7 @@ def random_graph(shape: ModelShape, *, quantised: bool, seed: int) -> ModelProto
 def random_input(
     shape: ModelShape, length: int, width: int, *, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and mask of one input of ``length`` random tokens, padded to ``width``, each of shape (1, width)."""
+    """Ids and mask of one input of ``length`` random tokens, padded to ``width``, each (1, width)."""
     ids = np.random.default_rng(seed).integers(shape.vocab_size, size=(1, width))
     mask = (np.arange(width) < length)[None]
     return np.where(mask, ids, shape.pad_token_id), mask.astype(np.int64)
@@ -236,7 +237,9 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
 
 def _refuse_lengths(lengths: NDArray[np.int64], max_length: int, shape: ModelShape) -> None:
     if (longest := int(lengths.max())) > max_length:
-        raise PipeOpsError(f"lengths: an input of {longest} tokens is longer than max_length, {max_length}; raise it")
+        raise PipeOpsError(
+            f"lengths: an input of {longest} tokens is longer than max_length, {max_length}; raise it"
+        )
     if max_length > shape.max_length:
         raise PipeOpsError(
             f"max_length: {max_length}, but the backbone takes at most {shape.max_length} tokens; lower it"
@@ -318,7 +321,9 @@ def _read_table(path: Path, rows: int, again: str) -> pd.DataFrame:
 
 
 def _costs(rows: pd.DataFrame, shape: ModelShape, path: Path) -> Costs:
-    by_length = rows.pivot(index="length", columns="exit_layer", values="time_relative").sort_index()
-    if tuple(by_length.columns) != shape.exit_layers or by_length.isna().to_numpy().any():
+    rows = rows.sort_values(["length", "exit_layer"])
+    lengths = np.unique(rows["length"]).astype(np.int64)
+    places = list(product(lengths, shape.exit_layers))
+    if list(zip(rows["length"], rows["exit_layer"], strict=True)) != places:
         raise PipeOpsError(f"{path}: has not one row per length and exit; delete it and price again")
-    return Costs(by_length.index.to_numpy(dtype=np.int64), by_length.to_numpy())
+    return Costs(lengths, rows["time_relative"].to_numpy().reshape(len(lengths), -1))

@@ -1,9 +1,9 @@
 """Timing models next to O in rounds, until what it gives is steady.
 
-In a round every target is run some times in a row, and O between two targets. The first runs in a row are not
-timed: a model in use is warm, and after others have run it takes three or four runs until its weights are back
-in the caches (the second run still takes up to a quarter longer). A target's time is divided by the mean of O's
-before and after it, so what makes the whole machine slower at a constant rate cancels.
+In a round every target is run some times in a row, and O between two targets. The first runs in a row are
+not timed: a model in use is warm, and after others have run it takes three or four runs until its weights are
+back in the caches (the second run still takes up to a quarter longer). A target's time is divided by the mean
+of O's before and after it, so what makes the whole machine slower at a constant rate cancels.
 """
 
 import time
@@ -23,7 +23,7 @@ Run = Callable[[], object]
 WARM_UP = 1
 """Rounds that are run first and not counted."""
 WARM_RUNS, WARM_MS = 4, 20.0
-"""Runs in a row that are not timed, at least one: so many, or fewer if they have taken so many milliseconds."""
+"""Runs in a row that are not timed: so many, or fewer, but one, once they have taken so many milliseconds."""
 TIMED_RUNS, TIMED_MS = 5, 20.0
 """Runs after them whose median counts, at least one."""
 _BLOCK_SECONDS = 0.5
@@ -151,4 +151,3 @@ def _why_unsteady(found: Rounds, settings: PricesSection, what: str) -> str:
         f"standard error {100 * error:.1f}% where prices.precision asks for {100 * settings.precision:g}%, "
         f"{found.waited:.0f} s waited ({running()}); measure on a quiet machine"
     )
-
