@@ -151,8 +151,7 @@ def _run(
     near = near_threshold(
         replay.answers.of(inference), confidence, threshold, rounding=ROUNDING["Q" in inference]
     )
-    runs: list[Run] = []
-    differing = 0
+    costs, runs, differing = replay.variants[inference].time_relative, list[Run](), 0
     for example in sample:
         arguments = (*_inputs(split, example, inference), [threshold] * (len(layers) - 1))
         left = target.run(*arguments).exit_layer
@@ -166,7 +165,7 @@ def _run(
         examples=len(sample),
         near_threshold=int(near[sample].sum()),
         differing_exits=differing,
-        time_relative_replayed=float(replay.time_relative(inference, chosen)[sample].mean()),
+        time_relative_replayed=float(costs[sample, chosen[sample]].mean()),
         time_relative_run=float(np.median(taken, axis=0).mean()),
     )
 
@@ -243,6 +242,6 @@ def _refuse(checked: Sequence[Checked], replay: Replay, model: Path, tolerance: 
         if abs(off := _off(rows)) > tolerance:
             run_as = f"run with {inference}" if inference else "run as it is"
             raise PipeOpsError(
-                f"{model}: {run_as}, its time is {100 * off:+.1f}% off what {replay.prices.path} says, more than "
-                f"check.tolerance, {100 * tolerance:g}%; price again on a quiet machine"
+                f"{model}: {run_as}, its time is {100 * off:+.1f}% off what {replay.prices.path} says, more "
+                f"than check.tolerance, {100 * tolerance:g}%; price again on a quiet machine"
             )

@@ -4,10 +4,8 @@ Time plays no part, so it can run beside anything.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,39 +16,10 @@ from pipeops.data.tokenised import TokenisedSplit, load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.hardware import int8_kernels
-from pipeops.models.shape import ModelShape
+from pipeops.measuring.answers import METADATA, PRECISIONS
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import Profiler
 from pipeops.provenance import provenance
-
-PRECISIONS = ("fp32", "int8")
-"""Columns of logits: without Q, and with it."""
-_COLUMNS = ["example", "length", "label", *PRECISIONS]
-_METADATA = "pipeops"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What every exit of one model answers on every validation example."""
-
-    path: Path
-    """The file, for messages."""
-    lengths: NDArray[np.int64]
-    """Tokens of each example, shape (examples,)."""
-    label_ids: NDArray[np.int64]
-    """The right classes, shape (examples,)."""
-    logits: Mapping[str, NDArray[np.float32]]
-    """By precision, shape (examples, exits, labels)."""
-    shape: ModelShape
-    labels: tuple[str, ...]
-    """Class names in the order of their ids."""
-    max_length: int
-    record: Mapping[str, Any]
-    """All of the file's metadata: dataset, pipeline, seed and provenance among them."""
-
-    def of(self, inference: str) -> NDArray[np.float32]:
-        """The logits with these inference operators: L changes none, Q does."""
-        return self.logits["int8" if "Q" in inference else "fp32"]
 
 
 def evaluate(
@@ -107,7 +76,7 @@ def evaluate(
         # Not when: the same answers are the same bytes.
         "provenance": {key: value for key, value in provenance().items() if key != "finished"},
     }
-    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)})
+    table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps(about)})
     with replaced(output) as path:
         pq.write_table(
             table,
@@ -134,55 +103,3 @@ def answers(profiler: Profiler, split: TokenisedSplit) -> NDArray[np.float32]:
             known[key] = profiler.run(ids[None], np.ones_like(ids)[None]).logits[0]
         rows.append(known[key])
     return np.stack(rows)
-
-
-def read_answers(
-    path: Path,
-    *,
-    dataset: str | None = None,
-    pipeline: str | None = None,
-    seed: int | None = None,
-    labels: tuple[str, ...] | None = None,
-) -> Answers:
-    """Read what :func:`evaluate` wrote; what is given must be what the file says of itself.
-
-    Raises:
-        PipeOpsError: the file is absent, damaged, or of another dataset, pipeline, seed or set of classes.
-    """
-    again = "delete it and evaluate again"
-    try:
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[_METADATA.encode()])
-        shape = ModelShape.from_config(about["shape"])
-        sizes = (table.num_rows, len(shape.exit_layers), shape.num_labels)
-        logits = {precision: _numbers(table, precision).reshape(sizes) for precision in PRECISIONS}
-        lengths, label_ids = (_numbers(table, name).astype(np.int64) for name in ("length", "label"))
-        found = Answers(
-            path=path,
-            lengths=lengths,
-            label_ids=label_ids,
-            logits=logits,
-            shape=shape,
-            labels=tuple(about["labels"]),
-            max_length=int(about["max_length"]),
-            record=about,
-        )
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; evaluate the model first") from None
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a file of answers ({reason}); {again}") from None
-    wanted = {"dataset": dataset, "pipeline": pipeline, "seed": seed, "labels": labels}
-    for key, value in wanted.items():
-        given = found.labels if key == "labels" else about.get(key)
-        if value is not None and given != value:
-            raise PipeOpsError(f"{path}: answers of {key} {given!r}, the study asks for {value!r}; {again}")
-    if not len(found.lengths) or not all(np.isfinite(values).all() for values in logits.values()):
-        raise PipeOpsError(f"{path}: has no answers, or some that are no numbers; {again}")
-    return found
-
-
-def _numbers(table: pa.Table, column: str) -> NDArray[Any]:
-    """A column as one array, lists flattened."""
-    values = table[column].combine_chunks()
-    return (values.flatten() if pa.types.is_fixed_size_list(values.type) else values).to_numpy()

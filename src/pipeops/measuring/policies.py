@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
-from pipeops.onnx.runtime import chosen_exits
 from pipeops.settings import Confidence
 
 
@@ -51,7 +50,14 @@ def agreeing(classes: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def leaving(logits: NDArray[np.float32], confidence: Confidence, threshold: float) -> NDArray[np.int64]:
     """Index of the exit at which each example leaves, with one threshold for all exits, shape (examples,)."""
-    return chosen_exits(scores(logits, confidence), [threshold] * (logits.shape[1] - 1))
+    return first_reached(scores(logits, confidence), threshold)
+
+
+def first_reached(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
+    """Index of the first exit whose score is at least the threshold, else of the last, shape (examples,)."""
+    reached = scores >= np.float32(threshold)
+    reached[:, -1] = True
+    return reached.argmax(axis=1)
 
 
 def thresholds_of(

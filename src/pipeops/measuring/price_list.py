@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
-from pipeops.measuring.prices import measure_prices
+from pipeops.measuring.price import measure_prices
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE, OPERATORS, Pipeline, trained_pipelines
 from pipeops.settings import PricesSection
@@ -76,7 +76,7 @@ def price_list(
         A row per set of operators, inference variant and exit, with ``COLUMNS``.
 
     Raises:
-        PipeOpsError: as :func:`pipeops.measuring.prices.price`.
+        PipeOpsError: as :func:`pipeops.measuring.price.price`.
     """
     original, tables = shape_of(Pipeline("O")), []
     for operators, orders in operator_sets(pipelines or trained_pipelines()).items():

@@ -1,6 +1,8 @@
 """Tradeoff curves from answers and prices: every exit rule and threshold, without running any model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
-from pipeops.measuring.evaluate import Answers
-from pipeops.measuring.policies import leaving, thresholds_of
+from pipeops.measuring.answers import Answers
+from pipeops.measuring.policies import first_reached, leaving, scores, thresholds_of
 from pipeops.measuring.prices import Prices
 from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS, exits_path
 from pipeops.models.shape import ModelShape
@@ -57,68 +59,93 @@ class Replay:
         """The model's."""
         return self.answers.shape
 
-    def lengths(self, inference: str) -> NDArray[np.int64]:
-        """Tokens of every example as it is run: padded, unless L is applied."""
-        if "L" in inference:
-            return self.answers.lengths
-        return np.full(len(self.answers.lengths), self.answers.max_length)
+    @cached_property
+    def variants(self) -> dict[str, "Variant"]:
+        """What every example gets and costs at every exit, by the letters of the inference operators."""
+        return {inference: self._variant(inference) for inference in INFERENCE}
+
+    def _variant(self, inference: str) -> "Variant":
+        answers = self.answers
+        run_as = answers.lengths if "L" in inference else np.full_like(answers.lengths, answers.max_length)
+        lengths, place = np.unique(run_as, return_inverse=True)
+        said = answers.of(inference).argmax(axis=-1)
+        return Variant(
+            correct=said == answers.label_ids[:, None],
+            time_relative=self.prices.costs[inference].at(lengths)[place],
+            flops=np.array([self.shape.flops(length) for length in lengths.tolist()])[place],
+        )
 
     def leaving(self, inference: str, confidence: Confidence, threshold: float) -> NDArray[np.int64]:
         """Index of the exit at which each example leaves, shape (examples,)."""
         return leaving(self.answers.of(inference), confidence, threshold)
 
-    def time_relative(self, inference: str, exits: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Each example's time over O's when it leaves at the exit of this index, shape (examples,)."""
-        return self.prices.costs[inference].of(self.lengths(inference), exits)
-
-    def point(self, inference: str, exits: NDArray[np.int64]) -> dict[str, Any]:
-        """Accuracy and mean cost when example i leaves at exit ``exits[i]``, in the columns of the CSV.
-
-        Time and operations are also given over those of O for an input of ``max_length`` tokens.
-        """
-        answers, original = self.answers, self.prices.original
-        said = answers.of(inference).argmax(axis=-1)[np.arange(len(exits)), exits]
-        lengths, place = np.unique(self.lengths(inference), return_inverse=True)
-        flops = np.array([self.shape.flops(length) for length in lengths.tolist()])[place, exits].mean()
-        relative = self.time_relative(inference, exits).mean()
-        return {
-            "inference": inference,
-            "accuracy": (said == answers.label_ids).mean(),
-            "time_ms": relative * self.prices.original_ms,
-            "time_relative": relative,
-            "flops": flops,
-            "flops_relative": flops / original.flops(answers.max_length)[-1],
-            "kernels": self.prices.record["int8_kernels"] if "Q" in inference else "fp32",
-        }
-
-    def operating_point(self, inference: str, confidence: Confidence, threshold: float) -> dict[str, Any]:
-        """A row of ``COLUMNS``: one threshold, used at every exit, over all examples.
+    def points(
+        self, inference: str, confidence: Confidence, thresholds: Sequence[float]
+    ) -> list[dict[str, Any]]:
+        """Rows of ``COLUMNS``: each threshold, used at every exit, over all examples.
 
         Parameters are all of the model's, and over O's.
         """
-        exits = self.leaving(inference, confidence, threshold)
-        return self.point(inference, exits) | {
-            "threshold": threshold,
-            "mean_exit_layer": np.array(self.shape.exit_layers)[exits].mean(),
-            "parameters": self.shape.parameters,
-            "parameters_relative": self.shape.parameters / self.prices.original.parameters,
-        }
+        sure = scores(self.answers.of(inference), confidence)
+        layers, parameters = np.array(self.shape.exit_layers), self.shape.parameters
+        rows = []
+        for threshold in thresholds:
+            exits = first_reached(sure, threshold)
+            at = {"threshold": threshold, "mean_exit_layer": layers[exits].mean()}
+            rows.append(self._point(inference, exits, parameters) | at)
+        return rows
 
     def exit_points(self, inference: str) -> list[dict[str, Any]]:
         """Rows of ``EXIT_COLUMNS``: *every* example leaves at the same exit, exit by exit.
 
         Parameters are those of a model that ends at this exit.
         """
-        sizes = zip(self.shape.exit_layers, self.shape.exit_parameters, strict=True)
         return [
-            self.point(inference, np.full(len(self.answers.lengths), index))
-            | {
-                "exit_layer": layer,
-                "parameters": parameters,
-                "parameters_relative": parameters / self.prices.original.parameters,
-            }
-            for index, (layer, parameters) in enumerate(sizes)
+            self._point(inference, np.full(len(self.answers.lengths), index), parameters)
+            | {"exit_layer": layer}
+            for index, (layer, parameters) in enumerate(
+                zip(self.shape.exit_layers, self.shape.exit_parameters, strict=True)
+            )
         ]
+
+    def _point(self, inference: str, exits: NDArray[np.int64], parameters: int) -> dict[str, Any]:
+        """Accuracy and mean cost when example i leaves at exit ``exits[i]``, in the columns of the CSVs.
+
+        Time, operations and parameters are also given over those of O, for an input of ``max_length`` tokens.
+        """
+        variant, original = self.variants[inference], self.prices.original
+        accuracy, relative, flops = variant.means(exits)
+        return {
+            "inference": inference,
+            "accuracy": accuracy,
+            "time_ms": relative * self.prices.original_ms,
+            "time_relative": relative,
+            "flops": flops,
+            "flops_relative": flops / original.flops(self.answers.max_length)[-1],
+            "parameters": parameters,
+            "parameters_relative": parameters / original.parameters,
+            "kernels": self.prices.record["int8_kernels"] if "Q" in inference else "fp32",
+        }
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What every example gets and costs at every exit, with some inference operators."""
+
+    correct: NDArray[np.bool_]
+    """Whether the answer is right, shape (examples, exits), as of what follows."""
+    time_relative: NDArray[np.float64]
+    """Time over O's."""
+    flops: NDArray[np.int64]
+    """Floating-point operations."""
+
+    def means(self, exits: NDArray[np.int64]) -> tuple[float, float, float]:
+        """Accuracy, time over O's and operations when example i leaves at exit ``exits[i]``: means."""
+        rows = np.arange(len(exits))
+        accuracy, relative, flops = (
+            values[rows, exits].mean() for values in (self.correct, self.time_relative, self.flops)
+        )
+        return float(accuracy), float(relative), float(flops)
 
 
 def curves(
@@ -127,8 +154,8 @@ def curves(
     output: Path,
     *,
     confidence: Confidence,
-    thresholds: list[float],
-    patiences: list[int] | None = None,
+    thresholds: Sequence[float],
+    patiences: Sequence[int] | None = None,
 ) -> None:
     """Write a model's tradeoff curve: the CSV with ``COLUMNS``, beside it ``.exits.csv`` and a JSON.
 
@@ -148,7 +175,7 @@ def curves(
     used = thresholds_of(
         confidence, exits=len(replay.shape.exit_layers), thresholds=thresholds, patiences=patiences
     )
-    rows = [replay.operating_point(inference, confidence, t) for inference in INFERENCE for t in used]
+    rows = [row for inference in INFERENCE for row in replay.points(inference, confidence, used)]
     exit_rows = [row for inference in INFERENCE for row in replay.exit_points(inference)]
     about = {
         "rows": len(rows),
