@@ -20,7 +20,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "fp32", "bf16"]
-Confidence = Literal["max_probability", "entropy"]
+Confidence = Literal["max_probability", "entropy", "patience"]
 Pooling = Literal["first", "mean"]
 ExitLoss = Literal["sum", "mean"]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -191,8 +191,9 @@ class ExitsSection(Section):
     trained. The saved model has the same graph and cost either way."""
 
     confidence: Confidence = "max_probability"
-    """How sure an exit is: its largest class probability, or exp(-entropy) of its probabilities. Both lie
-    between 1 / classes and 1. With two classes inputs leave in the same order, at other thresholds."""
+    """How sure an exit is. Its largest class probability; or exp(-entropy) of its probabilities, between
+    1 / classes and 1 too (with two classes inputs leave in the same order, at other thresholds); or patience:
+    how many exits in a row, this one included, answer the same class."""
 
 
 class ExitTraining(Section):
@@ -231,6 +232,46 @@ class MeasuringSection(Section):
         if values[-1] <= 1:
             raise ValueError("must end above 1, where no early exit is taken; add 1.01")
         return values
+
+
+class PricesSection(Section):
+    """How it is measured what leaving at each exit costs."""
+
+    threads: PositiveInt = 1
+    """CPU threads of inference."""
+    rounds: Annotated[int, Field(ge=5)] = 12
+    """How often each exit's time is measured at each length, next to O's each time; medians are reported."""
+    most_rounds: Annotated[int, Field(ge=5)] = 60
+    """How often at most: rounds go on until `precision` is reached."""
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Relative standard error that every price must reach."""
+    lengths: PositiveInt = 5
+    """Input lengths at which L's times are measured: quantiles of the validation examples' lengths."""
+    unsteady: Annotated[float, Field(gt=0)] = 0.15
+    """A round in which O's time is further than this part off its median is repeated."""
+    others: Annotated[float, Field(ge=0)] = 0.5
+    """CPU cores that other processes may use meanwhile."""
+    wait: Annotated[float, Field(ge=0)] = 120
+    """Seconds to wait in all until the machine is quiet; then the price is refused."""
+    seed: Seed = 0
+    """Seed of the random weights and inputs."""
+
+    @model_validator(mode="after")
+    def _no_fewer_at_most(self) -> Self:
+        if self.most_rounds < self.rounds:
+            raise ValueError(f"most_rounds: {self.most_rounds} is less than rounds, {self.rounds}; raise it")
+        return self
+
+
+class CheckSection(Section):
+    """How a replayed curve is compared with really running the model."""
+
+    thresholds: PositiveInt = 3
+    """How many thresholds are really run."""
+    examples: PositiveInt = 20
+    """How many validation examples each of them is run on."""
+    tolerance: Annotated[float, Field(gt=0)] = 0.1
+    """How far the mean time of those runs may be off what the prices say, as a part of it."""
 
 
 def existing_if_path(source: str) -> str:

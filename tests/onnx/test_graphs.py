@@ -9,7 +9,8 @@ from export_models import SHAPES, random_tokens, random_weights, tiny_shape
 from onnx import GraphProto, ModelProto
 
 from pipeops.errors import PipeOpsError
-from pipeops.onnx.graphs import MAX_EXITS, early_exit_graph, straight_graph
+from pipeops.onnx.graphs import MAX_EXITS, early_exit_graph, straight_graph, with_confidence
+from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.runtime import EarlyExitModel
 from pipeops.onnx.stages import emit_stages
 
@@ -120,3 +121,86 @@ def test_the_deepest_nest_that_is_allowed_loads(tmp_path):
 def test_a_deeper_nest_is_refused():
     with pytest.raises(PipeOpsError, match=f"exit_layers: 33 exits, but a graph nests at most {MAX_EXITS}"):
         stitched(early_exit_graph, deep_shape(MAX_EXITS + 1))
+
+
+def answering(shape, classes):
+    """Weights of a model whose exits answer these classes, whatever the input."""
+    weights = random_weights(shape)
+    for layer, answer in zip(shape.exit_layers, classes, strict=True):
+        weights[f"exits.{layer}.out_proj.weight"][:] = 0
+        weights[f"exits.{layer}.out_proj.bias"][:] = np.eye(shape.num_labels)[answer]
+    return weights
+
+
+@pytest.mark.parametrize("restitched", [False, True])
+@pytest.mark.parametrize(
+    ("classes", "left_at"),
+    [([1, 1, 1, 1], [1, 2, 3, 4]), ([0, 1, 1, 0], [1, 3, 4, 4]), ([1, 0, 0, 0], [1, 3, 4, 4]),
+     ([0, 1, 0, 1], [1, 4, 4, 4])],
+)  # fmt: skip
+def test_patience_counts_exits_that_agree(classes, left_at, restitched, tmp_path):
+    shape = deep_shape(4)
+    weights = answering(shape, classes)
+    stages = emit_stages(shape, weights.__getitem__)
+    graph = (
+        with_confidence(early_exit_graph(stages, shape), "patience")
+        if restitched
+        else early_exit_graph(stages, shape, confidence="patience")
+    )
+    onnx.checker.check_model(graph, full_check=True)
+    model = loaded(graph, tmp_path)
+    assert model.confidence == "patience"
+    inputs = random_tokens(shape, [9])
+    assert [model.run(*inputs, [patience] * 3).exit_layer for patience in (1, 2, 3, 4)] == left_at
+
+
+def test_patience_counts_over_layers_without_exits(tmp_path):
+    shape = tiny_shape(heads_per_layer=(4,) * 4, ffn_per_layer=(8,) * 4, exit_layers=(2, 4))
+    graph = early_exit_graph(
+        emit_stages(shape, answering(shape, [1, 0]).__getitem__), shape, confidence="patience"
+    )
+    model = loaded(graph, tmp_path)
+    inputs = random_tokens(shape, [9])
+    assert [model.run(*inputs, [patience]).exit_layer for patience in (1, 2)] == [2, 4]
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_restitching_for_entropy_decides_as_stages_with_entropy(quantised, tmp_path):
+    shape = tiny_shape(num_labels=3)
+    weights = random_weights(shape).__getitem__
+    models = {}
+    for kind in ("max_probability", "entropy"):
+        stages = emit_stages(shape, weights, confidence=kind)
+        stages = [quantise(stage) for stage in stages] if quantised else stages
+        models[kind] = early_exit_graph(stages, shape, confidence=kind)
+    before = models["max_probability"].SerializeToString(deterministic=True)
+    restitched = with_confidence(models["max_probability"], "entropy")
+    onnx.checker.check_model(restitched, full_check=True)
+    assert models["max_probability"].SerializeToString(deterministic=True) == before
+    (tmp_path / "by-stage").mkdir()
+    ours, theirs = loaded(restitched, tmp_path), loaded(models["entropy"], tmp_path / "by-stage")
+    assert ours.confidence == theirs.confidence == "entropy"
+    layers = set()
+    for seed in range(20):
+        inputs = random_tokens(shape, [9], seed=seed)
+        for threshold in (0.4, 0.6, 0.8):
+            answers = [model.run(*inputs, [threshold] * 2) for model in (ours, theirs)]
+            np.testing.assert_array_equal(*(answer.logits for answer in answers))
+            layers.add(answers[0].exit_layer)
+    assert layers == {1, 2, 3}
+
+
+def test_what_need_not_be_stitched_anew_is_left_as_it_is():
+    single = stitched(early_exit_graph, tiny_shape(exit_layers=(3,)))
+    assert with_confidence(single, "patience") is single
+    graph = stitched(early_exit_graph, tiny_shape())
+    assert with_confidence(graph, "max_probability") is graph
+
+
+def test_only_graphs_of_the_right_kind_are_stitched_anew():
+    shape = tiny_shape()
+    with pytest.raises(PipeOpsError, match="a graph of kind 'straight'"):
+        with_confidence(stitched(straight_graph, shape), "patience")
+    stages = emit_stages(shape, random_weights(shape).__getitem__, confidence="entropy")
+    with pytest.raises(PipeOpsError, match="with confidence 'entropy'.*; export the model again"):
+        with_confidence(early_exit_graph(stages, shape, confidence="entropy"), "patience")

@@ -35,12 +35,16 @@ def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_prob
     shape = ModelShape.from_checkpoint(checkpoint)
     with checked_weights(checkpoint / "model.safetensors", shape) as weights:
         stages = emit_stages(shape, weights, confidence=confidence)
-    _write_graphs(stages, shape, output, quantised=False)
-    _write_graphs([quantise(stage) for stage in stages], shape, output, quantised=True)
+    _write_graphs(stages, shape, output, quantised=False, confidence=confidence)
+    quantised = [quantise(stage) for stage in stages]
+    _write_graphs(quantised, shape, output, quantised=True, confidence=confidence)
 
 
-def _write_graphs(stages: Sequence[ModelProto], shape: ModelShape, folder: Path, *, quantised: bool) -> None:
-    write(early_exit_graph(stages, shape), graph_path(folder, "model", quantised=quantised))
+def _write_graphs(
+    stages: Sequence[ModelProto], shape: ModelShape, folder: Path, *, quantised: bool, confidence: Confidence
+) -> None:
+    model = early_exit_graph(stages, shape, confidence=confidence)
+    write(model, graph_path(folder, "model", quantised=quantised))
     write(straight_graph(stages, shape), graph_path(folder, "profile", quantised=quantised))
 
 

@@ -7,32 +7,64 @@ themselves they would also be packed once, but copied at every level when the mo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from numpy.typing import ArrayLike
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from pipeops import __version__
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.stages import make_model, tensor, token_inputs
+from pipeops.settings import Confidence
 
 GraphKind = Literal["early-exit", "straight"]
 DOMAIN = "pipeops"
 RESULTS = ("logits", "exit_layer")
+Score = Literal["stage", "entropy", "patience"]
+"""What thresholds are compared with: the confidence that the stage computes, or one from its logits."""
 # Protocol Buffers read messages nested up to 100 deep; each If takes three levels, what it holds the rest.
 MAX_EXITS = 32
 
 
-def early_exit_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProto:
+class _Interface(NamedTuple):
+    """What the graph must know of a stage to call it."""
+
+    name: str
+    inputs: list[str]
+    outputs: list[ValueInfoProto]
+
+
+def early_exit_graph(
+    stages: Sequence[ModelProto], shape: ModelShape, *, confidence: Confidence = "max_probability"
+) -> ModelProto:
     """Stitch the stages so that a layer which is not needed is not run: what follows an exit is in its If.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (1, length), and, where the model has an exit before
     its last layer, ``thresholds``, float32 (exits - 1,). An input leaves at the first exit whose
     confidence is at least its threshold: at 0 always, above 1 never. Outputs ``logits``, float32
     (1, num_labels), and ``exit_layer``, int64 (1,), counted from 1.
+
+    With ``patience`` thresholds are numbers of exits: an input leaves at the first exit at which so many in a
+    row, this one included, answer the same class (PABEE, Zhou et al. 2020, whose patience t counts the times
+    that an answer is confirmed, so it is t + 1 here). At 1 it always leaves at the first exit.
+
+    Args:
+        stages: as ``emit_stages`` makes them, with the same ``confidence`` where it is not ``patience``.
+        shape: the model's.
+        confidence: what thresholds are compared with; the metadata of the graph say so.
 
     Raises:
         PipeOpsError: more exits than a file can nest.
@@ -41,17 +73,56 @@ def early_exit_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelPr
         raise PipeOpsError(
             f"exit_layers: {exits} exits, but a graph nests at most {MAX_EXITS}; use fewer layers"
         )
-    model = _model("early-exit", stages, shape)
+    model = _model("early-exit", stages, shape, confidence=confidence)
+    calls = [_interface(stage) for stage in stages]
+    _stitch_early_exits(model, calls, shape, "patience" if confidence == "patience" else "stage")
+    return model
+
+
+def with_confidence(model: ModelProto, confidence: Confidence) -> ModelProto:
+    """Return an exported graph with early exits that decides by another confidence, without its checkpoint.
+
+    Args:
+        model: as :func:`early_exit_graph` makes it with ``max_probability``; it is not changed.
+        confidence: what its thresholds are compared with.
+
+    Raises:
+        PipeOpsError: it is no such graph.
+    """
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    kind, made_with = (metadata.get(f"pipeops.{key}", "unknown") for key in ("graph", "confidence"))
+    if (kind, made_with) != ("early-exit", "max_probability"):
+        raise PipeOpsError(
+            f"a graph of kind {kind!r} with confidence {made_with!r}, where one with early exits and "
+            "max_probability is needed; export the model again"
+        )
+    shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
+    if confidence == "max_probability" or not shape.has_exits:
+        return model
+    changed = _model("early-exit", [], shape, confidence=confidence)
+    changed.functions.extend(model.functions)
+    types = {value.name: value for graph in _nested(model.graph) for value in graph.value_info}
+    calls = [
+        _Interface(function.name, list(function.input), [types[name] for name in function.output])
+        for function in model.functions
+    ]
+    _stitch_early_exits(changed, calls, shape, "entropy" if confidence == "entropy" else "patience")
+    return changed
+
+
+def _stitch_early_exits(
+    model: ModelProto, calls: Sequence[_Interface], shape: ModelShape, score: Score
+) -> None:
+    """Fill the model's empty graph with calls of its functions, one per layer."""
     model.graph.input.extend(token_inputs(1))
     if shape.has_exits:
-        model.graph.input.append(tensor("thresholds", TensorProto.FLOAT, exits - 1))
+        model.graph.input.append(tensor("thresholds", TensorProto.FLOAT, len(shape.exit_layers) - 1))
     graph = model.graph
-    for layer, stage in enumerate(stages, start=1):
-        _call(graph, stage)
+    for layer, call in enumerate(calls, start=1):
+        _call(graph, call)
         if layer in shape.exit_layers[:-1]:
-            graph = _branch(graph, layer, shape)
+            graph = _branch(graph, layer, shape, _score(graph, layer, shape, score))
     _answer(graph, shape.num_layers, shape)
-    return model
 
 
 def straight_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProto:
@@ -67,7 +138,7 @@ def straight_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProt
     graph.output.append(tensor("logits", TensorProto.FLOAT, "batch", exits, shape.num_labels))
     graph.output.append(tensor("confidence", TensorProto.FLOAT, "batch", exits))
     for stage in stages:
-        _call(graph, stage)
+        _call(graph, _interface(stage))
     graph.initializer.append(numpy_helper.from_array(np.array([1]), "exits.axis"))
     for output in ("logits", "confidence"):
         rows = []
@@ -78,11 +149,11 @@ def straight_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProt
     return model
 
 
-def _model(kind: GraphKind, stages: Sequence[ModelProto], shape: ModelShape) -> ModelProto:
+def _model(kind: GraphKind, stages: Sequence[ModelProto], shape: ModelShape, **metadata: str) -> ModelProto:
     """Start a model with the stages as its functions and an empty graph."""
     model = make_model(GraphProto(name=kind))
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    metadata = {"graph": kind, "shape": json.dumps(asdict(shape)), "version": __version__}
+    metadata |= {"graph": kind, "shape": json.dumps(asdict(shape)), "version": __version__}
     helper.set_model_props(model, {f"pipeops.{key}": value for key, value in metadata.items()})
     for stage in stages:
         _add_function(model, stage)
@@ -100,25 +171,70 @@ def _add_function(model: ModelProto, stage: ModelProto) -> None:
     function.node.extend(stage.graph.node)
 
 
-def _call(graph: GraphProto, stage: ModelProto) -> None:
+def _interface(stage: ModelProto) -> _Interface:
+    return _Interface(stage.graph.name, [value.name for value in stage.graph.input], list(stage.graph.output))
+
+
+def _call(graph: GraphProto, stage: _Interface) -> None:
     """Append a call of the stage's function, and the types that ONNX cannot infer through it."""
-    name = stage.graph.name
-    inputs, outputs = ([value.name for value in values] for values in (stage.graph.input, stage.graph.output))
-    graph.node.append(helper.make_node(name, inputs, outputs, name=name, domain=DOMAIN))
-    graph.value_info.extend(stage.graph.output)
+    outputs = [value.name for value in stage.outputs]
+    graph.node.append(helper.make_node(stage.name, stage.inputs, outputs, name=stage.name, domain=DOMAIN))
+    graph.value_info.extend(stage.outputs)
 
 
 def _node(op: str, inputs: list[str], output: str, **attributes: object) -> NodeProto:
     return helper.make_node(op, inputs, [output], name=output, **attributes)
 
 
-def _branch(graph: GraphProto, layer: int, shape: ModelShape) -> GraphProto:
-    """End ``graph`` by leaving after ``layer`` or going on; return the graph to go on in."""
+def _score(graph: GraphProto, layer: int, shape: ModelShape, score: Score) -> str:
+    """Append what the threshold of the exit after ``layer`` is compared with, (1,); return its name."""
+    name, logits = f"exit.{layer}", f"logits.{layer}"
+    if score == "entropy":  # exp(-entropy), as the stage would compute it
+        axis, one = _constant(graph, f"{name}.axes", [-1]), _constant(graph, f"{name}.most", np.float32(1))
+        graph.node.extend(
+            [
+                _node("Softmax", [logits], f"{name}.shares", axis=-1),
+                _node("LogSoftmax", [logits], f"{name}.log_shares", axis=-1),
+                _node("Mul", [f"{name}.shares", f"{name}.log_shares"], f"{name}.terms"),
+                _node("ReduceSum", [f"{name}.terms", axis], f"{name}.negative", keepdims=0),
+                _node("Exp", [f"{name}.negative"], f"{name}.exp"),
+                _node("Min", [f"{name}.exp", one], f"{name}.by_entropy"),
+            ]
+        )
+        return f"{name}.by_entropy"
+    if score == "patience":
+        one = _constant(graph, f"{name}.one_exit", np.ones(1, np.float32))
+        graph.node.append(_node("ArgMax", [logits], f"{name}.class", axis=-1, keepdims=0))
+        if layer == shape.exit_layers[0]:
+            graph.node.append(_node("Identity", [one], f"{name}.agreeing"))
+            return f"{name}.agreeing"
+        before = f"exit.{shape.exit_layers[shape.exit_layers.index(layer) - 1]}"
+        graph.node.extend(
+            [
+                _node("Equal", [f"{name}.class", f"{before}.class"], f"{name}.confirmed"),
+                _node("Add", [f"{before}.agreeing", one], f"{name}.longer"),
+                _node("Where", [f"{name}.confirmed", f"{name}.longer", one], f"{name}.agreeing"),
+            ]
+        )
+        return f"{name}.agreeing"
+    return f"confidence.{layer}"
+
+
+def _constant(graph: GraphProto, name: str, value: ArrayLike) -> str:
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name
+
+
+def _branch(graph: GraphProto, layer: int, shape: ModelShape, score: str) -> GraphProto:
+    """End ``graph`` by leaving after ``layer``, if ``score`` reaches its threshold, or going on.
+
+    Returns:
+        The graph to go on in.
+    """
     name = f"exit.{layer}"
-    index = numpy_helper.from_array(np.array([shape.exit_layers.index(layer)]), f"{name}.index")
-    graph.initializer.append(index)
-    graph.node.append(_node("Gather", ["thresholds", index.name], f"{name}.threshold"))
-    graph.node.append(_node("GreaterOrEqual", [f"confidence.{layer}", f"{name}.threshold"], f"{name}.sure"))
+    index = _constant(graph, f"{name}.index", [shape.exit_layers.index(layer)])
+    graph.node.append(_node("Gather", ["thresholds", index], f"{name}.threshold"))
+    graph.node.append(_node("GreaterOrEqual", [score, f"{name}.threshold"], f"{name}.sure"))
     choice = graph.node.add(op_type="If", name=name, input=[f"{name}.sure"], output=_results(graph, shape))
     leave, go_on = (
         choice.attribute.add(name=branch, type=AttributeProto.GRAPH).g
@@ -143,3 +259,12 @@ def _results(graph: GraphProto, shape: ModelShape) -> list[str]:
     graph.output.append(tensor(logits, TensorProto.FLOAT, 1, shape.num_labels))
     graph.output.append(tensor(exit_layer, TensorProto.INT64, 1))
     return [logits, exit_layer]
+
+
+def _nested(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and, outside in, every branch within it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from _nested(attribute.g)

@@ -46,13 +46,24 @@ class EarlyExitModel:
     shape: ModelShape
 
     @classmethod
-    def load(cls, path: Path, *, threads: int) -> Self:
+    def load(cls, path: Path, *, threads: int, cores: Sequence[int] = ()) -> Self:
         """Load a model to run on ``threads`` threads.
+
+        Args:
+            path: the graph.
+            threads: how many compute, the calling one among them.
+            cores: one per thread; the threads of the session stay on all but the first, which is the
+                caller's. Empty: anywhere.
 
         Raises:
             PipeOpsError: the file is absent, damaged, or not such a model.
         """
-        return cls(*_open(path, kind="early-exit", threads=threads))
+        return cls(*_open(path, kind="early-exit", threads=threads, cores=cores))
+
+    @property
+    def confidence(self) -> str:
+        """What its ``thresholds`` are compared with; see :func:`pipeops.onnx.graphs.early_exit_graph`."""
+        return self.session.get_modelmeta().custom_metadata_map.get("pipeops.confidence", "max_probability")
 
     def run(self, input_ids: ArrayLike, attention_mask: ArrayLike, thresholds: ArrayLike = ()) -> Answer:
         """Classify one input.
@@ -61,7 +72,8 @@ class EarlyExitModel:
             input_ids: shape (1, length), padded on the right, if at all.
             attention_mask: same shape, 0 on padding.
             thresholds: one per exit before the last layer: the input leaves at the first exit whose
-                confidence is at least its threshold; 0 always leaves, above 1 never does.
+                confidence is at least its threshold; 0 always leaves, above 1 never does. Of a model with
+                patience: how many exits in a row, this one included, must agree.
 
         Raises:
             PipeOpsError: more than one input, an input that is too long, or the wrong number of thresholds.
@@ -140,7 +152,9 @@ def _tokens(
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _open(path: Path, *, kind: str, threads: int) -> tuple[onnxruntime.InferenceSession, ModelShape]:
+def _open(
+    path: Path, *, kind: str, threads: int, cores: Sequence[int] = ()
+) -> tuple[onnxruntime.InferenceSession, ModelShape]:
     """Open a graph of the given kind and read the shape that it carries."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -148,6 +162,9 @@ def _open(path: Path, *, kind: str, threads: int) -> tuple[onnxruntime.Inference
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Threads that go on spinning after a run slow down whoever runs next, such as another session measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if len(cores) > 1:
+        affinities = ";".join(str(core + 1) for core in cores[1:])  # ONNX Runtime counts cores from 1
+        options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
     try:
         session = onnxruntime.InferenceSession(
             path,

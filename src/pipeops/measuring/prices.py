@@ -1,0 +1,121 @@
+"""Prices as files: what leaving at each exit costs, for every model of one shape."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeops.errors import PipeOpsError
+from pipeops.hardware import cpu
+from pipeops.models.shape import ModelShape
+from pipeops.pipeline import INFERENCE
+
+COLUMNS = ["inference", "length", "exit_layer", "time_ms", "time_relative", "iqr", "rounds"]
+"""Columns of the CSV: ``time_relative`` is over O's, padded to ``max_length``, ``iqr`` the range of its
+middle half over the rounds, ``time_ms`` is ``time_relative`` times O's median milliseconds."""
+_NUMBERS = COLUMNS[1:]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Time of leaving at each exit over O's, of one inference variant."""
+
+    lengths: NDArray[np.int64]
+    """Input lengths in tokens that were measured, ascending, shape (lengths,)."""
+    relative: NDArray[np.float64]
+    """Time over O's, shape (lengths, exits)."""
+
+    def at(self, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Time over O's of inputs of these lengths, shape (inputs, exits); linear between lengths."""
+        return np.stack([np.interp(lengths, self.lengths, column) for column in self.relative.T], axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """Costs of one shape on one machine, and where they come from."""
+
+    path: Path
+    """The file, for messages."""
+    shape: ModelShape
+    original: ModelShape
+    """O's shape, which times are relative to."""
+    max_length: int
+    """Tokens that inputs are padded to without L, and O's always."""
+    original_ms: float
+    """O's median time per input, milliseconds."""
+    costs: Mapping[str, Costs]
+    """By the letters of the inference operators."""
+    record: Mapping[str, Any]
+    """The JSON: provenance, settings, contention."""
+
+
+def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
+    """Read what :func:`pipeops.measuring.price.price` wrote.
+
+    Args:
+        path: the CSV; its JSON lies beside it.
+        this_cpu: whether it must have been measured on a CPU of this machine's model.
+
+    Raises:
+        PipeOpsError: a file is absent, damaged or cut off, or of another CPU.
+    """
+    again = "delete it and price again"
+    try:
+        record = json.loads(path.with_suffix(".json").read_text())
+        shape, original = (ModelShape.from_config(record[key]) for key in ("shape", "original_shape"))
+        rows, of_cpu = int(record["rows"]), str(record["cpu"]["model"])
+        max_length, original_ms = int(record["max_length"]), float(record["original_ms"]["median"])
+    except FileNotFoundError:
+        raise PipeOpsError(f"{path.with_suffix('.json')}: not found; price {path.stem} first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipeOpsError(f"{path.with_suffix('.json')}: damaged ({error!r}); {again}") from None
+    if this_cpu and of_cpu != cpu()["model"]:
+        raise PipeOpsError(
+            f"{path}: priced on {of_cpu}, this is {cpu()['model']}; price again here, or allow it with "
+            "--allow-other-cpu"
+        )
+    table = _read_table(path, rows, again)
+    if missing := [letters for letters in INFERENCE if letters not in set(table["inference"])]:
+        raise PipeOpsError(f"{path}: has no rows of {missing[0] or 'inference without L and Q'}; {again}")
+    costs = {letters: _costs(table[table["inference"] == letters], shape, path) for letters in INFERENCE}
+    return Prices(
+        path=path,
+        shape=shape,
+        original=original,
+        max_length=max_length,
+        original_ms=original_ms,
+        costs=costs,
+        record=record,
+    )
+
+
+def _read_table(path: Path, rows: int, again: str) -> pd.DataFrame:
+    try:
+        complete = path.read_bytes().endswith(b"\n")
+        table = pd.read_csv(path, dtype={"inference": "str"} | dict.fromkeys(_NUMBERS, "float64"))
+    except FileNotFoundError:
+        raise PipeOpsError(f"{path}: not found; price {path.stem} first") from None
+    except ValueError as error:  # empty, ragged lines, text where a number belongs, bytes that are no text
+        raise PipeOpsError(f"{path}: not a price file ({' '.join(str(error).split())}); {again}") from None
+    if missing := [column for column in COLUMNS if column not in table]:
+        raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {again}")
+    if not complete or len(table) != rows:
+        raise PipeOpsError(f"{path}: cut off, {len(table)} of {rows} rows; {again}")
+    if not (table[_NUMBERS] > 0).drop(columns="iqr").to_numpy().all():
+        raise PipeOpsError(f"{path}: every price must be a number above 0; {again}")
+    return table.fillna({"inference": ""})
+
+
+def _costs(rows: pd.DataFrame, shape: ModelShape, path: Path) -> Costs:
+    rows = rows.sort_values(["length", "exit_layer"])
+    lengths = np.unique(rows["length"]).astype(np.int64)
+    places = list(product(lengths, shape.exit_layers))
+    if list(zip(rows["length"], rows["exit_layer"], strict=True)) != places:
+        raise PipeOpsError(f"{path}: has not one row per length and exit; delete it and price again")
+    return Costs(lengths, rows["time_relative"].to_numpy().reshape(len(lengths), -1))

@@ -1,0 +1,30 @@
+"""The tradeoff curves of one pipeline, seed by seed and in one table: its answers joined with their price."""
+
+from pathlib import Path
+
+from pipeops.analysis.runs import pool, pool_exits, read_details
+from pipeops.errors import errors_in_one_line
+from pipeops.files import replaced
+from pipeops.measuring.answers import read_answers
+from pipeops.measuring.prices import read_prices
+from pipeops.measuring.replay import curves
+from pipeops.provenance import write_json
+
+with errors_in_one_line(Path(snakemake.log[0])):
+    prices = read_prices(Path(snakemake.input.prices), this_cpu=not snakemake.params.allow_other_cpu)
+    outputs = list(map(Path, snakemake.output.curves))
+    for seed, path, output in zip(snakemake.params.seeds, snakemake.input.answers, outputs, strict=True):
+        answers = read_answers(
+            Path(path),
+            dataset=snakemake.wildcards.dataset,
+            pipeline=snakemake.wildcards.pipeline,
+            seed=seed,
+        )
+        curves(answers, prices, output, **snakemake.params.rule_of_exits)
+    for table, output in (
+        (pool(outputs), snakemake.output.csv),
+        (pool_exits(outputs), snakemake.output.exits),
+    ):
+        with replaced(Path(output)) as temporary:
+            table.to_csv(temporary, index=False)
+    write_json(Path(snakemake.output.details), [record for one in outputs for record in read_details(one)])
