@@ -22,11 +22,14 @@ from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
 from pipeops.settings import (
     TINY,
+    CheckSection,
     Confidence,
     Device,
+    ExitsSection,
     ExitTraining,
     MeasuringSection,
     PretrainingSection,
+    PricesSection,
     Section,
     TrainingSettings,
 )
@@ -177,20 +180,79 @@ def export(
 
 
 @app.command()
-def measure(
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of the exported pipeline.")],
+    data: Data,
+    output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    dataset: Annotated[str, typer.Option(help="For the record.")],
+    pipeline: Annotated[str, typer.Option(help="For the record.")],
+    seed: Seed,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Ask every exit about every example, in fp32 and int8: logits, from which any exit rule is replayed."""
+    from pipeops.measuring.evaluate import evaluate as run
+
+    with disk_full_in_one_line(output):
+        run(model, data, output, dataset=dataset, pipeline=pipeline, seed=seed, threads=threads)
+
+
+@app.command()
+def price(
+    backbone: Annotated[str, typer.Option(help="Folder of the encoder, or `tiny`.")],
+    lengths: Annotated[Path, typer.Option(help="Tokenised examples, or a text with one length a line.")],
+    operators: Annotated[
+        str | None, typer.Option(help="A set such as DPE, O for none; default: a list of every pipeline.")
+    ] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="Folder of D's student; default: alternate layers.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The CSV to write.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Padded length; default: that of the examples, or the longest.")
+    ] = None,
+    settings: Annotated[
+        str, typer.Option(help="JSON: `prices`, `exits` and operators' sections, as in the configuration.")
+    ] = "{}",
+) -> None:
+    """Measure what leaving at each exit costs on this CPU, on random weights: nothing need be trained."""
+    from pipeops.measuring.commands import PriceInputs, price_pipelines, price_set
+    from pipeops.operators.registry import OPERATORS
+
+    declared: dict[str, type[Section]] = {o.section: o.settings for o in OPERATORS.values() if o.section}
+    parsed = _parse_sections({"prices": PricesSection, "exits": ExitTraining, **declared}, settings)
+    inputs = PriceInputs(backbone, lengths, student, max_length, parsed)
+    if operators is None:
+        with disk_full_in_one_line(output or Path()):
+            print(price_pipelines(inputs, output))
+        return
+    if output is None:
+        raise PipeOpsError("--output: is needed with --operators; name the CSV to write")
+    with disk_full_in_one_line(output):
+        price_set(operators, inputs, output)
+
+
+@app.command()
+def check(
     model: Annotated[Path, typer.Argument(help="Folder of the exported pipeline.")],
     original: Annotated[Path, typer.Option(help="Folder of the exported O.")],
     data: Data,
+    answers: Annotated[Path, typer.Option(help="What its exits answer.")],
+    prices: Annotated[Path, typer.Option(help="What leaving at them costs.")],
     output: Annotated[Path, typer.Option(help="The CSV to write.")],
-    seed: Seed = 0,
-    settings: Settings = "{}",
+    settings: Annotated[str, typer.Option(help="JSON: `check`, `prices`, `measuring`, `exits`.")] = "{}",
 ) -> None:
-    """Measure the accuracy-time tradeoff of an exported pipeline."""
-    from pipeops.measuring.measure import measure as run
+    """Really run a pipeline at some thresholds: same exits as replayed, and the time that its price says."""
+    from pipeops.measuring.commands import check_pipeline
 
+    sections: dict[str, type[Section]] = {
+        "check": CheckSection,
+        "prices": PricesSection,
+        "measuring": MeasuringSection,
+        "exits": ExitsSection,
+    }
     with disk_full_in_one_line(output):
-        run(
-            model, original, data, output, settings=_parse(MeasuringSection, settings, "measuring"), seed=seed
+        check_pipeline(
+            model, original, data, answers, prices, output, sections=_parse_sections(sections, settings)
         )
 
 

@@ -74,6 +74,11 @@ class Pipeline:
         return self.trained[-1]
 
     @property
+    def operators(self) -> str:
+        """The set of its trained operators, ``O`` where nothing is trained: ``DPE`` for EDP."""
+        return "".join(letter for letter in OPERATORS if letter in self.trained)
+
+    @property
     def has_exits(self) -> bool:
         """Whether its model has a classifier before the last layer."""
         return any(OPERATORS[letter].adds_exits for letter in self.trained)

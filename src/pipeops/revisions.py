@@ -8,7 +8,10 @@ own revision stands in its declaration.
 BACKBONE = 1
 TOKENISE = 1
 EXPORT = 2
-MEASURE = 4
+EVALUATE = 1
+PRICE = 1
+CURVES = 1
+CHECK = 1
 
 ANALYSE = 1
 """Tables and figures."""

@@ -208,21 +208,18 @@ class ExitTraining(Section):
 
 
 class MeasuringSection(Section):
-    """How accuracy and time are measured."""
+    """Where inputs leave. Changing it runs no training, export, price or evaluation."""
 
     thresholds: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [
         0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9,
         0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.01,
     ]  # fmt: skip
     """Confidences at which an exit is taken; 0: always the first, above 1: never an early one. Ascending."""
-    threads: PositiveInt = 1
-    """CPU threads of inference."""
-    timing_rounds: Annotated[int, Field(ge=3)] = 60
-    """Number of measurements of each exit's time, each next to one of O's; medians are reported."""
-    check_thresholds: PositiveInt = 3
-    """Number of thresholds that are also really run, to record the error of the replay."""
-    check_examples: PositiveInt = 30
-    """Number of validation examples that each of them runs on."""
+    patiences: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    """Used instead of thresholds where `exits.confidence` is patience; null: each from 1 to the number of
+    exits."""
+    allow_other_cpu: bool = False
+    """Whether prices may come from a CPU of another model than this machine's."""
 
     @field_validator("thresholds")
     @classmethod
@@ -232,6 +229,13 @@ class MeasuringSection(Section):
         if values[-1] <= 1:
             raise ValueError("must end above 1, where no early exit is taken; add 1.01")
         return values
+
+
+class CommutativitySection(Section):
+    """When the order of operators counts as not mattering."""
+
+    margin: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """Percentage points of accuracy. Two orderings commute where their difference is surely smaller."""
 
 
 class PricesSection(Section):

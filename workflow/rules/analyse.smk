@@ -1,33 +1,5 @@
 """From measurements to answers. Cheap: thin scripts around pure functions."""
 
-
-rule pool:
-    """All seeds of a pipeline in one table, the one input of everything below."""
-    input:
-        curves=expand(
-            "<results>/curves/{{dataset}}/{{pipeline}}/seed{seed}.csv",
-            seed=study.seeds,
-        ),
-        beside=expand(
-            "<results>/curves/{{dataset}}/{{pipeline}}/seed{seed}{suffix}",
-            seed=study.seeds,
-            suffix=[".exits.csv", ".json"] if STORED else [],
-        ),
-    output:
-        csv="<results>/curves/{dataset}/{pipeline}.csv",
-        exits="<results>/curves/{dataset}/{pipeline}.exits.csv",
-        details="<results>/curves/{dataset}/{pipeline}.json",
-    log:
-        "<logs>/curves/{dataset}/{pipeline}.log",
-    localrule: True
-    params:
-        revision=revisions.ANALYSE,
-    message:
-        "pool the seeds of {wildcards.pipeline}, {wildcards.dataset}"
-    script:
-        "../scripts/pool.py"
-
-
 for analysis in (*TABLES, *FIGURES):
 
     rule:

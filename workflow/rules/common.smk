@@ -41,9 +41,17 @@ CHECKPOINT = jobs.MODEL if study.keep_checkpoints and not STORED else jobs.CHECK
 USED_BACKBONE = jobs.BACKBONE if STORED else [jobs.WEIGHTS]
 
 
+@cache
+def pipeline_of(text):
+    return Pipeline(text)
+
+
 wildcard_constraints:
     dataset="|".join(TASKS),
     pipeline="|".join(trained_pipelines()),
+    operators="|".join(
+        sorted({pipeline_of(text).operators for text in trained_pipelines()})
+    ),
     seed=r"\d+",
     split="train|validation",
 
@@ -71,11 +79,6 @@ def input_folder(name):
         return folder_of(input[name])
 
     return parameter
-
-
-@cache
-def pipeline_of(text):
-    return Pipeline(text)
 
 
 def operator_of(wildcards):
@@ -155,8 +158,36 @@ def inference_memory(wildcards, attempt):
     return attempt * asked_resource(planning.inference_memory_mb, 8000)
 
 
-def measuring_minutes(wildcards, attempt):
-    return attempt * asked_resource(planning.measuring_minutes, 120, wildcards.dataset)
+def evaluating_minutes(wildcards, attempt):
+    return attempt * asked_resource(planning.evaluating_minutes, 120, wildcards.dataset)
+
+
+def price_inputs(wildcards):
+    """Whose shape is priced, and the lengths of its inputs."""
+    files = {
+        "backbone": f"<results>/{jobs.BASE}config.json",
+        "data": "<results>/data/{dataset}/validation.parquet",
+    }
+    if jobs.priced_with_student(study, wildcards.operators):
+        files["student"] = f"<results>/{STUDENT}config.json"
+    return files
+
+
+def price_input_options(wildcards, input):
+    options = ["--backbone", folder_of(input.backbone), "--lengths", input.data]
+    if "student" in input.keys():
+        options += ["--student", folder_of(input.student)]
+    return options
+
+
+def price_of(wildcards):
+    """The price of a pipeline: that of its set of operators."""
+    operators = pipeline_of(wildcards.pipeline).operators
+    return f"<results>/prices/{wildcards.dataset}/{operators}.csv"
+
+
+def price_details_of(wildcards):
+    return str(Path(price_of(wildcards)).with_suffix(".json"))
 
 
 def all_cores(wildcards):
@@ -216,7 +247,12 @@ def all_results():
         for analysis in asked_for(study)
         for form in (["csv"] if analysis.kind == "table" else ["png", "pdf"])
     ]
-    return [*files, "<results>/study.html"]
+    checks = expand(
+        "<results>/checks/{dataset}/{pipeline}.csv",
+        dataset=study.datasets,
+        pipeline=[str(ordering) for ordering in study.orderings],
+    )
+    return [*files, *checks, "<results>/study.html"]
 
 
 def show_results():

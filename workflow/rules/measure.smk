@@ -1,4 +1,4 @@
-"""Export to ONNX and measure on the CPU."""
+"""What exits answer (beside trainings), what leaving at them costs (machine to itself), and the curves of both."""
 
 
 rule export:
@@ -12,10 +12,8 @@ rule export:
         "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.log",
     benchmark:
         "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.tsv"
-    # What is not kept is measured at once: an export then takes the whole machine too, so that its measurement,
-    # which goes first, need not wait for the other exports.
-    priority: 5 if study.keep_checkpoints else 0
-    threads: 1 if study.keep_checkpoints else all_cores
+    # What is not kept goes through before more trainings start.
+    priority: 5 if study.keep_checkpoints else 20
     resources:
         mem_mb=inference_memory,
         runtime=lambda wildcards, attempt: 10 * attempt,
@@ -23,42 +21,130 @@ rule export:
     params:
         model=subpath(input[0], parent=True),
         folder=subpath(output[0], parent=True),
-        options=lambda wildcards: jobs.export(study, pipeline_of(wildcards.pipeline)),
         revision=revisions.EXPORT,
     message:
         "export {wildcards.pipeline}, {wildcards.dataset}, seed {wildcards.seed}"
     shell:
-        "pipeops export {params.model:q} --output {params.folder:q} {params.options:q} > {log:q} 2>&1"
+        "pipeops export {params.model:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
-rule measure:
+rule evaluate:
     input:
         model=multiext(
             "<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *jobs.EXPORTED
         ),
-        original="<results>/onnx/{dataset}/O/seed{seed}/model.onnx",
         data="<results>/data/{dataset}/validation.parquet",
     output:
-        csv="<results>/curves/{dataset}/{pipeline}/seed{seed}.csv",
-        exits="<results>/curves/{dataset}/{pipeline}/seed{seed}.exits.csv",
-        details="<results>/curves/{dataset}/{pipeline}/seed{seed}.json",
+        "<results>/answers/{dataset}/{pipeline}/seed{seed}.parquet",
     log:
-        "<logs>/curves/{dataset}/{pipeline}/seed{seed}.log",
+        "<logs>/answers/{dataset}/{pipeline}/seed{seed}.log",
     benchmark:
-        "<logs>/curves/{dataset}/{pipeline}/seed{seed}.tsv"
-    priority: 1
-    # All of them: nothing else may run while time is measured. How many are measured is a setting.
+        "<logs>/answers/{dataset}/{pipeline}/seed{seed}.tsv"
+    priority: 5 if study.keep_checkpoints else 30
+    resources:
+        mem_mb=inference_memory,
+        runtime=evaluating_minutes,
+    params:
+        model=input_folder("model"),
+        revision=revisions.EVALUATE,
+    message:
+        "evaluate {wildcards.pipeline}, {wildcards.dataset}, seed {wildcards.seed}"
+    shell:
+        "pipeops evaluate {params.model:q} --data {input.data:q} --output {output:q} --dataset {wildcards.dataset:q}"
+        " --pipeline {wildcards.pipeline:q} --seed {wildcards.seed} > {log:q} 2>&1"
+
+
+rule price:
+    input:
+        unpack(price_inputs),
+    output:
+        csv="<results>/prices/{dataset}/{operators}.csv",
+        details="<results>/prices/{dataset}/{operators}.json",
+    log:
+        "<logs>/prices/{dataset}/{operators}.log",
+    benchmark:
+        "<logs>/prices/{dataset}/{operators}.tsv"
+    # First of all, as nothing need be trained for it; and alone, as it measures time.
+    priority: 40
     threads: all_cores
     resources:
         mem_mb=inference_memory,
-        runtime=measuring_minutes,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        settings=study.measuring.model_dump_json(),
+        arguments=lambda wildcards: jobs.price(study, wildcards.operators),
+        inputs=price_input_options,
+        revision=revisions.PRICE,
+    message:
+        "price {wildcards.operators}, {wildcards.dataset}"
+    shell:
+        "pipeops price {params.arguments:q} {params.inputs:q} --output {output.csv:q} > {log:q} 2>&1"
+
+
+rule curves:
+    """Answers joined with prices, seed by seed, and all seeds in one table: the one input of every analysis."""
+    input:
+        answers=expand(
+            "<results>/answers/{{dataset}}/{{pipeline}}/seed{seed}.parquet",
+            seed=study.seeds,
+        ),
+        prices=price_of,
+        details=price_details_of,
+    output:
+        curves=expand(
+            "<results>/curves/{{dataset}}/{{pipeline}}/seed{seed}.csv",
+            seed=study.seeds,
+        ),
+        csv="<results>/curves/{dataset}/{pipeline}.csv",
+        exits="<results>/curves/{dataset}/{pipeline}.exits.csv",
+        details="<results>/curves/{dataset}/{pipeline}.json",
+    log:
+        "<logs>/curves/{dataset}/{pipeline}.log",
+    localrule: True
+    params:
+        seeds=study.seeds,
+        rule_of_exits=jobs.rule_of_exits(study),
+        allow_other_cpu=study.measuring.allow_other_cpu,
+        revision=revisions.CURVES,
+    message:
+        "curves of {wildcards.pipeline}, {wildcards.dataset}"
+    script:
+        "../scripts/curves.py"
+
+
+rule check:
+    input:
+        model=expand(
+            "<results>/onnx/{{dataset}}/{{pipeline}}/seed{seed}/{file}",
+            seed=study.seeds[0],
+            file=jobs.EXPORTED,
+        ),
+        original=expand(
+            "<results>/onnx/{{dataset}}/O/seed{seed}/model.onnx",
+            seed=study.seeds[0],
+        ),
+        data="<results>/data/{dataset}/validation.parquet",
+        answers=expand(
+            "<results>/answers/{{dataset}}/{{pipeline}}/seed{seed}.parquet",
+            seed=study.seeds[0],
+        ),
+        prices=price_of,
+        details=price_details_of,
+    output:
+        csv="<results>/checks/{dataset}/{pipeline}.csv",
+        details="<results>/checks/{dataset}/{pipeline}.json",
+    log:
+        "<logs>/checks/{dataset}/{pipeline}.log",
+    threads: all_cores
+    resources:
+        mem_mb=inference_memory,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
         model=input_folder("model"),
         original=input_folder("original"),
-        revision=revisions.MEASURE,
+        settings=jobs.check(study),
+        revision=revisions.CHECK,
     message:
-        "measure {wildcards.pipeline}, {wildcards.dataset}, seed {wildcards.seed}"
+        "check {wildcards.pipeline}, {wildcards.dataset}"
     shell:
-        "pipeops measure {params.model:q} --original {params.original:q} --data {input.data:q}"
-        " --output {output.csv:q} --seed {wildcards.seed} --settings {params.settings:q} > {log:q} 2>&1"
+        "pipeops check {params.model:q} --original {params.original:q} --data {input.data:q} --answers {input.answers:q}"
+        " --prices {input.prices:q} --output {output.csv:q} {params.settings:q} > {log:q} 2>&1"

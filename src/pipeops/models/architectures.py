@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import Family, ModelShape, encoder_parameters
-from pipeops.settings import TINY
+from pipeops.settings import TINY, Pooling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,18 @@ class Architecture:
     segment_rows: int
     max_length: int
     """Longest input in tokens."""
+    pad_token_id: int = 1
+    layer_norm_eps: float = 1e-5
+    hidden_act: str = "gelu"
 
-    def shape(self, *, num_labels: int) -> ModelShape:
-        """The encoder with one classifier, after its last layer. Token ids are not known and have no part in
-        any size."""
+    def shape(self, *, num_labels: int, sep_token_id: int = 0, pooling: Pooling = "first") -> ModelShape:
+        """The encoder with one classifier, after its last layer.
+
+        Args:
+            num_labels: number of classes.
+            sep_token_id: the token that ends a segment; it has no part in any size.
+            pooling: what the classifier sees of the last layer.
+        """
         return ModelShape(
             family=check_family(self.family, self.family),
             vocab_size=self.vocab_size,
@@ -41,10 +49,11 @@ class Architecture:
             num_labels=num_labels,
             max_position_embeddings=self.position_rows,
             type_vocab_size=self.segment_rows,
-            pad_token_id=0,
-            sep_token_id=0,
-            layer_norm_eps=1e-5,
-            hidden_act="gelu",
+            pad_token_id=self.pad_token_id,
+            sep_token_id=sep_token_id,
+            layer_norm_eps=self.layer_norm_eps,
+            hidden_act=self.hidden_act,
+            pooling=pooling,
         )
 
     def parameters(self, *, heads: int, ffn: int, rank: int = 0) -> int:
@@ -91,7 +100,15 @@ _ROBERTA_BASE = Architecture(
     segment_rows=1,
     max_length=512,
 )
-_BERT_BASE = replace(_ROBERTA_BASE, family="bert", vocab_size=30522, position_rows=512, segment_rows=2)
+_BERT_BASE = replace(
+    _ROBERTA_BASE,
+    family="bert",
+    vocab_size=30522,
+    position_rows=512,
+    segment_rows=2,
+    pad_token_id=0,
+    layer_norm_eps=1e-12,
+)
 KNOWN: Mapping[str, Architecture] = {
     TINY: TINY_ARCHITECTURE,
     "FacebookAI/roberta-base": _ROBERTA_BASE,
@@ -151,6 +168,9 @@ def _from_config(config: dict[str, Any], source: str) -> Architecture:
         position_rows=int(config["max_position_embeddings"]),
         segment_rows=int(config["type_vocab_size"]),
         max_length=int(config["max_position_embeddings"]) - reserved,
+        pad_token_id=int(config.get("pad_token_id", 1 if family == "roberta" else 0)),
+        layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+        hidden_act=str(config.get("hidden_act", "gelu")),
     )
 
 

@@ -40,12 +40,12 @@ ORIGINAL = Operator(
 
 def _distilled(before: ModelShape, setup: Setup) -> ModelShape:
     """A plain encoder again: half the layers, or the student's own shape; exits where the parent has them."""
-    student = setup.student
-    if student is None:
-        shape = setup.backbone.shape(num_labels=before.num_labels).cut(before.num_layers // 2)
-    else:
-        shape = student.shape(num_labels=before.num_labels)
-    shape = replace(shape, pooling=before.pooling)
+    encoder = setup.student or setup.backbone
+    shape = encoder.shape(
+        num_labels=before.num_labels, sep_token_id=before.sep_token_id, pooling=before.pooling
+    )
+    if setup.student is None:
+        shape = shape.cut(before.num_layers // 2)
     return shape.with_all_exits() if before.has_exits else shape
 
 

@@ -10,8 +10,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pipeops.errors import PipeOpsError
+from pipeops.models.shape import ModelShape
 from pipeops.operators.builtin import BUILTIN
-from pipeops.operators.declaration import Operator
+from pipeops.operators.declaration import Operator, Setup
 from pipeops.settings import Section
 
 GROUP = "pipeops.operators"
@@ -77,6 +78,25 @@ OPERATORS: Mapping[str, Operator] = load(entry_points(group=GROUP))
 """Every operator by its letter, in the order in which sets of operators are written."""
 TRAINABLE = tuple(letter for letter, operator in OPERATORS.items() if operator.target)
 """Letters of the operators that have a training: O and the trained ones."""
+
+
+def shape_after(operators: str, original: ModelShape, setup_of: Callable[[str], Setup]) -> ModelShape:
+    """The shape of a trained pipeline's model.
+
+    Args:
+        operators: letters of a trained pipeline, in its order.
+        original: the shape of O.
+        setup_of: what an operator's shape depends on, by its letter.
+
+    Raises:
+        PipeOpsError: an architecture is not known, or a setting does not fit it.
+    """
+    shape = original
+    for letter in operators:
+        after = declared(letter).shape
+        assert after is not None
+        shape = after(shape, setup_of(letter))
+    return shape
 
 
 def declared(letter: str) -> Operator:

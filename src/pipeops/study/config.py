@@ -20,6 +20,8 @@ from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, p
 from pipeops.settings import (
     ALTERNATE,
     TINY,
+    CheckSection,
+    CommutativitySection,
     DataSection,
     ExitsSection,
     ExitTraining,
@@ -27,6 +29,7 @@ from pipeops.settings import (
     ModelSection,
     Pathvars,
     PretrainingSection,
+    PricesSection,
     Section,
     Seed,
     TrainingSection,
@@ -68,6 +71,9 @@ class BaseConfig(Section):
     training: TrainingSection = TrainingSection()
     exits: ExitsSection = ExitsSection()
     measuring: MeasuringSection = MeasuringSection()
+    prices: PricesSection = PricesSection()
+    check: CheckSection = CheckSection()
+    commutativity: CommutativitySection = CommutativitySection()
 
     @field_validator("datasets")
     @classmethod

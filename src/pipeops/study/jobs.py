@@ -5,8 +5,10 @@ A job's arguments hold what its result depends on and nothing else: other settin
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from pipeops.data.tasks import TASKS
+from pipeops.operators.declaration import STUDENT
 from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline
 from pipeops.settings import TINY
@@ -87,9 +89,40 @@ def train_hardware_options(study: Config) -> list[str]:
     return [*_flat(options), "--compiled" if settings.compiled else "--no-compiled"]
 
 
-def export(study: Config, pipeline: Pipeline) -> list[str]:
-    """Options of ``pipeops export``: how sure an exit is, where there are exits before the last layer."""
-    return ["--confidence", study.exits.confidence] if pipeline.has_exits else []
+def price(study: Config, operators: str) -> list[str]:
+    """Arguments of ``pipeops price`` for the models of one set of operators."""
+    document: dict[str, object] = {"prices": study.prices.model_dump()}
+    if study.model.pooling != "first":
+        document["exits"] = {"pooling": study.model.pooling}
+    for letter in operators:
+        if section := OPERATORS[letter].section:
+            document[section] = getattr(study, section).model_dump()
+    return ["--operators", operators, "--settings", json.dumps(document)]
+
+
+def priced_with_student(study: Config, operators: str) -> bool:
+    """Whether the shape of these operators' models depends on D's own pretrained student."""
+    return any(STUDENT in study.inputs_of(letter).values() for letter in operators)
+
+
+def check(study: Config) -> list[str]:
+    """Options of ``pipeops check``: what is run, and how exits are chosen."""
+    document = {
+        "check": study.check.model_dump(),
+        "prices": study.prices.model_dump(),
+        "measuring": study.measuring.model_dump(),
+        "exits": {"confidence": study.exits.confidence},
+    }
+    return ["--settings", json.dumps(document)]
+
+
+def rule_of_exits(study: Config) -> dict[str, Any]:
+    """How the curves' exits are chosen: keyword arguments of ``replay.curves``."""
+    return {
+        "confidence": study.exits.confidence,
+        "thresholds": study.measuring.thresholds,
+        "patiences": study.measuring.patiences,
+    }
 
 
 def _flat(options: Mapping[str, object]) -> list[str]:

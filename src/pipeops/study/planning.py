@@ -7,13 +7,13 @@ rate, so their times are low estimates.
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeops.data.tasks import TASKS
 from pipeops.models.architectures import known_architecture
 from pipeops.models.shape import ModelShape
 from pipeops.operators.declaration import STUDENT, Work
-from pipeops.operators.registry import OPERATORS
+from pipeops.operators.registry import OPERATORS, shape_after
 from pipeops.pipeline import Pipeline, closure
 from pipeops.study.analyses import asked_for
 from pipeops.study.config import Config
@@ -159,8 +159,8 @@ def training_minutes(study: Config, pipeline: Pipeline, dataset: str) -> int:
     return LEAST_MINUTES + round(training_flops(study, pipeline, dataset) / LOW_GPU_RATE / 60)
 
 
-def measuring_minutes(study: Config, dataset: str) -> int:
-    """Run time to ask for to measure a pipeline: every example is run in fp32 and in int8."""
+def evaluating_minutes(study: Config, dataset: str) -> int:
+    """Run time to ask for to evaluate a pipeline: every example is run in fp32 and in int8."""
     task = TASKS[dataset]
     rows = min(study.data.validation_examples or task.rows["validation"], task.rows["validation"])
     length = min(task.mean_tokens, study.model.max_length)
@@ -176,12 +176,8 @@ def shape_of(study: Config, pipeline: Pipeline) -> ModelShape:
     """
     backbone = known_architecture(study.model.backbone, "model.backbone")
     labels = max(len(TASKS[name].labels) for name in study.datasets)
-    shape = replace(backbone.shape(num_labels=labels), pooling=study.model.pooling)
-    for letter in pipeline.trained:
-        after = OPERATORS[letter].shape
-        assert after is not None
-        shape = after(shape, study.setup(letter))
-    return shape
+    original = backbone.shape(num_labels=labels, pooling=study.model.pooling)
+    return shape_after(pipeline.trained, original, study.setup)
 
 
 def training_flops(study: Config, pipeline: Pipeline, dataset: str) -> float:
@@ -211,8 +207,10 @@ def _jobs(study: Config) -> dict[str, int]:
         "tokenise": 2 * len(study.datasets),
         "train": runs * len(study.trainings),
         "export": runs * len(_exported(study)),
-        "measure": runs * len(study.measured),
-        "pool": len(study.datasets) * len(study.measured),
+        "price": len(study.datasets) * len({pipeline.operators for pipeline in study.measured}),
+        "evaluate": runs * len(study.measured),
+        "curves": len(study.datasets) * len(study.measured),
+        "check": len(study.datasets) * len(study.orderings),
         **{analysis.name: 1 for analysis in asked_for(study)},
         "study": 1,
     }
