@@ -96,14 +96,14 @@ def test_without_c_there_is_nothing_to_compare(finished):
 def test_a_setting_of_c_retrains_c_alone(finished):
     run = snakemake(finished, "--dry-run", "all", config={"costeff": {"importance": "last-exit"}})
     jobs = planned(run)
-    assert (jobs["train"], jobs["export"], jobs["measure"]) == (2, 2, 2)
+    assert (jobs["train"], jobs["export"], jobs["evaluate"]) == (2, 2, 2)
     assert "table1" not in jobs
 
 
 def test_what_exits_see_retrains_what_has_exits(finished):
     for config, trained in (
         ({"exits": {"standardise": True}}, ("E", "DE", "ED", "C")),
-        ({"training": {"exit_loss": "mean"}}, ("E", "DE", "ED")),
+        ({"training": {"exit_loss": "mean"}}, ("E", "DE", "ED", "C")),
     ):
         assert planned(snakemake(finished, "--dry-run", "all", config=config))["train"] == 2 * len(trained)
     everything = planned(snakemake(finished, "--dry-run", "all", config={"model": {"pooling": "mean"}}))
@@ -148,8 +148,8 @@ def test_the_report_in_a_browser(finished, tmp_path):
 
 SHOWN = {
     ("1 Commutativity", "Table 1", "table"): "does the order of the operators matter?",
-    ("1 Commutativity", "Figure 2: orders", "figure"): "",
-    ("1 Commutativity", "Figure 3: orders and seeds", "figure"): "",
+    ("1 Commutativity", "Figure 2: orderings", "figure"): "",
+    ("1 Commutativity", "Figure 3: orderings and seeds", "figure"): "",
     ("1 Commutativity", "Table 1 as a heat map", "figure"): "",
     ("2 Quantisation and dynamic length", "Table 2", "table"): "what do Q and L save",
     ("3 Cumulativeness", "Estimates", "table"): "Can a pipeline be predicted from its parts?",
@@ -157,7 +157,7 @@ SHOWN = {
     ("4 Joint training", "Joint against sequential", "table"): "joint training against operators one after",
     ("4 Joint training", "Joint against sequential: curves", "figure"): "",
     ("5 All pipelines", "Accuracy against time", "figure"): "",
-    ("6 Study", "Configuration and provenance", "page"): "timing_rounds: 3",
+    ("6 Study", "Configuration and provenance", "page"): "most_rounds: 100",
 }
 """What the report shows, by category, result and form, with a text that is on the page."""
 
@@ -218,7 +218,7 @@ def test_one_seed_has_means_only_and_a_set_without_estimates_is_left_out(finishe
     rules = (
         "table1", "table2", "costeff", "figure2", "figure3", "heatmap", "pareto", "joint", "study", "all",
     )  # fmt: skip
-    assert planned(run) == dict.fromkeys(rules, 1) | {"pool": 8}
+    assert planned(run) == dict.fromkeys(rules, 1) | {"curves": 8}
     assert pd.read_csv(copy / "results/table2.csv").acc_raw_sd.isna().all()
     for name in ("table1", "table2"):
         assert "one seed" in (copy / f"results/{name}.md").read_text()
@@ -240,15 +240,27 @@ def test_a_second_run_does_nothing(finished):
 
 def test_a_new_seed_plans_only_its_own_jobs(finished):
     run = snakemake(finished, "--dry-run", "results/table1.csv", config={"seeds": [1, 2, 3]})
-    assert planned(run) == {"train": 5, "export": 3, "measure": 2, "pool": 2, "table1": 1}
-    assert not re.search(r"output: .*seed[12]", run.stdout + run.stderr)
+    assert planned(run) == {"train": 5, "export": 2, "evaluate": 2, "curves": 2, "table1": 1}
+    assert not re.search(r"output: .*(models|onnx|answers).*seed[12]", run.stdout + run.stderr)
 
 
-def test_new_thresholds_retrain_nothing(finished):
-    run = snakemake(
-        finished, "--dry-run", "results/table1.csv", config={"measuring": {"thresholds": [0, 0.6, 2]}}
-    )
-    assert planned(run) == {"measure": 4, "pool": 2, "table1": 1}
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"measuring": {"thresholds": [0, 0.6, 2]}},
+        {"exits": {"confidence": "entropy"}},
+        {"exits": {"confidence": "patience"}},
+        {"measuring": {"allow_other_cpu": True}},
+    ],
+)
+def test_another_rule_of_exits_runs_nothing_but_curves_and_analyses(finished, config):
+    run = snakemake(finished, "--dry-run", "results/table1.csv", config=config)
+    assert planned(run) == {"curves": 2, "table1": 1}
+
+
+def test_another_margin_runs_one_table(finished):
+    run = snakemake(finished, "--dry-run", "results/table1.csv", config={"commutativity": {"margin": 1.0}})
+    assert planned(run) == {"table1": 1}
 
 
 def test_keeping_checkpoints_or_not_runs_nothing_again(finished):
@@ -264,7 +276,7 @@ def test_where_and_how_fast_a_training_runs_retrains_nothing(finished):
 
 def test_more_validation_examples_retrain_nothing(finished):
     run = snakemake(finished, "--dry-run", "results/table1.csv", config={"data": {"validation_examples": 50}})
-    assert planned(run) == {"tokenise": 1, "measure": 4, "pool": 2, "table1": 1}
+    assert planned(run) == {"tokenise": 1, "price": 1, "evaluate": 4, "curves": 2, "table1": 1}
 
 
 def test_another_pruning_leaves_the_rest_alone(finished):
@@ -356,21 +368,41 @@ def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(finished, tmp_pa
     assert (copy / "results/curves/generated-sentiment/ED/seed2.csv").exists()
 
 
-def test_a_curve_that_was_cut_off_is_named(finished, tmp_path):
+def test_a_table_of_curves_that_was_cut_off_is_named(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
-    curve = copy / "results/curves/generated-sentiment/DE/seed1.csv"
-    curve.write_text(curve.read_text()[:-20])
+    curves = copy / "results/curves/generated-sentiment/DE.csv"
+    curves.write_text(curves.read_text()[:-20])
     run = snakemake(copy, "--cores", "2", "results/table1.csv", check=False)
     output = run.stdout + run.stderr
     assert run.returncode != 0
-    assert "results/curves/generated-sentiment/DE/seed1.csv" in output
-    assert "delete it and run again with --forcerun pool" in output
+    assert "results/curves/generated-sentiment/DE.csv" in output
+    assert "delete it and run again" in output
     assert "Traceback" not in output
-    assert curve.exists()
-    curve.unlink()
-    run = snakemake(copy, "--dry-run", "results/table1.csv", "--forcerun", "pool")
-    assert planned(run) == {"measure": 1, "pool": 2, "table1": 1}
+    assert curves.exists()
+    curves.unlink()
+    run = snakemake(copy, "--dry-run", "results/table1.csv")
+    assert planned(run) == {"curves": 1, "table1": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("answers/generated-sentiment/DE/seed2.parquet", "not a file of answers"),
+        ("prices/generated-sentiment/DE.csv", "cut off"),
+    ],
+)
+def test_damaged_answers_and_prices_are_named(finished, tmp_path, file, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    damaged = copy / "results" / file
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    run = snakemake(copy, "--cores", "2", "results/table1.csv", check=False)
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert f"results/{file}: " in output
+    assert message in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
@@ -442,7 +474,7 @@ def test_real_data_and_a_real_encoder(glue, minilm, tmp_path):
     settings = ["--config", f"glue={glue}", f"model={{backbone: {minilm}}}"]
     target = "results/sst2-minilm/curves/sst2/E/seed1.csv"
     config |= {"data": few, "training": {"epochs": 1, "batch_size": 16, "operators": {"O": {"epochs": 1}}}}
-    config["measuring"] |= {"timing_rounds": 3, "check_examples": 5}
+    config |= {"seeds": [1], "prices": ANYWHERE}
     snakemake(tmp_path, "--cores", "2", target, *settings, config=config)
     curve = pd.read_csv(tmp_path / target)
     assert len(curve) == 4 * 18
