@@ -137,4 +137,4 @@ def test_time_lost_to_unsteady_rounds_is_bounded(clock):
     random = np.random.default_rng(0)
     with pytest.raises(PipeOpsError, match=r"of \d+ rounds \d+ were steady"):
         steady(clock, [clock.model(1.0)], lambda: clock.pass_by(random.uniform(5, 20)), unsteady=1e-4, wait=3)
-    assert 3 < clock.ns / 1e9 < 30
+    assert 2 < clock.ns / 1e9 < 30  # and a second of waiting

@@ -156,6 +156,6 @@ def _why_unsteady(found: Rounds, steady: Sequence[Round], settings: PricesSectio
     error = standard_errors(steady).max() if steady else np.nan
     return (
         f"{what}: times stay unsteady: of {len(found.every) + len(found.busy)} rounds {len(steady)} were "
-        f"steady, standard error {100 * error:.1f}% where prices.precision asks for {100 * settings.precision:g}%, "
-        f"{found.waited:.0f} s waited ({running()}); measure on a quiet machine"
+        f"steady, standard error {100 * error:.1f}% where prices.precision asks for "
+        f"{100 * settings.precision:g}%, {found.waited:.0f} s waited ({running()}); measure on a quiet machine"
     )
