@@ -120,7 +120,7 @@ def test_a_machine_that_never_keeps_still_is_refused_in_one_line(clock):
     clock.others = 2.0
     message = (
         r"^price of DE: times stay unsteady: of \d+ rounds 0 were steady, standard error nan%.* \(running: "
-        r"python 7: 90%\); measure on a quiet machine$"
+        r"python 7: 90%\); price on a quiet machine$"
     )
     with pytest.raises(PipeOpsError, match=message) as caught:
         steady(clock, [clock.model(1.0)], clock.model(5.0))

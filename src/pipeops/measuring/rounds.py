@@ -111,7 +111,7 @@ def steady_rounds(targets: Sequence[Run], original: Run, settings: PricesSection
         if _hopeless(found, steady, settings):
             raise PipeOpsError(_why_unsteady(found, steady, settings, what))
         before, block = Reading.now(), [run_round(targets, original)]
-        while time.perf_counter() - before.at < _BLOCK_SECONDS and len(block) < settings.rounds:
+        while time.perf_counter() - before.at < _BLOCK_SECONDS:
             block.append(run_round(targets, original))
         after = Reading.now()
         used = before.until(after)
@@ -157,5 +157,5 @@ def _why_unsteady(found: Rounds, steady: Sequence[Round], settings: PricesSectio
     return (
         f"{what}: times stay unsteady: of {len(found.every) + len(found.busy)} rounds {len(steady)} were "
         f"steady, standard error {100 * error:.1f}% where prices.precision asks for "
-        f"{100 * settings.precision:g}%, {found.waited:.0f} s waited ({running()}); measure on a quiet machine"
+        f"{100 * settings.precision:g}%, {found.waited:.0f} s waited ({running()}); price on a quiet machine"
     )
