@@ -256,7 +256,8 @@ class PricesSection(Section):
     others: Annotated[float, Field(ge=0)] = 0.5
     """CPU cores that other processes may use meanwhile."""
     wait: Annotated[float, Field(ge=0)] = 120
-    """Seconds to wait in all until the machine is quiet; then the price is refused."""
+    """Seconds that may be lost in all to a busy machine, by waiting and by rounds that do not count; then the
+    price is refused."""
     seed: Seed = 0
     """Seed of the random weights and inputs."""
 

@@ -219,6 +219,6 @@ def _contention(found: Rounds, steady: Sequence[Round]) -> dict[str, Any]:
         "seconds": float(seconds.sum()),
         "waited_seconds": found.waited,
         "rounds": len(steady),
-        "rounds_others_busy": found.busy,
+        "rounds_others_busy": len(found.busy),
         "rounds_unsteady": len(found.every) - len(steady),
     }

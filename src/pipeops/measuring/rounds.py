@@ -28,8 +28,6 @@ TIMED_RUNS, TIMED_MS = 5, 20.0
 """Runs after them whose median counts, at least one."""
 _BLOCK_SECONDS = 0.5
 """What others use is looked at over so long: the system counts CPU time in steps of 0.01 s."""
-_REPEATED = 2
-"""So many times the rounds that are allowed may be repeated."""
 
 
 class Round(NamedTuple):
@@ -39,6 +37,8 @@ class Round(NamedTuple):
     """O's, before each target and after the last, shape (targets + 1,)."""
     target: NDArray[np.float64]
     """Shape (targets,)."""
+    seconds: float
+    """How long the round took."""
 
     @property
     def relative(self) -> NDArray[np.float64]:
@@ -48,11 +48,12 @@ class Round(NamedTuple):
 
 def run_round(targets: Sequence[Run], original: Run) -> Round:
     """Time each target once, next to O."""
+    begun = time.perf_counter()
     of_original, of_target = [warm_milliseconds(original)], []
     for target in targets:
         of_target.append(warm_milliseconds(target))
         of_original.append(warm_milliseconds(original))
-    return Round(np.array(of_original), np.array(of_target))
+    return Round(np.array(of_original), np.array(of_target), time.perf_counter() - begun)
 
 
 def warm_milliseconds(run: Run) -> float:
@@ -77,10 +78,10 @@ class Rounds:
 
     every: list[Round] = field(default_factory=list)
     """Rounds in which other processes kept still."""
+    busy: list[Round] = field(default_factory=list)
+    """Rounds beside others that used too much."""
     others: list[tuple[float, Usage]] = field(default_factory=list)
     """Seconds, and what others used meanwhile, for all rounds."""
-    busy: int = 0
-    """Rounds thrown away because others used too much."""
     waited: float = 0.0
     """Seconds waited for a quiet machine."""
 
@@ -106,11 +107,11 @@ def steady_rounds(targets: Sequence[Run], original: Run, settings: PricesSection
     found = Rounds(waited=wait_until_quiet(others=settings.others, wait=settings.wait, what=what))
     for _ in range(WARM_UP):
         run_round(targets, original)
-    while not _enough(found.steady(settings.unsteady), settings):
-        if len(found.every) + found.busy >= (1 + _REPEATED) * settings.most_rounds:
-            raise PipeOpsError(_why_unsteady(found, settings, what))
+    while not _enough(steady := found.steady(settings.unsteady), settings):
+        if _hopeless(found, steady, settings):
+            raise PipeOpsError(_why_unsteady(found, steady, settings, what))
         before, block = Reading.now(), [run_round(targets, original)]
-        while time.perf_counter() - before.at < _BLOCK_SECONDS and len(block) < settings.rounds:
+        while time.perf_counter() - before.at < _BLOCK_SECONDS:
             block.append(run_round(targets, original))
         after = Reading.now()
         used = before.until(after)
@@ -118,7 +119,7 @@ def steady_rounds(targets: Sequence[Run], original: Run, settings: PricesSection
         if used.others <= settings.others:
             found.every += block
         else:
-            found.busy += len(block)
+            found.busy += block
             found.waited = wait_until_quiet(
                 others=settings.others, wait=settings.wait, what=what, waited=found.waited
             )
@@ -143,11 +144,18 @@ def _enough(rounds: Sequence[Round], settings: PricesSection) -> bool:
     return len(rounds) >= settings.rounds and bool((standard_errors(rounds) <= settings.precision).all())
 
 
-def _why_unsteady(found: Rounds, settings: PricesSection, what: str) -> str:
-    steady = found.steady(settings.unsteady)
+def _hopeless(found: Rounds, steady: Sequence[Round], settings: PricesSection) -> bool:
+    """Whether all rounds were run, or more time than may be is lost to rounds that do not count."""
+    all_rounds = [*found.every, *found.busy]
+    lost = found.waited + sum(one.seconds for one in all_rounds) - sum(one.seconds for one in steady)
+    too_long = lost > settings.wait and len(all_rounds) - len(steady) > settings.rounds
+    return len(steady) >= settings.most_rounds or too_long
+
+
+def _why_unsteady(found: Rounds, steady: Sequence[Round], settings: PricesSection, what: str) -> str:
     error = standard_errors(steady).max() if steady else np.nan
     return (
-        f"{what}: times stay unsteady: of {len(found.every) + found.busy} rounds {len(steady)} were steady, "
-        f"standard error {100 * error:.1f}% where prices.precision asks for {100 * settings.precision:g}%, "
-        f"{found.waited:.0f} s waited ({running()}); measure on a quiet machine"
+        f"{what}: times stay unsteady: of {len(found.every) + len(found.busy)} rounds {len(steady)} were "
+        f"steady, standard error {100 * error:.1f}% where prices.precision asks for "
+        f"{100 * settings.precision:g}%, {found.waited:.0f} s waited ({running()}); price on a quiet machine"
     )
