@@ -10,7 +10,7 @@ import zipfile
 import pandas as pd
 import pytest
 import yaml
-from helpers import ROOT, SNAKEMAKE, STUDY, planned, snakemake, write_two_layer_backbone
+from helpers import ANYWHERE, ROOT, SNAKEMAKE, STUDY, planned, snakemake, write_two_layer_backbone
 
 from pipeops.study.config import read_study
 from pipeops.study.planning import plan
@@ -151,6 +151,7 @@ SHOWN = {
     ("1 Commutativity", "Figure 2: orderings", "figure"): "",
     ("1 Commutativity", "Figure 3: orderings and seeds", "figure"): "",
     ("1 Commutativity", "Table 1 as a heat map", "figure"): "",
+    ("1 Commutativity", "Verdicts", "table"): "Does the order of the operators matter?",
     ("2 Quantisation and dynamic length", "Table 2", "table"): "what do Q and L save",
     ("3 Cumulativeness", "Estimates", "table"): "Can a pipeline be predicted from its parts?",
     ("3 Cumulativeness", "Figure 4: estimates", "figure"): "",
@@ -201,7 +202,7 @@ def test_every_promised_file_is_there(finished):
             assert (results / f"onnx/generated-sentiment/{pipeline}/seed2" / name).exists()
         curve = pd.read_csv(results / f"curves/generated-sentiment/{pipeline}/seed1.csv")
         assert curve.inference.fillna("").unique().tolist() == ["", "L", "Q", "LQ"]
-    for table in ("table1", "table2", "cumulativeness", "costeff"):
+    for table in ("table1", "commutativity", "table2", "cumulativeness", "costeff"):
         for form in ("csv", "md", "html", "json"):
             assert (results / f"{table}.{form}").stat().st_size > 100
     for figure in ("figure2", "figure3", "figure4", "heatmap", "pareto", "joint"):
@@ -216,7 +217,8 @@ def test_one_seed_has_means_only_and_a_set_without_estimates_is_left_out(finishe
     run = snakemake(copy, "--cores", "2", "all", config={"seeds": [1], "cumulativeness": []})
     assert "# Can a pipeline be predicted" not in run.stdout + run.stderr  # that table is of another run
     rules = (
-        "table1", "table2", "costeff", "figure2", "figure3", "heatmap", "pareto", "joint", "study", "all",
+        "table1", "commutativity", "table2", "costeff", "figure2", "figure3", "heatmap", "pareto", "joint",
+        "study", "all",
     )  # fmt: skip
     assert planned(run) == dict.fromkeys(rules, 1) | {"curves": 8}
     assert pd.read_csv(copy / "results/table2.csv").acc_raw_sd.isna().all()
@@ -261,6 +263,8 @@ def test_another_rule_of_exits_runs_nothing_but_curves_and_analyses(finished, co
 def test_another_margin_runs_one_table(finished):
     run = snakemake(finished, "--dry-run", "results/table1.csv", config={"commutativity": {"margin": 1.0}})
     assert planned(run) == {"table1": 1}
+    run = snakemake(finished, "--dry-run", "all", config={"commutativity": {"margin": 1.0}})
+    assert planned(run) == dict.fromkeys(("table1", "commutativity", "heatmap", "study", "all"), 1)
 
 
 def test_keeping_checkpoints_or_not_runs_nothing_again(finished):

@@ -93,12 +93,12 @@ def test_the_heat_map_holds_differences_and_p_values():
         ("sst2", "DE"): compare(flat({"DE": [80, 81], "ED": [84, 82]})),
         ("qqp", "PE"): compare(flat({"PE": [80], "EP": [90]})),
     }
-    ax = figures.heat_map_of(comparisons).axes[0]
+    ax = figures.heat_map_of(comparisons, {("sst2", "DE"): "undecided"}).axes[0]
     cells = np.ma.asarray(ax.collections[0].get_array()).reshape(2, 2)
     assert cells[0, 0] == pytest.approx(2.5 - 1.5)
     assert cells.mask[0, 1]
     texts = [text.get_text() for text in ax.texts]
-    assert "Same 1.50\nDiff. 2.50\np = 0.5 (at best 0.5)" in texts
+    assert "Same 1.50\nDiff. 2.50\np = 0.5 (at best 0.5)\nundecided" in texts
     assert any("no p-value" in text for text in texts) == (not cells.mask[1, 1])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["D+E", "P+E"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["SST-2", "QQP"]
@@ -153,7 +153,7 @@ def test_points_are_means_over_seeds(runs):
         lambda empty: figures.figure2(empty, SETS),
         lambda empty: figures.figure3(empty, SETS),
         lambda empty: figures.figure4(empty, []),
-        lambda empty: figures.heatmap(empty, SETS),
+        lambda empty: figures.heatmap(empty, SETS, margin=2),
         lambda empty: figures.pareto(empty, []),
         lambda empty: figures.joint(empty, ["C"], exits=empty),
     ],

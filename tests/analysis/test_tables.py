@@ -43,14 +43,16 @@ def test_markdown_as_printed() -> None:
         ("sst2", "DE"): compare(flat({"DE": [80] * 13, "ED": [90] * 13})),
     }
     lines = table1_markdown(comparisons).splitlines()
-    start = lines.index("| Dataset         | Order | D+E          | P+E          | D+P+E        |")
-    assert lines[start:][:17] == [
-        "| Dataset         | Order | D+E          | P+E          | D+P+E        |",
-        "| --------------- | ----- | ------------ | ------------ | ------------ |",
-        "| generated-pairs | Same  | 1.50 ± 0.71  | 1.00 ± 0.00  | 1.33 ± 0.50  |",
-        "|                 | Diff. | 2.50 ± 1.29  | 10.00 ± 0.82 | 13.33 ± 4.95 |",
-        "| SST-2           | Same  | 0.00 ± 0.00  | -            | -            |",
-        "|                 | Diff. | 10.00 ± 0.00 | -            | -            |",
+    start = lines.index("| Dataset         | Order           | D+E          | P+E          | D+P+E        |")
+    assert lines[start:][:19] == [
+        "| Dataset         | Order           | D+E          | P+E          | D+P+E        |",
+        "| --------------- | --------------- | ------------ | ------------ | ------------ |",
+        "| generated-pairs | Same            | 1.50 ± 0.71  | 1.00 ± 0.00  | 1.33 ± 0.50  |",
+        "|                 | Diff.           | 2.50 ± 0.71  | 10.00 ± 1.41 | 13.33 ± 5.02 |",
+        "|                 | Diff., one seed | 2.50 ± 2.12  | 10.00 ± 0.00 | 13.33 ± 5.00 |",
+        "| SST-2           | Same            | 0.00 ± 0.00  | -            | -            |",
+        "|                 | Diff.           | 10.00 ± 0.00 | -            | -            |",
+        "|                 | Diff., one seed | 10.00 ± 0.00 | -            | -            |",
         "",
         "p-value of Diff. > Same (in brackets: the smallest that this number of seeds allows), by a",
         "permutation test per cell, not corrected for the number of cells:",

@@ -255,7 +255,7 @@ def test_a_model_that_sees_is_saved_as_a_plain_one(seeing, trained, workshop, tm
 def test_c_standardises_the_exits_that_it_adds(workshop, seeing, tmp_path, teacher, stages, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "pipeops.training.job.fold_standardisation",
+        "pipeops.training.stages.fold_standardisation",
         lambda model: (
             seen.append([head.standardisation is not None for head in model.exits.values()]),
             fold_standardisation(model),
@@ -263,7 +263,7 @@ def test_c_standardises_the_exits_that_it_adds(workshop, seeing, tmp_path, teach
     )
     section = CostEffSection(heads=2, ffn=6, rank=8, teacher=teacher)
     exits = ExitTraining(pooling="mean", standardise=True)
-    given = job(workshop, "C", seeing / "O", costeff=section, exits=exits)
+    given = job(workshop, "C", seeing / "O", own_settings=section, exits=exits)
     train(given, tmp_path / "C", state_root=tmp_path / "s")
     assert len(seen) == stages
     assert seen[0] == [True, True, True, False]

@@ -17,6 +17,7 @@ for analysis in (*TABLES, *FIGURES):
             datasets=study.datasets,
             seeds=study.seeds,
             shown=analysis.shown(study),
+            parameters=analysis.parameters(study),
             revision=revisions.ANALYSE,
         message:
             f"{analysis.title}"

@@ -10,5 +10,7 @@ with errors_in_one_line(Path(snakemake.log[0])):
     module, _, function = snakemake.params.target.partition(":")
     home, curves = import_module(module), list(map(Path, snakemake.input.curves))
     exits = {"exits": read_exits(curves)} if snakemake.input.get("exits") else {}
-    result = getattr(home, function)(read_runs(curves), snakemake.params.shown, **exits)
+    result = getattr(home, function)(
+        read_runs(curves), snakemake.params.shown, **snakemake.params.parameters, **exits
+    )
     home.save(result, dict(snakemake.output.items()), dict(snakemake.params.items()))

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeops.analysis.curves import FloatArray, TradeoffCurve, distance
+from pipeops.analysis.pairs import pairs_of_one_seed, pairs_of_other_seeds, without_pairs_of_one_seed
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import orderings
 
@@ -35,9 +36,11 @@ class Comparison:
     same: FloatArray
     """Distances in percentage points, shape (pairs,): one ordering, two seeds; pooled over the orderings."""
     different: FloatArray
-    """Distances in percentage points, shape (pairs,): two orderings, equal or different seeds."""
+    """Distances in percentage points, shape (pairs,): two orderings, two seeds."""
+    one_seed: FloatArray
+    """Distances in percentage points, shape (pairs,): two orderings, one seed, whose runs share a prefix."""
     disjoint: int
-    """Number of pairs whose curves share no time; they are in neither array."""
+    """Number of pairs whose curves share no time; they are in no array."""
     p_value: float
     """Probability of at least this mean(different) - mean(same) if order does not matter; NaN without pairs
     of either kind."""
@@ -69,12 +72,14 @@ def compare(curves: Mapping[tuple[str, int], TradeoffCurve]) -> Comparison:
             raise PipeOpsError(f"ordering {run[0]} has no curve for seed {run[1]}; measure it first")
 
     distances = _distances([[curves[ordering, seed] for seed in seeds] for ordering in orderings])
-    same, different = _pairs(distances)
-    disjoint = int(np.isnan(same).sum() + np.isnan(different).sum())
+    same, _ = _pairs(distances)
+    different, one_seed = pairs_of_other_seeds(distances), pairs_of_one_seed(distances)
+    disjoint = sum(int(np.isnan(pairs).sum()) for pairs in (same, different, one_seed))
     if disjoint:
+        pairs = same.size + different.size + one_seed.size
         warnings.warn(
-            f"orderings {', '.join(orderings)}: {disjoint} of {same.size + different.size} pairs of curves "
-            "share no time and are left out",
+            f"orderings {', '.join(orderings)}: {disjoint} of {pairs} pairs of curves share no time and are "
+            "left out",
             stacklevel=2,
         )
     return Comparison(
@@ -82,8 +87,9 @@ def compare(curves: Mapping[tuple[str, int], TradeoffCurve]) -> Comparison:
         seeds=tuple(seeds),
         same=same[~np.isnan(same)],
         different=different[~np.isnan(different)],
+        one_seed=one_seed[~np.isnan(one_seed)],
         disjoint=disjoint,
-        p_value=permutation_p_value(distances),
+        p_value=permutation_p_value(without_pairs_of_one_seed(distances)),
     )
 
 
@@ -120,14 +126,19 @@ def table1(comparisons: Mapping[tuple[str, str], Comparison]) -> pd.DataFrame:
     """Tabulate the comparisons by (dataset, operators): Table 1 of Xin et al. 2022 in long form.
 
     Returns:
-        Two rows per comparison, in the mapping's order, ``pairs`` being ``same`` and ``different``, with the
-        mean and the sample SD of the distances in percentage points, their number, and on ``different`` the
-        p-value of the difference. NaN where there are too few pairs.
+        Three rows per comparison, in the mapping's order, ``pairs`` being ``same`` and ``different`` (both of
+        two seeds) and ``one seed`` (two orderings of one seed, whose runs share a prefix), with the mean and
+        the sample SD of the distances in percentage points, their number, and on ``different`` the p-value of
+        the difference. NaN where there are too few pairs.
     """
     rows = [
         (dataset, operators, pairs, *_mean_and_sd(distances), distances.size, p_value)
         for (dataset, operators), c in comparisons.items()
-        for pairs, distances, p_value in [("same", c.same, math.nan), ("different", c.different, c.p_value)]
+        for pairs, distances, p_value in [
+            ("same", c.same, math.nan),
+            ("different", c.different, c.p_value),
+            ("one seed", c.one_seed, math.nan),
+        ]
     ]
     return pd.DataFrame(rows, columns=["dataset", "operators", "pairs", "mean", "sd", "n_pairs", "p_value"])
 

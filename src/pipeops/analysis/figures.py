@@ -22,6 +22,7 @@ from pipeops.analysis.cumulativeness import COMPOUND, cumulativeness
 from pipeops.analysis.curves import MeanCurve, TradeoffCurve, mean_curve, pareto_front
 from pipeops.analysis.paper import title
 from pipeops.analysis.runs import Runs, curves
+from pipeops.analysis.verdicts import commutativity
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.pipeline import orderings
@@ -139,17 +140,27 @@ def figure4(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     return figure
 
 
-def heatmap(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
+def heatmap(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float) -> Figure:
     """Table 1 as a heat map: how much further apart different orderings are than seeds, with p-values.
 
     Raises:
         PipeOpsError: there are no comparisons.
     """
-    return heat_map_of(compare_all(curves(measurements), operator_sets))
+    runs = curves(measurements)
+    comparisons = compare_all(runs, operator_sets)
+    if not comparisons:
+        return heat_map_of(comparisons, {})
+    table = commutativity(runs, operator_sets, margin=margin)
+    cells = table.drop_duplicates(["dataset", "operators"])
+    named = cells[["dataset", "operators", "cell_verdict"]].to_numpy().tolist()
+    verdicts = {(dataset, operators): verdict for dataset, operators, verdict in named}
+    return heat_map_of(comparisons, verdicts)
 
 
-def heat_map_of(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure:
-    """Draw the comparisons by (dataset, operators).
+def heat_map_of(
+    comparisons: Mapping[tuple[str, str], Comparison], verdicts: Mapping[tuple[str, str], str]
+) -> Figure:
+    """Draw the comparisons by (dataset, operators), each with its verdict where there is one.
 
     Raises:
         PipeOpsError: there are none.
@@ -166,7 +177,8 @@ def heat_map_of(comparisons: Mapping[tuple[str, str], Comparison]) -> Figure:
         )
         excess.loc[row, column] = different - same
         p = "no p-value" if np.isnan(c.p_value) else f"p = {c.p_value:.2g} (at best {c.smallest_p_value:.2g})"
-        text.loc[row, column] = f"Same {same:.2f}\nDiff. {different:.2f}\n{p}"
+        lines = [f"Same {same:.2f}", f"Diff. {different:.2f}", p]
+        text.loc[row, column] = "\n".join([*lines, *filter(None, [verdicts.get((dataset, operators))])])
     figure, axes = _grid(1, 1, panel=(1.2 + 2.2 * len(sets), 0.8 + 1.1 * len(datasets)))
     # Small differences look small: the scale reaches at least to the scatter among the seeds.
     scatter = [c.same.std(ddof=1) for c in comparisons.values() if c.same.size > 1]

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pipeops.analysis import commutativity, joint, savings
+from pipeops.analysis import commutativity as distances
 from pipeops.analysis import cumulativeness as estimates
+from pipeops.analysis import joint, savings, verdicts
 from pipeops.analysis.commutativity import Comparison, compare_all, smallest_p_value
 from pipeops.analysis.cumulativeness import NAIVE
 from pipeops.analysis.joint import BUDGETS
 from pipeops.analysis.paper import paper_table1, paper_table2, title
 from pipeops.analysis.runs import curves
+from pipeops.analysis.verdicts import sentences
 from pipeops.files import replaced
 from pipeops.provenance import provenance, write_json
 from pipeops.text import html_page, markdown_table, mean_and_sd_as_text
@@ -47,10 +49,18 @@ def save(table: Table, outputs: Mapping[str, str], parameters: Mapping[str, Any]
     write_json(Path(outputs["json"]), provenance(**parameters))
 
 
-def table1(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Table:
-    """Does the order matter? See ``commutativity.table1``."""
-    comparisons = compare_all(curves(measurements), operator_sets)
-    return Table(commutativity.table1(comparisons), table1_markdown(comparisons))
+def table1(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float) -> Table:
+    """Does the order matter? See ``commutativity.table1`` and ``verdicts.commutativity``."""
+    runs = curves(measurements)
+    comparisons = compare_all(runs, operator_sets)
+    said = sentences(verdicts.commutativity(runs, operator_sets, margin=margin))
+    return Table(distances.table1(comparisons), table1_markdown(comparisons, said))
+
+
+def commutativity(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float) -> Table:
+    """Does the order matter, with intervals? See ``verdicts.commutativity``."""
+    numbers = verdicts.commutativity(curves(measurements), operator_sets, margin=margin)
+    return Table(numbers, commutativity_markdown(numbers))
 
 
 def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
@@ -71,7 +81,7 @@ def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
     return Table(values, costeff_markdown(values))
 
 
-def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
+def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison], said: Sequence[str] = ()) -> str:
     """Print the comparisons by (dataset, operators) in the form of Table 1 of Xin et al. 2022, as text.
 
     Below it stand the p-values, each with the smallest that its number of seeds allows, notes on how to read
@@ -79,10 +89,11 @@ def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
     """
     parts = [
         "# Table 1: does the order of the operators matter?",
+        *_verdicts_as_text(said),
         "Distance between two accuracy-time curves in percentage points of accuracy, mean ± SD. If the\n"
         "order matters, curves of two orderings (Diff.) are further apart than curves of one ordering that\n"
         "differ only in their seed (Same), and the p-value below is small.",
-        _distances_as_text(commutativity.table1(comparisons)),
+        _distances_as_text(distances.table1(comparisons)),
         "p-value of Diff. > Same (in brackets: the smallest that this number of seeds allows), by a\n"
         "permutation test per cell, not corrected for the number of cells:",
         _p_values_as_text(comparisons),
@@ -93,6 +104,39 @@ def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
     paper = paper[paper["dataset"].isin({dataset for dataset, _ in comparisons})]
     if not paper.empty:
         parts += ["Xin et al. 2022 (RoBERTa-base):", _distances_as_text(paper)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdicts_as_text(said: Sequence[str]) -> list[str]:
+    return ["\n".join(f"- {one}" for one in said)] if said else []
+
+
+def commutativity_markdown(table: pd.DataFrame) -> str:
+    """Print what ``verdicts.commutativity`` returns: verdicts in words, and a row per pair of orderings."""
+    header = ["Dataset", "Operators", "Orderings", "Difference", "90% interval", "Full depth", "Largest"]
+    rows = [
+        [
+            title(row["dataset"]),
+            "+".join(row["operators"]),
+            f"{row['first']} - {row['second']}",
+            f"{row['mean_difference']:+.2f}",
+            f"{row['low']:+.2f} to {row['high']:+.2f}",
+            f"{row['full_depth_difference']:+.2f}",
+            f"{row['max_difference']:.2f}",
+            f"{row['same_ordering']:.2f}",
+            row["cell_verdict"],
+        ]
+        for row in _records(table)
+    ]
+    parts = [
+        "# Does the order of the operators matter?",
+        *_verdicts_as_text(sentences(table)),
+        "Difference in accuracy of two orderings at the same time, mean over the times that both cover,\n"
+        "paired by seed, in percentage points; at full depth; and the largest. Two seeds of one ordering\n"
+        f"differ by what stands under Seeds. Margin: {table['margin'].iloc[0]:g} points. Two one-sided tests"
+        "\nat 5% each, corrected for the number of cells (Holm).",
+        markdown_table([*header, "Seeds", "Verdict"], rows),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -224,7 +268,8 @@ def _distances_as_text(table: pd.DataFrame) -> str:
         [title(dataset) if pairs == "same" else "", order]
         + [cells.get((dataset, pairs, operators), "-") for operators in table["operators"].unique()]
         for dataset in table["dataset"].unique()
-        for pairs, order in [("same", "Same"), ("different", "Diff.")]
+        for pairs, order in [("same", "Same"), ("different", "Diff."), ("one seed", "Diff., one seed")]
+        if any((dataset, pairs, operators) in cells for operators in table["operators"].unique())
     ]
     return markdown_table(["Dataset", "Order", *map("+".join, table["operators"].unique())], rows)
 

@@ -7,7 +7,7 @@ Nothing heavy is imported: the function is named by a string and imported by the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import Pipeline
@@ -41,6 +41,8 @@ class Analysis:
     """Trained pipelines whose measurements it reads."""
     shown: Callable[[Config], list[str]]
     """What it is about: operator sets or pipelines."""
+    parameters: Callable[[Config], dict[str, Any]] = lambda _: {}
+    """What else its function takes, by name."""
     exits: bool = False
     """Whether it also reads the measurements exit by exit."""
     otherwise: str = ""
@@ -76,6 +78,10 @@ def _operator_sets(study: Config) -> list[str]:
     return study.operator_sets
 
 
+def _margin(study: Config) -> dict[str, Any]:
+    return {"margin": study.commutativity.margin}
+
+
 _NO_ESTIMATES = (
     "config: cumulativeness: is empty, so nothing is estimated; name operator sets with E, such as [DE]"
 )
@@ -89,6 +95,16 @@ ANALYSES = (
         category=COMMUTATIVITY,
         pipelines=_orderings,
         shown=_operator_sets,
+        parameters=_margin,
+    ),
+    Analysis(
+        name="commutativity",
+        kind="table",
+        title="Verdicts",
+        category=COMMUTATIVITY,
+        pipelines=_orderings,
+        shown=_operator_sets,
+        parameters=_margin,
     ),
     Analysis(
         name="table2",
@@ -139,6 +155,7 @@ ANALYSES = (
         category=COMMUTATIVITY,
         pipelines=_orderings,
         shown=_operator_sets,
+        parameters=_margin,
     ),
     Analysis(
         name="figure4",
