@@ -69,6 +69,15 @@ def planned_jobs(path):
     }
 
 
+def test_the_recipes_excerpts_are_the_packages_code():
+    recipe = (ROOT / "docs/new-operator.md").read_text()
+    code = "".join(path.read_text() for path in sorted(PACKAGE.rglob("*")) if path.suffix in (".py", ".toml"))
+    excerpts = re.findall(r"```(?:python|toml)\n(.*?)```", recipe, flags=re.DOTALL)
+    assert len(excerpts) == 4
+    for excerpt in excerpts:
+        assert excerpt in code
+
+
 @pytest.mark.parametrize("family", ["roberta", "bert"])
 @pytest.mark.parametrize("changes", [{}, {"ffn_per_layer": [24, 7, 16, 40]}])
 def test_full_rank_changes_nothing(training, family, changes):
@@ -177,6 +186,15 @@ def test_models_are_of_the_declared_rank_and_their_costs_are_counted(finished):
 
 def test_a_setting_of_f_retrains_f_and_what_comes_after_it(installed, finished):
     run = snakemake(finished, "--dry-run", "all", config={"low_rank": {"keep_rank": 0.25}})
+    assert planned(run)["train"] == len(("F", "EF", "FE"))
+
+
+def test_a_raised_revision_retrains_f_and_what_comes_after_it(site, finished, tmp_path, monkeypatch):
+    shutil.copytree(site, tmp_path / "site")
+    declaration = tmp_path / "site/pipeops_low_rank/__init__.py"
+    declaration.write_text(declaration.read_text().replace("section=", "revision=2, section="))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
+    run = snakemake(finished, "--dry-run", "results/table1.csv")
     assert planned(run)["train"] == len(("F", "EF", "FE"))
 
 
