@@ -54,6 +54,8 @@ SHAPES = {
     "roberta-mean": tiny_shape(pooling="mean"),
     "bert-mean": bert(pooling="mean"),
     "bert-slender-mean": bert(**PRUNED, embedding_rank=6, pooling="mean"),
+    "roberta-low-rank": tiny_shape(ffn_rank=6),
+    "bert-pruned-low-rank": bert(**PRUNED, ffn_rank=10),
 }
 
 

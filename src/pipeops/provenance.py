@@ -5,7 +5,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ PACKAGES = (
     *("torch", "transformers", "datasets", "tokenizers", "onnx", "onnxruntime"),
     *("numpy", "pandas", "scipy", "matplotlib", "seaborn", "snakemake"),
 )
+OPERATOR_GROUP = "pipeops.operators"
+"""Entry point group of the packages that add operators."""
 
 
 def provenance(**parameters: Any) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def provenance(**parameters: Any) -> dict[str, Any]:
         "pipeops": version("pipeops"),
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": versions(*PACKAGES),
+        "packages": versions(*PACKAGES, *_operator_packages()),
         "cpu": cpu(),
         "platform": platform.platform(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,6 +67,11 @@ def write_json(path: Path, content: Any) -> None:
     """Write readable JSON in one step."""
     with replaced(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _operator_packages() -> list[str]:
+    """The installed packages that add operators."""
+    return sorted({entry.dist.name for entry in entry_points(group=OPERATOR_GROUP) if entry.dist})
 
 
 def _version(package: str) -> str | None:

@@ -172,13 +172,18 @@ class TrainingSection(TrainingSettings):
 def kept_count(fraction: float, total: int, *, what: str) -> int:
     """How many of ``total`` units ``fraction`` keeps.
 
+    Args:
+        fraction: in (0, 1].
+        total: units that there are.
+        what: key of the configuration, to be named where none is left.
+
     Raises:
         UnusableSetting: none would be left.
     """
     count = round(fraction * total)
     if count < 1:
         raise UnusableSetting(
-            f"pruning.{what}: {fraction} of {total} rounds to none; raise it above {0.5 / total:.3g}"
+            f"{what}: {fraction} of {total} rounds to none; raise it above {0.5 / total:.3g}"
         )
     return count
 

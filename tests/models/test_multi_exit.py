@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from pipeops.models.backbones import load_backbone
 from pipeops.models.multi_exit import (
     ClassificationHead,
+    FactorisedLinear,
     fold_standardisation,
     from_pretrained_backbone,
     pooled_states,
@@ -17,6 +19,7 @@ from pipeops.models.multi_exit import (
     standardise_exits,
     with_all_exits,
 )
+from pipeops.models.shape import ModelShape
 from pipeops.models.standardising import Standardisation
 
 FAMILIES = ["roberta", "bert"]
@@ -26,16 +29,16 @@ PRUNED = {"heads_per_layer": [1, 4, 2, 3], "ffn_per_layer": [5, 24, 1, 10]}
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("exits", [False, True])
-@pytest.mark.parametrize("pruned", [False, True])
+@pytest.mark.parametrize("changes", [{}, PRUNED, {"ffn_rank": 6}, PRUNED | {"ffn_rank": 6}])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_save_and_reload(family, exits, pruned, pooling, tmp_path):
+def test_save_and_reload(family, exits, changes, pooling, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     model = tiny_model(family, pooling=pooling)
+    if changes:
+        model = type(model)(model.config.with_shape(**changes)).eval()
     if exits:
         model = with_all_exits(model).eval()
-    if pruned:
-        model = type(model)(model.config.with_shape(**PRUNED)).eval()
     model.save_pretrained(tmp_path)
     reloaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     batch = tiny_batch()
@@ -102,6 +105,25 @@ def test_new_exits_leave_the_last_as_it_was():
     extended = with_all_exits(model).eval()
     assert extended.config.exit_layers == [1, 2, 3, 4]
     assert torch.equal(extended(**batch).logits, model(**batch).logits)
+
+
+def test_a_checkpoint_from_before_the_ffn_could_be_factorised_is_read(tmp_path):
+    model, batch = tiny_model(), tiny_batch()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["ffn_rank"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    reloaded = type(model).from_pretrained(tmp_path).eval()
+    assert reloaded.config.ffn_rank == ModelShape.from_checkpoint(tmp_path).ffn_rank == 0
+    assert torch.equal(reloaded(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("rank", [1, 6, 16])
+def test_a_factorised_linear_map_is_the_product_of_its_factors(rank):
+    torch.manual_seed(0)
+    linear, x = FactorisedLinear(16, 24, rank=rank), torch.randn(3, 5, 16)
+    expected = F.linear(x, linear.second.weight @ linear.first.weight, linear.second.bias)
+    torch.testing.assert_close(linear(x), expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,6 +13,7 @@ CHANGES = [
     {"heads_per_layer": [1, 2, 4, 3], "ffn_per_layer": [8, 24, 3, 5]},
     {"heads_per_layer": [1] * 4, "embedding_rank": 5},
     {"pooling": "mean"},
+    {"ffn_per_layer": [8, 24, 3, 5], "ffn_rank": 6},
 ]
 
 
@@ -47,6 +48,7 @@ def test_parameters_of_an_exit_are_those_of_a_model_that_ends_there(changes):
             heads_per_layer=list(shape.heads_per_layer[:layer]),
             ffn_per_layer=list(shape.ffn_per_layer[:layer]),
             embedding_rank=shape.embedding_rank,
+            ffn_rank=shape.ffn_rank,
             exit_layers=[layer],
         )
         assert parameters == sum(parameter.numel() for parameter in type(model)(shorter).parameters())

@@ -30,8 +30,9 @@ def keep_mask(scores, fraction):
 @pytest.mark.parametrize("family", ["roberta", "bert"])
 @pytest.mark.parametrize("exits", [False, True])
 @pytest.mark.parametrize(("keep_heads", "keep_ffn"), [(0.5, 0.5), (0.25, 1.0), (1.0, 0.1), (1.0, 1.0)])
-def test_masking_equals_rewiring(family, exits, keep_heads, keep_ffn):
-    model, batch = tiny_model(family, exits=exits), tiny_batch()
+@pytest.mark.parametrize("ffn_rank", [0, 5])
+def test_masking_equals_rewiring(family, exits, keep_heads, keep_ffn, ffn_rank):
+    model, batch = tiny_model(family, exits=exits, ffn_rank=ffn_rank), tiny_batch()
     scores = random_scores(model)
     masks = LayerMasks(
         heads=[keep_mask(s, keep_heads) for s in scores.heads],
@@ -42,6 +43,7 @@ def test_masking_equals_rewiring(family, exits, keep_heads, keep_ffn):
     smaller = pruned(model, scores, keep_heads=keep_heads, keep_ffn=keep_ffn).eval()
     assert smaller.config.heads_per_layer == [round(keep_heads * 4)] * 4
     assert smaller.config.ffn_per_layer == [round(keep_ffn * 24)] * 4
+    assert smaller.config.ffn_rank == ffn_rank
     for one, other in zip(expected, smaller(**batch).exit_logits, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 

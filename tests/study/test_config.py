@@ -56,8 +56,8 @@ def test_the_papers_settings():
     for operator in "ODPE":
         settings = study.training.of(operator)
         assert (settings.epochs, settings.batch_size, settings.learning_rate) == (10, 8, 1e-5)
-    assert kept_count(study.pruning.keep_heads, 12, what="keep_heads") == 8
-    assert kept_count(study.pruning.keep_ffn, 3072, what="keep_ffn") == 1536
+    assert kept_count(study.pruning.keep_heads, 12, what="pruning.keep_heads") == 8
+    assert kept_count(study.pruning.keep_ffn, 3072, what="pruning.keep_ffn") == 1536
     assert study.seeds == [1, 2, 3, 4, 5]
     assert study.datasets == ["mrpc", "sst2", "qnli", "qqp"]
 

@@ -53,6 +53,7 @@ class MultiExitConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-5
     hidden_act: str = "gelu"
     embedding_rank: int = 0
+    ffn_rank: int = 0
     pipeline: str = ""
     pooling: Pooling = "first"
     exits_standardised: bool = False
@@ -162,6 +163,19 @@ def pooled_states(hidden_states: Tensor, attention_mask: Tensor, pooling: Poolin
         return hidden_states[:, 0]
     kept = attention_mask.unsqueeze(-1).to(hidden_states.dtype)
     return (hidden_states * kept).sum(dim=1) / kept.sum(dim=1)
+
+
+class FactorisedLinear(nn.Module):
+    """A linear map of a low rank: one without bias to ``rank`` values, one with bias from there."""
+
+    def __init__(self, inputs: int, outputs: int, *, rank: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, rank, bias=False)
+        self.second = nn.Linear(rank, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map shape (..., inputs) to (..., outputs)."""
+        return self.second(self.first(x))
 
 
 class ClassificationHead(nn.Module):
@@ -284,6 +298,9 @@ def _encoder(config: MultiExitConfig) -> PreTrainedModel:
         _resize_layer(
             layer, hidden_size=config.hidden_size, attention_size=heads * config.head_size, ffn_size=ffn
         )
+        if config.ffn_rank:
+            layer.intermediate.dense = FactorisedLinear(config.hidden_size, ffn, rank=config.ffn_rank)
+            layer.output.dense = FactorisedLinear(ffn, config.hidden_size, rank=config.ffn_rank)
     return encoder
 
 

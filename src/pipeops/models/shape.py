@@ -42,6 +42,8 @@ class ModelShape:
     """Width of the word embeddings, which a projection then widens to ``hidden_size``; 0: no projection."""
     pooling: Pooling = "first"
     """What a classifier sees: the first token's state, or the mean over the tokens that are not padding."""
+    ffn_rank: int = 0
+    """Rank of the FFN's two matrices in every layer; 0: not factorised."""
 
     @property
     def num_layers(self) -> int:
@@ -75,6 +77,7 @@ class ModelShape:
             position_rows=self.max_position_embeddings,
             segment_rows=self.type_vocab_size,
             embedding_rank=self.embedding_rank,
+            ffn_rank=self.ffn_rank,
         )
 
     @property
@@ -126,7 +129,8 @@ class ModelShape:
             zip(self.heads_per_layer, self.ffn_per_layer, strict=True), start=1
         ):
             attention = heads * self.head_size
-            projections = 2 * length * hidden * (4 * attention + 2 * ffn)
+            feed_forward = 2 * product_weights(hidden, ffn, rank=self.ffn_rank)
+            projections = 2 * length * (4 * hidden * attention + feed_forward)
             scores_and_context = 4 * length * length * attention
             total += projections + scores_and_context
             if layer in self.exit_layers:
@@ -197,6 +201,7 @@ def encoder_parameters(
     position_rows: int,
     segment_rows: int,
     embedding_rank: int,
+    ffn_rank: int = 0,
 ) -> int:
     """Number of weights of an encoder without classifiers; sizes as in :class:`ModelShape`."""
     words = vocab_size * hidden_size
@@ -206,6 +211,11 @@ def encoder_parameters(
     for heads, ffn in zip(heads_per_layer, ffn_per_layer, strict=True):
         attention = heads * head_size
         total += 4 * hidden_size * attention + 3 * attention + hidden_size  # with biases
-        total += 2 * hidden_size * ffn + ffn + hidden_size
+        total += 2 * product_weights(hidden_size, ffn, rank=ffn_rank) + ffn + hidden_size
         total += 4 * hidden_size  # two norms
     return total
+
+
+def product_weights(inputs: int, outputs: int, *, rank: int) -> int:
+    """Number of a linear map's weights without its bias; ``rank`` 0: not factorised."""
+    return rank * (inputs + outputs) if rank else inputs * outputs

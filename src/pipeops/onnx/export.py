@@ -109,8 +109,8 @@ def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
             shapes |= _linear(f"{encoder}.{i}.attention.self.{part}", hidden, attended)
         shapes |= _linear(f"{encoder}.{i}.attention.output.dense", attended, hidden)
         shapes |= _norm(f"{encoder}.{i}.attention.output.LayerNorm", hidden)
-        shapes |= _linear(f"{encoder}.{i}.intermediate.dense", hidden, ffn)
-        shapes |= _linear(f"{encoder}.{i}.output.dense", ffn, hidden)
+        shapes |= _linear(f"{encoder}.{i}.intermediate.dense", hidden, ffn, rank=shape.ffn_rank)
+        shapes |= _linear(f"{encoder}.{i}.output.dense", ffn, hidden, rank=shape.ffn_rank)
         shapes |= _norm(f"{encoder}.{i}.output.LayerNorm", hidden)
     for k in shape.exit_layers:
         shapes |= _linear(f"exits.{k}.dense", hidden, hidden)
@@ -127,7 +127,9 @@ def _words(name: str, shape: ModelShape) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+def _linear(name: str, inputs: int, outputs: int, *, rank: int = 0) -> dict[str, tuple[int, ...]]:
+    if rank:
+        return {f"{name}.first.weight": (rank, inputs), **_linear(f"{name}.second", rank, outputs)}
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 

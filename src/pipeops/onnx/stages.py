@@ -126,9 +126,9 @@ class _Stage:
         attended = self._linear(attended, f"{name}.attention.output", f"{source}.attention.output.dense")
         x = self.node("Add", [attended, x], f"{name}.attention.sum")
         x = self._layer_norm(x, f"{name}.attention.normed", f"{source}.attention.output.LayerNorm")
-        inner = self._linear(x, f"{name}.ffn.inner", f"{source}.intermediate.dense")
+        inner = self._ffn_linear(x, f"{name}.ffn.inner", f"{source}.intermediate.dense")
         inner = self.node(ACTIVATIONS[self.shape.hidden_act], [inner], f"{name}.ffn.active")
-        outer = self._linear(inner, f"{name}.ffn.output", f"{source}.output.dense")
+        outer = self._ffn_linear(inner, f"{name}.ffn.output", f"{source}.output.dense")
         x = self.node("Add", [outer, x], f"{name}.ffn.sum")
         return self._layer_norm(x, f"hidden.{layer}", f"{source}.output.LayerNorm")
 
@@ -241,6 +241,13 @@ class _Stage:
 
     def _linear(self, x: str, name: str, source: str) -> str:
         return self._affine(x, name, self.weights(f"{source}.weight"), self.weights(f"{source}.bias"))
+
+    def _ffn_linear(self, x: str, name: str, source: str) -> str:
+        """A linear map of the FFN: one product, or two where it is factorised."""
+        if not self.shape.ffn_rank:
+            return self._linear(x, name, source)
+        first = self.constant(f"{name}.first.weight", self.weights(f"{source}.first.weight").T)
+        return self._linear(self.node("MatMul", [x, first], f"{name}.first"), name, f"{source}.second")
 
     def _affine(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
         """``x weight^T + bias``, with the weight stored transposed, as the product wants it."""

@@ -76,8 +76,8 @@ class PruningSection(Section):
 
 def _pruned(before: ModelShape, setup: Setup) -> ModelShape:
     kept: PruningSection = setup.settings
-    heads = [kept_count(kept.keep_heads, count, what="keep_heads") for count in before.heads_per_layer]
-    ffn = [kept_count(kept.keep_ffn, count, what="keep_ffn") for count in before.ffn_per_layer]
+    heads = [kept_count(kept.keep_heads, n, what="pruning.keep_heads") for n in before.heads_per_layer]
+    ffn = [kept_count(kept.keep_ffn, n, what="pruning.keep_ffn") for n in before.ffn_per_layer]
     return replace(before, heads_per_layer=tuple(heads), ffn_per_layer=tuple(ffn))
 
 

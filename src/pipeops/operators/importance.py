@@ -24,7 +24,7 @@ class LayerMasks:
 
 def ones_like_model(model: MultiExitForSequenceClassification) -> LayerMasks:
     """Masks that keep everything."""
-    weight = model.layers[0].intermediate.dense.weight  # for its device and precision
+    weight = model.layers[0].attention.output.dense.weight  # for its device and precision
     return LayerMasks(
         heads=[weight.new_ones(heads) for heads in model.config.heads_per_layer],
         ffn=[weight.new_ones(ffn) for ffn in model.config.ffn_per_layer],
@@ -102,8 +102,12 @@ def pruned(
     """
     return rewired(
         model,
-        heads=[most_important(s, kept_count(keep_heads, len(s), what="keep_heads")) for s in scores.heads],
-        neurons=[most_important(s, kept_count(keep_ffn, len(s), what="keep_ffn")) for s in scores.ffn],
+        heads=[
+            most_important(s, kept_count(keep_heads, len(s), what="pruning.keep_heads")) for s in scores.heads
+        ],
+        neurons=[
+            most_important(s, kept_count(keep_ffn, len(s), what="pruning.keep_ffn")) for s in scores.ffn
+        ],
     )
 
 
@@ -117,14 +121,16 @@ def rewired(
     )
     columns_of_head = torch.arange(config.head_size, device=model.device)
     weights = model.state_dict()
+    # A neuron is an output of the way into the FFN and an input of the way out, factorised or not.
+    last, first = (".second", ".first") if config.ffn_rank else ("", "")
     for index, (kept_heads, kept_neurons) in enumerate(zip(heads, neurons, strict=True)):
         prefix = f"backbone.encoder.layer.{index}"
         columns = (kept_heads[:, None] * config.head_size + columns_of_head).flatten()
         for name in ("query", "key", "value"):
             _select(weights, f"{prefix}.attention.self.{name}", rows=columns)
         _select(weights, f"{prefix}.attention.output.dense", columns=columns)
-        _select(weights, f"{prefix}.intermediate.dense", rows=kept_neurons)
-        _select(weights, f"{prefix}.output.dense", columns=kept_neurons)
+        _select(weights, f"{prefix}.intermediate.dense{last}", rows=kept_neurons)
+        _select(weights, f"{prefix}.output.dense{first}", columns=kept_neurons)
     smaller = MultiExitForSequenceClassification(config).to(model.device)
     smaller.load_state_dict(weights)
     return smaller

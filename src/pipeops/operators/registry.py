@@ -13,9 +13,8 @@ from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
 from pipeops.operators.builtin import BUILTIN
 from pipeops.operators.declaration import Operator, Setup
+from pipeops.provenance import OPERATOR_GROUP as GROUP
 from pipeops.settings import Section
-
-GROUP = "pipeops.operators"
 
 
 def load(found: Iterable[EntryPoint]) -> dict[str, Operator]:
