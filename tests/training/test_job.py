@@ -243,7 +243,7 @@ def test_a_model_that_sees_is_saved_as_a_plain_one(seeing, trained, workshop, tm
     assert abs(exported - ours.numpy()).max() < 1e-5
 
 
-@pytest.mark.parametrize(("teacher", "stages"), [("assistant", 5), ("fine-tuned", 5)])
+@pytest.mark.parametrize(("teacher", "stages"), [("assistant", 5), ("fine-tuned", 4)])
 def test_c_standardises_the_exits_that_it_adds(workshop, seeing, tmp_path, teacher, stages, monkeypatch):
     seen = []
     monkeypatch.setattr(
@@ -356,18 +356,28 @@ def test_out_of_memory_is_tried_once_more_in_two_parts(without_dropout, tmp_path
         train(plain, tmp_path / "no", state_root=tmp_path / "s")
 
 
-@pytest.mark.parametrize(
-    ("operator", "exits"), [("E", {}), ("D", {}), ("C", {}), ("E", {"standardise": True})]
-)
-def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_path, operator, exits):
+@pytest.mark.parametrize("operator", ["E", "D", "C"])
+def test_a_compiled_training_ends_with_the_same_weights(without_dropout, tmp_path, operator):
     # In one step: a second would be chosen by what the first left, where rounding may decide between equals.
     plain = replace(without_dropout, costeff=CostEffSection(heads=2, ffn=6, rank=8, schedule="one-shot"))
     train(plain, tmp_path / "O", state_root=tmp_path / "s")
     for name, compiled in (("eager", False), ("compiled", True)):
         changed = replace(plain, operator=operator, parent=tmp_path / "O", compiled=compiled)
-        changed = replace(changed, exits=ExitTraining(**exits))
         train(changed, tmp_path / name, state_root=tmp_path / "s")
     assert same_weights(tmp_path / "eager", tmp_path / "compiled")
+
+
+def test_standardised_exits_can_be_compiled(without_dropout, workshop, seeing, tmp_path):
+    """The folded weights hold 1 / deviation, which magnifies rounding, so answers are compared."""
+    exits = ExitTraining(pooling="mean", standardise=True)
+    plain = replace(without_dropout, operator="E", parent=seeing / "O", exits=exits)
+    split = load_tokenised(workshop / "train.parquet")
+    ids, mask = map(torch.from_numpy, pad(split.input_ids, pad_token_id=split.pad_token_id))
+    answers = []
+    for name, compiled in (("eager", False), ("compiled", True)):
+        train(replace(plain, compiled=compiled), tmp_path / name, state_root=tmp_path / "s")
+        answers.append(torch.stack(load_model(tmp_path / name).eval()(ids, mask).exit_logits))
+    torch.testing.assert_close(*answers, atol=2e-2, rtol=0)
 
 
 def test_a_teacher_computes_in_the_precision_of_its_student(trained, workshop, tmp_path, monkeypatch):
