@@ -20,7 +20,7 @@ from pipeops.onnx.runtime import Profiler
 from pipeops.operators import base, costeff
 from pipeops.pipeline import Pipeline, closure, orderings
 from pipeops.settings import CostEffSection, ExitTraining, PruningSection, TrainingSettings
-from pipeops.training.job import Job, last_checkpoint, load_model, train
+from pipeops.training.job import Job, fast_attention, last_checkpoint, load_model, train
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=5e-3)
 
@@ -394,6 +394,17 @@ def test_a_teacher_computes_in_the_precision_of_its_student(trained, workshop, t
         parent = trained["O"]
         train(job(workshop, "D", parent, settings=settings), tmp_path / precision, state_root=tmp_path / "s")
         assert seen.pop().exit_logits[-1].dtype == dtype
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("precision", "max_length", "flash"), [("bf16", 128, False), ("bf16", 512, True), ("fp32", 40, True)]
+)
+def test_short_inputs_in_bf16_are_trained_without_flash_attention(precision, max_length, flash):
+    before = torch.backends.cuda.flash_sdp_enabled()
+    with fast_attention(precision, max_length=max_length):
+        assert torch.backends.cuda.flash_sdp_enabled() == flash
+    assert torch.backends.cuda.flash_sdp_enabled() == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
