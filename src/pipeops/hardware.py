@@ -80,7 +80,7 @@ def compute_dtype(precision: Precision) -> Literal["fp32", "bf16"]:
         return precision
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if "amx_bf16" in cpu()["instructions"] else "fp32"
+    return "bf16" if {"amx_bf16", "avx512_bf16"} & set(cpu()["instructions"]) else "fp32"
 
 
 def prepare_device(asked: Device, *, threads: int) -> "torch.device":

@@ -27,7 +27,7 @@ from pipeops.provenance import write_json
 from pipeops.settings import TrainingSettings
 from pipeops.training.batches import Collator, Examples
 from pipeops.training.checkpoints import is_first_process, last_checkpoint, load_model, written_last
-from pipeops.training.trainer import ReproducibleTrainer, trainer_arguments
+from pipeops.training.trainer import ReproducibleTrainer, fast_attention, trainer_arguments
 
 FINISHED, LOG = "finished", "log.json"
 """Folder of a finished stage's model within its state, and the name of the log in it."""
@@ -119,7 +119,8 @@ class StageRun:
         if checkpoint:
             print(f"resuming at {checkpoint.name}", flush=True)
         try:
-            with gradient_equilibrium(trainee.model) if trainee.equilibrium else nullcontext():
+            balanced = gradient_equilibrium(trainee.model) if trainee.equilibrium else nullcontext()
+            with balanced, fast_attention(self.settings.precision, max_length=self.split.max_length):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except torch.OutOfMemoryError:
             return None
