@@ -62,7 +62,7 @@ class ModelSection(Section):
     student: str = ALTERNATE
     """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
     size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
-    pooling: Pooling = "first"
+    pooling: Pooling = "mean"
     """What a classifier sees of its layer's output: the first token's state, or the mean over the tokens that
     are not padding. The paper: first."""
     max_length: Annotated[int, Field(ge=8)] = 40
@@ -84,7 +84,7 @@ class DataSection(Section):
 
     train_examples: PositiveInt | None = 4000
     """Training examples, drawn once and the same for all seeds; null: all."""
-    validation_examples: PositiveInt | None = 1000
+    validation_examples: PositiveInt | None = 5000
     """Validation examples, on which everything is measured; null: all."""
 
 
@@ -108,11 +108,11 @@ class PretrainingSection(Section):
 class TrainingSettings(Section):
     """Hyper-parameters of one training."""
 
-    epochs: Annotated[float, Field(gt=0)] = 1
+    epochs: Annotated[float, Field(gt=0)] = 3
     """Passes over the training examples."""
-    batch_size: PositiveInt = 16
+    batch_size: PositiveInt = 32
     """Examples per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     """Peak learning rate."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps over which the learning rate rises; it then falls linearly to 0."""
@@ -124,7 +124,7 @@ class TrainingSettings(Section):
     """Whether batches hold examples of similar length (less padding, faster)."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass; weights and optimiser stay fp32. auto: bf16 on a GPU or
-    CPU that multiplies matrices in it, else fp32."""
+    CPU with instructions for it, else fp32."""
     threads: PositiveInt = 1
     """CPU threads of a training without a GPU."""
     checkpoint_every: Fraction = 0.5
@@ -134,12 +134,11 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = {
-        "O": {"epochs": 2.5},
-        "D": {"learning_rate": 5e-4},
-        "C": {"learning_rate": 5e-4},
-    }
-    """Per operator letter (O, D, P, E or C): other values of keys above."""
+    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 5}, "C": {"epochs": 2}}
+    """Per letter of an operator that is trained: other values of keys above."""
+    pipelines: dict[str, dict[str, Any]] = {}
+    """Per trained pipeline, such as ED: other values of keys above for the training that makes it, over those
+    of its last operator."""
     exit_loss: ExitLoss = "sum"
     """How E, and D and P of a model with exits, join the losses of the exits: their sum, or their mean (then
     distillation weighs answers, embeddings and hidden states 1:1:1, whatever the number of exits)."""
@@ -156,17 +155,19 @@ class TrainingSection(TrainingSettings):
     @model_validator(mode="after")
     def _check_operators(self) -> Self:
         known = list(TrainingSettings.model_fields)
-        for letter, changes in self.operators.items():
-            for key in changes:
-                if key not in known:
-                    raise ValueError(f"operators.{letter}: {unknown_key(key, key, known)}")
-            self.of(letter)
+        for group in ("operators", "pipelines"):
+            for name, changes in getattr(self, group).items():
+                for key in changes:
+                    if key not in known:
+                        raise ValueError(f"{group}.{name}: {unknown_key(key, key, known)}")
+                self.of(name[-1:], name)
         return self
 
-    def of(self, operator: str) -> TrainingSettings:
-        """The settings of the trainings of one operator."""
+    def of(self, operator: str, pipeline: str = "") -> TrainingSettings:
+        """The settings of the trainings of one operator, or of the one that makes this pipeline."""
         shared = self.model_dump(include=set(TrainingSettings.model_fields))
-        return TrainingSettings.model_validate(shared | self.operators.get(operator, {}))
+        changes = self.operators.get(operator, {}) | self.pipelines.get(pipeline, {})
+        return TrainingSettings.model_validate(shared | changes)
 
 
 def kept_count(fraction: float, total: int, *, what: str) -> int:

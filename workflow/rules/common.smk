@@ -27,6 +27,9 @@ except PipeOpsError as error:
 
 STARTED = time.time()
 
+for warning in study.warnings:
+    logger.warning(warning)
+
 # Planning makes millions of objects that stay; looking for garbage among them again and again takes a seventh of it.
 gc.set_threshold(100_000, 20, 20)
 
@@ -123,9 +126,9 @@ def training_hardware_options(wildcards, resources):
 
 
 @cache
-def training_of(operator):
-    """The operator's settings, validated once and not for every job."""
-    return study.training.of(operator)
+def training_of(pipeline):
+    """The settings of a training, validated once and not for every job."""
+    return study.training_of(pipeline_of(pipeline))
 
 
 @cache

@@ -16,7 +16,7 @@ rule train:
         "<logs>/models/{dataset}/{pipeline}/seed{seed}.tsv"
     # Trainings go before measurements, which need the machine to themselves.
     priority: 10
-    threads: lambda wildcards: training_of(operator_of(wildcards).letter).threads
+    threads: lambda wildcards: training_of(wildcards.pipeline).threads
     resources:
         mem_mb=training_memory,
         runtime=training_minutes,

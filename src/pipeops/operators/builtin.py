@@ -58,6 +58,7 @@ DISTILLATION = Operator(
     shape=_distilled,
     flops=distilled_from_parent,
     inputs=lambda setup: {"student": STUDENT} if setup.model.has_student else {},
+    restarts=True,
 )
 
 

@@ -33,6 +33,7 @@ from pipeops.settings import (
     Section,
     Seed,
     TrainingSection,
+    TrainingSettings,
     existing_if_path,
 )
 from pipeops.text import nearest, unknown_key
@@ -47,7 +48,7 @@ class BaseConfig(Section):
     pathvars: Pathvars = Pathvars()
     datasets: Annotated[list[str], Field(min_length=1)] = ["generated-sentiment"]
     """GLUE tasks (mrpc, sst2, qnli, qqp) or generated ones (generated-sentiment, generated-paraphrase)."""
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3, 4, 5, 6]
     """One run of everything per seed."""
     operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
     """Sets of operators whose orderings Table 1 compares."""
@@ -230,6 +231,53 @@ class BaseConfig(Section):
                     f"{', '.join(TRAINABLE)}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _pipelines_are_trained_ones(self) -> Self:
+        trained = [str(pipeline) for pipeline in self.trainings]
+        for name in self.training.pipelines:
+            if name not in trained:
+                raise ValueError(
+                    f"training.pipelines: '{name}' is not trained in this study; name one of "
+                    f"{', '.join(trained)}"
+                )
+        return self
+
+    def training_of(self, pipeline: Pipeline) -> TrainingSettings:
+        """The settings of the training that makes a pipeline."""
+        return self.training.of(pipeline.operator, str(pipeline))
+
+    def steps(self, pipeline: Pipeline, examples: int) -> int:
+        """Number of steps that the model that a pipeline ends in was trained, from its pretrained weights.
+
+        D starts from pretrained weights again, so what was trained before it does not count.
+
+        Args:
+            pipeline: a trained one.
+            examples: of the training split, as far as the study draws from it.
+        """
+        total, step = 0, pipeline
+        while True:
+            settings = self.training_of(step)
+            total += round(-(-examples // settings.batch_size) * settings.epochs)
+            if step.parent is None or OPERATORS[step.operator].restarts:
+                return total
+            step = step.parent
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed but makes orderings differ for another reason than the order, a line each."""
+        found = []
+        for operators in self.operator_sets:
+            for key in ("learning_rate", "epochs"):
+                values = {letter: getattr(self.training.of(letter), key) for letter in operators}
+                if len(set(values.values())) > 1:
+                    listed = ", ".join(f"{letter} {value:g}" for letter, value in values.items())
+                    found.append(
+                        f"config: training.operators: {key} differs within {operators} ({listed}), so "
+                        "orderings may differ by it and not by the order; give all one value"
+                    )
+        return found
 
     def setup(self, letter: str) -> Setup:
         """What the shape, cost and inputs of an operator depend on."""

@@ -50,7 +50,7 @@ def tokenise(study: Config, dataset: str, split: str) -> list[str]:
 def train(study: Config, pipeline: Pipeline) -> list[str]:
     """Arguments of ``pipeops train``: the operator, and one document with all its settings."""
     operator = OPERATORS[pipeline.operator]
-    document = {"training": study.training.of(operator.letter).model_dump()}
+    document = {"training": study.training_of(pipeline).model_dump()}
     if exits := study.exit_training(pipeline).model_dump(exclude_defaults=True):
         document["exits"] = exits
     if operator.section:

@@ -143,7 +143,7 @@ def training_memory_mb(study: Config, pipeline: Pipeline) -> int:
         PipeOpsError: an architecture is not known.
     """
     shape = shape_of(study, pipeline.parent or pipeline)  # the larger one, or as large
-    tokens = study.training.of(pipeline.operator).batch_size * study.model.max_length
+    tokens = study.training_of(pipeline).batch_size * study.model.max_length
     activations = ACTIVATION_BYTES * tokens * shape.num_layers * shape.hidden_size
     return PROCESS_MB + round((TRAINING_BYTES * shape.parameters + activations) / 1e6)
 
@@ -189,7 +189,7 @@ def training_flops(study: Config, pipeline: Pipeline, dataset: str) -> float:
         Work(
             before=shape_of(study, pipeline.parent or pipeline),
             after=shape_of(study, pipeline),
-            passes=examples * study.training.of(operator.letter).epochs,
+            passes=examples * study.training_of(pipeline).epochs,
             length=min(task.mean_tokens, study.model.max_length),
             rows=task.rows,
             setup=study.setup(operator.letter),
