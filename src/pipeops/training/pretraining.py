@@ -15,11 +15,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pipeops.data.synthetic import pretraining_text, vocabulary
-from pipeops.hardware import compute_dtype
 from pipeops.models.architectures import TINY_ARCHITECTURE
 from pipeops.models.backbones import save_backbone
 from pipeops.settings import PretrainingSection
-from pipeops.training.trainer import ReproducibleTrainer, fast_attention, trainer_arguments
+from pipeops.training.trainer import ReproducibleTrainer, trainer_arguments
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """RoBERTa's special tokens, in the order of its ids."""
@@ -42,8 +41,7 @@ def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
         first, second = zip(*pretraining_text(settings.examples), strict=True)
         encoded = tokenizer(list(first), list(second), truncation=True)
         examples = [{"input_ids": ids} for ids in encoded["input_ids"]]
-        attention = fast_attention("auto", max_length=TINY_ARCHITECTURE.max_length)
-        with tempfile.TemporaryDirectory() as scratch, attention:
+        with tempfile.TemporaryDirectory() as scratch:
             ReproducibleTrainer(
                 lengths=[len(ids) for ids in encoded["input_ids"]],
                 length_grouped=True,
@@ -57,7 +55,6 @@ def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
                     seed=settings.seed,
                     warmup_steps=0.1,
                     weight_decay=0.01,
-                    bf16=compute_dtype("auto") == "bf16",
                     adam_beta2=0.98,  # as RoBERTa's pretraining
                     save_strategy="no",
                     logging_steps=0.05,
