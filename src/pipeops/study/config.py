@@ -15,7 +15,7 @@ from pipeops.data.tasks import REGRESSION_TASKS, SPLITS, TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import architecture
 from pipeops.operators.declaration import NoSettings, Setup
-from pipeops.operators.registry import OPERATORS, TRAINABLE
+from pipeops.operators.registry import OPERATORS, TRAINABLE, shape_after
 from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, parts_of
 from pipeops.settings import (
     ALTERNATE,
@@ -220,6 +220,14 @@ class BaseConfig(Section):
         for letter in {letter for pipeline in self.measured for letter in pipeline.trained}:
             if after := OPERATORS[letter].shape:
                 after(original, self.setup(letter))
+        for pipeline in self.measured:
+            priced = orderings(pipeline.operators)[0]
+            ours, theirs = (shape_after(p.trained, original, self.setup) for p in (pipeline, priced))
+            if ours != theirs:
+                raise ValueError(
+                    f"{pipeline} and {priced} make models of different shapes, but a set of operators has "
+                    f"one price; change the settings of {', '.join(pipeline.trained)}, or leave one out"
+                )
         return self
 
     @model_validator(mode="after")
