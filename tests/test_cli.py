@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from pipeops.cli import app, main
 
-RULES = ["backbone", "tokenise", "train", "export", "measure"]
+RULES = ["backbone", "tokenise", "train", "export", "evaluate", "price", "check"]
 
 
 @pytest.mark.parametrize("command", RULES)
@@ -24,22 +24,29 @@ def test_every_command_explains_itself(command):
         (["export", "no/such/checkpoint", "--output", "o"], "no/such/checkpoint/config.json: not found"),
         (
             [
-                "measure",
-                "m",
-                "--original",
-                "o",
-                "--data",
-                "d",
-                "--output",
-                "x",
-                "--settings",
-                '{"thread": 1}',
+                *("price", "--backbone", "tiny", "--lengths", "no.txt", "--output", "x", "--operators", "E"),
+                *("--settings", '{"prices": {"thread": 1}}'),
             ],
-            "measuring.thread: ",
+            "prices.thread: ",
+        ),
+        (["price", "--backbone", "tiny", "--lengths", "no.txt"], "no.txt: not found"),
+        (
+            ["price", "--backbone", "tiny", "--lengths", "no.txt", "--operators", "PD"],
+            "--output: is needed with --operators",
         ),
         (
-            ["measure", "m", "--original", "o", "--data", "no.parquet", "--output", "x"],
+            [
+                *("evaluate", "m", "--data", "no.parquet", "--output", "x", "--dataset", "d"),
+                *("--pipeline", "O", "--seed", "1"),
+            ],
             "no.parquet: not readable",
+        ),
+        (
+            [
+                *("check", "m", "--original", "o", "--data", "d", "--output", "x"),
+                *("--answers", "a.parquet", "--prices", "p.csv"),
+            ],
+            "a.parquet: not found",
         ),
         (["backbone", "/no/such/folder", "--output", "o"], "backbone '/no/such/folder' cannot be read"),
     ],

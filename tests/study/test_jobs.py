@@ -33,10 +33,10 @@ def test_a_backbone_has_settings_only_where_it_is_pretrained_here():
 @pytest.mark.parametrize(
     ("pipeline", "letter", "sections"),
     [
-        ("O", "O", ["training"]),
-        ("D", "D", ["training"]),
-        ("DEP", "P", ["training", "pruning"]),
-        ("C", "C", ["training", "costeff"]),
+        ("O", "O", ["training", "exits"]),
+        ("D", "D", ["training", "exits"]),
+        ("DEP", "P", ["training", "exits", "pruning"]),
+        ("C", "C", ["training", "exits", "costeff"]),
     ],
 )
 def test_a_training_has_one_document_with_its_own_section(pipeline, letter, sections):
@@ -51,7 +51,7 @@ def test_settings_of_one_operator_change_no_other_command_line():
     assert document(plain, "P") != document(changed, "P")
     rate = load_config({"training": {"operators": {"D": {"learning_rate": 1e-3}}}})
     assert document(rate, "D")[1]["training"]["learning_rate"] == 1e-3
-    assert document(rate, "E")[1]["training"]["learning_rate"] == 3e-4
+    assert document(rate, "E")[1]["training"]["learning_rate"] == 5e-4
 
 
 def test_extra_inputs_are_those_that_the_operator_declares(tmp_path):
@@ -95,8 +95,34 @@ def test_hardware_is_no_setting():
     assert options == ["--device", "gpu", "--gpu-slots", "1", "--processes", "1", "--compiled"]
 
 
-def test_confidence_is_exported_where_there_are_exits():
-    study = load_config({"exits": {"confidence": "entropy"}})
-    assert jobs.export(study, Pipeline("P")) == []
-    for pipeline in ("E", "EDP", "C"):
-        assert jobs.export(study, Pipeline(pipeline)) == ["--confidence", "entropy"]
+def test_settings_of_one_pipeline_change_its_training_alone():
+    plain, longer = load_config({}), load_config({"training": {"pipelines": {"ED": {"epochs": 6}}}})
+    assert document(longer, "ED")[1]["training"]["epochs"] == 6
+    for pipeline in ("D", "DE", "EDP"):
+        assert document(plain, pipeline) == document(longer, pipeline)
+
+
+def test_what_checks_depend_on():
+    study = load_config({"exits": {"confidence": "patience"}, "check": {"examples": 7}})
+    option, text = jobs.check(study)
+    assert option == "--settings"
+    assert json.loads(text)["check"]["examples"] == 7
+    assert json.loads(text)["exits"] == {"confidence": "patience"}
+    assert jobs.rule_of_exits(study)["confidence"] == "patience"
+
+
+@pytest.mark.parametrize(
+    ("operators", "sections"),
+    [("O", []), ("DE", []), ("PE", ["pruning"]), ("C", ["costeff"])],
+)
+def test_a_price_depends_on_the_shape_of_its_set_alone(operators, sections):
+    _, given, _, text = jobs.price(load_config({}), operators)
+    assert given == operators
+    assert list(json.loads(text)) == ["prices", "exits", *sections]
+
+
+def test_a_price_of_d_needs_the_student_where_there_is_one():
+    named = load_config({"model": {"backbone": "owner/x", "student": "owner/y"}, "datasets": ["sst2"]})
+    assert jobs.priced_with_student(named, "DE")
+    assert not jobs.priced_with_student(named, "PE")
+    assert not jobs.priced_with_student(load_config({}), "DE")

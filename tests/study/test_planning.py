@@ -13,12 +13,14 @@ from pipeops.study.planning import Training, plan, shape_of, training_flops, wal
 
 def test_trainings_of_the_default_study_and_what_sharing_saves():
     planned = plan(Config())
-    assert len(planned.trainings) == 13 * 3
+    assert len(planned.trainings) == 13 * 6
     # One by one: 7 orders of 3 or 4 trainings, O, D, P, E, C of up to two, and DP.
     alone = 4 * 3 + 3 * 4 + 1 + 4 * 2 + 3
-    assert planned.trainings_alone == 3 * alone
-    assert planned.jobs["train"] == 39
-    assert planned.jobs["export"] == planned.jobs["measure"] == 39
+    assert planned.trainings_alone == 6 * alone
+    assert planned.jobs["train"] == 13 * 6
+    assert planned.jobs["export"] == planned.jobs["evaluate"] == 13 * 6
+    # O, D, P, E, DE, DP, PE, DPE and C.
+    assert planned.jobs["price"] == 9
 
 
 @pytest.mark.parametrize(
