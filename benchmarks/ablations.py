@@ -38,7 +38,7 @@ def main() -> None:
         if folder in others:
             copy_shared(first, folder, arguments.dataset)
         curves = [folder / f"curves/{arguments.dataset}/C/seed{seed}.csv" for seed in arguments.seeds]
-        run(folder, VARIANTS[name], curves, arguments)
+        run(folder, VARIANTS[name], [folder / f"curves/{arguments.dataset}/C.csv"], arguments)
         tables[name] = summary(curves)
     columns = next(iter(tables.values()))
     rows = [[name, *cells.values()] for name, cells in tables.items()]

@@ -32,7 +32,7 @@ def main() -> None:
     """Print the table and, as one line of JSON, what it was measured on."""
     arguments = _arguments()
     per_seed = sum(
-        plan(Config(datasets=DATASETS, seeds=[1])).jobs[rule] for rule in ("train", "export", "measure")
+        plan(Config(datasets=DATASETS, seeds=[1])).jobs[rule] for rule in ("train", "export", "evaluate")
     )
     rows = []
     for jobs in arguments.jobs:

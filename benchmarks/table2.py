@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from common import export_random, roberta
+from common import roberta
 from rich.console import Console
 from rich.table import Table
 
@@ -17,10 +17,11 @@ from pipeops.analysis.cumulativeness import combined_saving
 from pipeops.analysis.paper import paper_table2, title
 from pipeops.data.tasks import TASKS
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised, tokenise
-from pipeops.measuring.timing import exit_costs, input_lengths
-from pipeops.onnx.paths import graph_path
-from pipeops.onnx.runtime import EarlyExitModel
+from pipeops.measuring.price import measure_prices
+from pipeops.measuring.price_list import mean_over_lengths
+from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE
+from pipeops.settings import PricesSection
 
 MAX_LENGTH = 512
 ROUNDS = 10
@@ -39,14 +40,13 @@ def print_table2(console: Console, glue: Path, tokenizer: Path, *, threads: int)
     savings = [f"{letters} saves" for letters in ("Q", "L", "LQ")]
     table = Table("dataset", "pipeline", "time, ms", *savings, "LQ est.", "paper: time, Q, L, LQ")
     paper = paper_table2().set_index(["dataset", "pipeline"])
+    shapes = {name: replace(shape, exit_layers=(shape.num_layers,)) for name, shape in PIPELINES.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for pipeline, shape in PIPELINES.items():
-            export_random(replace(shape, exit_layers=(shape.num_layers,)), folder / pipeline)
         for dataset in DATASETS:
             split = lengths_of(dataset, glue, tokenizer, folder)
             for pipeline in PIPELINES:
-                original_ms, time = times(folder, pipeline, split, threads=threads)
+                original_ms, time = times(shapes[pipeline], shapes["O"], split, threads=threads)
                 saving = {inference: 1 - time[inference] / time[""] for inference in INFERENCE}
                 estimated = combined_saving(saving["L"], saving["Q"])
                 measured = [f"{100 * saving[i]:.0f}%" for i in ("Q", "L", "LQ")]
@@ -75,18 +75,13 @@ def lengths_of(dataset: str, glue: Path, tokenizer: Path, folder: Path) -> Token
 
 
 def times(
-    folder: Path, pipeline: str, split: TokenisedSplit, *, threads: int
+    shape: ModelShape, original: ModelShape, split: TokenisedSplit, *, threads: int
 ) -> tuple[float, dict[str, float]]:
     """O's time in ms, and the pipeline's mean time over O's by inference letters."""
-    models = {
-        quantised: EarlyExitModel.load(
-            graph_path(folder / pipeline, "model", quantised=quantised), threads=threads
-        )
-        for quantised in (False, True)
-    }
-    original = EarlyExitModel.load(graph_path(folder / "O", "model", quantised=False), threads=threads)
-    variants = {inference: models["Q" in inference] for inference in INFERENCE}
-    costs = exit_costs(variants, original, split, rounds=ROUNDS)
-    last = np.zeros(len(split), dtype=int)
-    relative = {i: float(costs[i].of(input_lengths(split, i), last).mean()) for i in INFERENCE}
-    return costs[""].original_ms, relative
+    lengths = np.array([len(ids) for ids in split.input_ids])
+    settings = PricesSection(threads=threads, rounds=ROUNDS, most_rounds=ROUNDS, precision=0.9)
+    table, record = measure_prices(
+        shape, original, lengths=lengths, max_length=split.max_length, settings=settings
+    )
+    means = mean_over_lengths(table, lengths, split.max_length).set_index("inference")["time_relative"]
+    return record["original_ms"]["median"], {inference: float(means[inference]) for inference in INFERENCE}

@@ -30,7 +30,7 @@ from pipeops.hardware import cpu, device, device_name
 from pipeops.models.multi_exit import MultiExitConfig, MultiExitForSequenceClassification
 from pipeops.models.shape import ModelShape
 from pipeops.operators.base import Loss, distilling_from, exits_loss
-from pipeops.study.planning import FORWARD_AND_BACKWARD
+from pipeops.operators.declaration import FORWARD_AND_BACKWARD
 from pipeops.text import markdown_table
 from pipeops.training.batches import Collator
 from pipeops.training.stages import LENGTH_BUCKET, OperatorTrainer

@@ -331,7 +331,8 @@ def without_dropout(workshop, tmp_path):
     config = json.loads((backbone / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (backbone / "config.json").write_text(json.dumps(config))
-    settings = SETTINGS.model_copy(update={"learning_rate": 1e-3, "weight_decay": 0.0})
+    changes = {"learning_rate": 1e-3, "weight_decay": 0.0, "precision": "fp32"}
+    settings = SETTINGS.model_copy(update=changes)
     return job(workshop, backbone=backbone, settings=settings)
 
 

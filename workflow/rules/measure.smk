@@ -90,10 +90,8 @@ rule curves:
         prices=price_of,
         details=price_details_of,
     output:
-        curves=expand(
-            "<results>/curves/{{dataset}}/{{pipeline}}/seed{seed}.csv",
-            seed=study.seeds,
-        ),
+        # The curves of single seeds are written beside. Declared here, a new seed would leave the job without the
+        # record that says that its inputs changed.
         csv="<results>/curves/{dataset}/{pipeline}.csv",
         exits="<results>/curves/{dataset}/{pipeline}.exits.csv",
         details="<results>/curves/{dataset}/{pipeline}.json",

@@ -12,7 +12,8 @@ from pipeops.provenance import write_json
 
 with errors_in_one_line(Path(snakemake.log[0])):
     prices = read_prices(Path(snakemake.input.prices), this_cpu=not snakemake.params.allow_other_cpu)
-    outputs = list(map(Path, snakemake.output.curves))
+    folder = Path(snakemake.output.csv).with_suffix("")
+    outputs = [folder / f"seed{seed}.csv" for seed in snakemake.params.seeds]
     for seed, path, output in zip(snakemake.params.seeds, snakemake.input.answers, outputs, strict=True):
         answers = read_answers(
             Path(path),
