@@ -46,7 +46,6 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/inference.py
-	$(BIN)/python benchmarks/measuring.py
 	$(BIN)/python benchmarks/sizes.py
 
 ablations: setup

@@ -218,12 +218,12 @@ class RandomTokens(Dataset):
 def _trainee(training: str, shape: ModelShape) -> tuple[MultiExitForSequenceClassification, Loss]:
     single = replace(shape, exit_layers=(shape.num_layers,))
     if training == "fine-tuning":
-        return _model(single), exits_loss
+        return _model(single), exits_loss("sum")
     if training == "exits":
-        return _model(shape), exits_loss
+        return _model(shape), exits_loss("sum")
     teacher = _model(single).to(device()).eval()
     student = single.cut(shape.num_layers // 2)
-    return _model(student), distilling_from(teacher, student_exits=list(student.exit_layers))
+    return _model(student), distilling_from(teacher, student_exits=list(student.exit_layers), exit_loss="sum")
 
 
 def _model(shape: ModelShape) -> MultiExitForSequenceClassification:
