@@ -125,7 +125,7 @@ def test_results_are_those_of_a_local_run(local, remote):
 def test_a_node_that_dies_in_the_middle_of_a_training(local, remote, profile, running, tmp_path):
     folder = tmp_path / "killed"
     shutil.copytree(remote, folder)
-    for part in ("models", "onnx", "curves"):
+    for part in ("models", "onnx", "answers", "curves"):
         shutil.rmtree(folder / f"results/{part}/generated-sentiment/DE")
     for table in ("curves/generated-sentiment/DE.csv", "table1.csv"):
         (folder / "results" / table).unlink()
