@@ -145,7 +145,7 @@ def _run(
     threshold: float,
     rounds: int,
 ) -> Checked:
-    """Run one threshold on the sample, in so many rounds."""
+    """Run one threshold on the sample, in this number of rounds."""
     layers = replay.shape.exit_layers
     chosen = replay.leaving(inference, confidence, threshold)
     near = near_threshold(

@@ -63,7 +63,7 @@ def first_reached(scores: NDArray[np.float32], threshold: float) -> NDArray[np.i
 def thresholds_of(
     confidence: Confidence, *, exits: int, thresholds: Sequence[float], patiences: Sequence[int] | None
 ) -> list[float]:
-    """The thresholds to replay for a model with so many exits; NaN alone for a single exit.
+    """The thresholds to replay for a model with this number of exits; NaN alone for a single exit.
 
     Args:
         confidence: what they are compared with.

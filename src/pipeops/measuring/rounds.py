@@ -23,7 +23,7 @@ Run = Callable[[], object]
 WARM_UP = 1
 """Rounds that are run first and not counted."""
 WARM_RUNS, WARM_MS = 4, 20.0
-"""Runs in a row that are not timed: so many, or fewer, but one, once they have taken so many milliseconds."""
+"""Untimed runs in a row: at most this number, at least one, and none after this many milliseconds."""
 TIMED_RUNS, TIMED_MS = 5, 20.0
 """Runs after them whose median counts, at least one."""
 _BLOCK_SECONDS = 0.5
@@ -63,7 +63,7 @@ def warm_milliseconds(run: Run) -> float:
 
 
 def _repeated(run: Run, times: int, budget: float) -> list[float]:
-    """Milliseconds of each of so many calls, or of as many as the budget of milliseconds allows."""
+    """Milliseconds of each of ``times`` calls, or of as many as the budget of milliseconds allows."""
     taken: list[float] = []
     while len(taken) < times and (not taken or sum(taken) < budget):
         start = time.perf_counter_ns()

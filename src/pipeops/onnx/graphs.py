@@ -57,8 +57,8 @@ def early_exit_graph(
     confidence is at least its threshold: at 0 always, above 1 never. Outputs ``logits``, float32
     (1, num_labels), and ``exit_layer``, int64 (1,), counted from 1.
 
-    With ``patience`` thresholds are numbers of exits: an input leaves at the first exit at which so many in a
-    row, this one included, answer the same class (PABEE, Zhou et al. 2020, whose patience t counts the times
+    With ``patience`` thresholds are numbers of exits: an input leaves at the first exit at which that many in
+    a row, this one included, answer the same class (PABEE, Zhou et al. 2020, whose patience t counts the times
     that an answer is confirmed, so it is t + 1 here). At 1 it always leaves at the first exit.
 
     Args:
