@@ -58,8 +58,8 @@ def early_exit_graph(
     (1, num_labels), and ``exit_layer``, int64 (1,), counted from 1.
 
     With ``patience`` thresholds are numbers of exits: an input leaves at the first exit at which that many in
-    a row, this one included, answer the same class (PABEE, Zhou et al. 2020, whose patience t counts how often
-    an answer is confirmed, so it is t + 1 here). At 1 it always leaves at the first exit.
+    a row, this one included, answer the same class. Zhou et al. 2020 (PABEE) count how often an answer is
+    confirmed, one less. At 1 an input always leaves at the first exit.
 
     Args:
         stages: as ``emit_stages`` makes them, with the same ``confidence`` where it is not ``patience``.
