@@ -1,7 +1,7 @@
 """PipeOps: efficiency operators on transformers, in every order.
 
-data -> O -> {D, P, E} -> ... -> export -> measure (dataset, ordering, seed)
-                                                -> Tables 1 and 2, estimates, figures
+data -> O -> {D, P, E, C} -> ... -> export -> evaluate (dataset, pipeline, seed) -+-> curves -> verdicts, tables,
+     \\-> price (dataset, set of operators) ---------------------------------------+             estimates, figures
 """
 
 from snakemake.utils import min_version

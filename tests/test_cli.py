@@ -5,6 +5,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from pipeops import __version__
 from pipeops.cli import app, main
 
 RULES = ["backbone", "tokenise", "train", "export", "evaluate", "price", "check"]
@@ -27,7 +28,38 @@ def test_every_command_explains_itself(command):
                 *("price", "--backbone", "tiny", "--lengths", "no.txt", "--output", "x", "--operators", "E"),
                 *("--settings", '{"prices": {"thread": 1}}'),
             ],
-            "prices.thread: ",
+            "unknown key 'prices.thread' (did you mean 'threads'?)",
+        ),
+        (
+            [
+                "train",
+                "O",
+                "--backbone",
+                "b",
+                "--data",
+                "d",
+                "--output",
+                "o",
+                "--seed",
+                "1",
+                "--settings",
+                "[1]",
+            ],
+            "--settings: [1] is no object of sections",
+        ),
+        (
+            [
+                *("train", "O", "--backbone", "b", "--data", "d", "--output", "o", "--seed", "1"),
+                *("--settings", '{"training": {"epochs": -1}}'),
+            ],
+            "training.epochs: input should be greater than 0 (got -1)",
+        ),
+        (
+            [
+                *("train", "D", "--backbone", "b", "--data", "d", "--output", "o", "--seed", "1"),
+                *("--parent", "p", "--input", "studnet=s"),
+            ],
+            "--input: operator D has no input 'studnet'; it takes student",
         ),
         (["price", "--backbone", "tiny", "--lengths", "no.txt"], "no.txt: not found"),
         (
@@ -39,7 +71,7 @@ def test_every_command_explains_itself(command):
                 *("evaluate", "m", "--data", "no.parquet", "--output", "x", "--dataset", "d"),
                 *("--pipeline", "O", "--seed", "1"),
             ],
-            "no.parquet: not readable",
+            "no.parquet: not found",
         ),
         (
             [
@@ -61,6 +93,11 @@ def test_bad_input_is_one_line_on_stderr(monkeypatch, capsys, tmp_path, argument
     assert error.startswith("error: ")
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_version_is_printed():
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output.strip()) == (0, __version__)
 
 
 def test_python_m_pipeops_and_a_missing_option():

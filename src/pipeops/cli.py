@@ -32,6 +32,7 @@ from pipeops.settings import (
     PricesSection,
     Section,
     TrainingSettings,
+    finding,
 )
 from pipeops.text import unknown_key
 
@@ -47,16 +48,20 @@ Backbone = Annotated[Path, typer.Option(help="Folder of the pretrained encoder."
 Settings = Annotated[str, typer.Option(help="Settings as JSON: keys of the configuration's section.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """Take the options that come before a command."""
-    if version:
-        print(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -320,9 +325,7 @@ def _parse(section: type[T], text: str, name: str) -> T:
     try:
         return TypeAdapter(section).validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join([name, *map(str, first["loc"])])
-        raise PipeOpsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise PipeOpsError(finding(error.errors()[0], section, within=name)) from None
 
 
 def _parse_sections(sections: Mapping[str, type[Section]], text: str) -> dict[str, Any]:
@@ -332,7 +335,7 @@ def _parse_sections(sections: Mapping[str, type[Section]], text: str) -> dict[st
     except ValueError as error:
         raise PipeOpsError(f"--settings: no JSON ({error}); write an object of sections") from None
     if not isinstance(document, dict):
-        raise PipeOpsError(f"--settings: is {type(document).__name__}; write an object of sections")
+        raise PipeOpsError(f"--settings: {text} is no object of sections; write one, such as {{}}")
     for name in document:
         if name not in sections:
             raise PipeOpsError(f"--settings: {unknown_key(name, name, list(sections))}")

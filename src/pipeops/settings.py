@@ -3,6 +3,7 @@
 Nothing heavy is imported: the Snakefile reads this.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -283,6 +284,36 @@ class CheckSection(Section):
     """How many validation examples each of them is run on."""
     tolerance: Annotated[float, Field(gt=0)] = 0.1
     """How far the mean time of those runs may be off what the prices say, as a part of it."""
+
+
+def finding(detail: Mapping[str, Any], section: type[BaseModel], *, within: str = "") -> str:
+    """One readable line for one of pydantic's findings.
+
+    Args:
+        detail: as ``ValidationError.errors`` lists it.
+        section: the model that was validated.
+        within: key of that model, where it is a section of a larger one.
+    """
+    *parents, last = location = [str(part) for part in detail["loc"]] or ["(whole)"]
+    key = ".".join([within, *location] if within else location)
+    if detail["type"] == "extra_forbidden":
+        return unknown_key(key, last, _known_keys(section, parents))
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "too_short":
+        return f"{key}: is empty; list at least one"
+    if detail["type"] in ("model_type", "model_attributes_type"):
+        return f"{key}: is a section of keys and values (got {detail['input']!r}); write its keys below it"
+    if detail["type"] == "value_error" and location == ["(whole)"]:
+        return f"{within}: {message}" if within else message
+    given = "" if detail["type"] in ("missing", "value_error") else f" (got {detail['input']!r})"
+    return f"{key}: {message[0].lower() + message[1:]}{given}"
+
+
+def _known_keys(section: Any, parents: Sequence[str]) -> list[str]:
+    """The keys of the section that ``parents`` leads to."""
+    for part in parents:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
 
 
 def existing_if_path(source: str) -> str:

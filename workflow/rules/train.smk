@@ -14,7 +14,7 @@ rule train:
         "<logs>/models/{dataset}/{pipeline}/seed{seed}.log",
     benchmark:
         "<logs>/models/{dataset}/{pipeline}/seed{seed}.tsv"
-    # Trainings go before measurements, which need the machine to themselves.
+    # After prices, which need the machine to themselves, and before evaluations, which can run beside.
     priority: 10
     threads: lambda wildcards: training_of(wildcards.pipeline).threads
     resources:

@@ -100,7 +100,9 @@ def load_tokenised(path: Path) -> TokenisedSplit:
     try:
         table = pq.read_table(path)
         about = json.loads(table.schema.metadata[_METADATA.encode()])
-    except (FileNotFoundError, pa.ArrowInvalid, KeyError, TypeError) as error:
+    except FileNotFoundError:
+        raise PipeOpsError(f"{path}: not found; tokenise it first") from None
+    except (pa.ArrowInvalid, KeyError, TypeError) as error:
         raise PipeOpsError(f"{path}: not readable ({error}); delete it and tokenise again") from None
     return TokenisedSplit(
         input_ids=[np.asarray(ids, dtype=np.int64) for ids in table["input_ids"].to_pylist()],

@@ -90,7 +90,7 @@ def check(
     waited = wait_until_quiet(others=machine.others, wait=machine.wait, what=what)
     checked: list[Checked] = []
     with pinned(cores):
-        baseline = EarlyExitModel.load(
+        original_model = EarlyExitModel.load(
             graph_path(original, "model", quantised=False), threads=machine.threads, cores=cores
         )
         models = {
@@ -106,7 +106,7 @@ def check(
                         replay,
                         inference,
                         models["Q" in inference],
-                        baseline,
+                        original_model,
                         split,
                         sample,
                         confidence,
@@ -138,7 +138,7 @@ def _run(
     replay: Replay,
     inference: str,
     target: EarlyExitModel,
-    baseline: EarlyExitModel,
+    original_model: EarlyExitModel,
     split: TokenisedSplit,
     sample: Sequence[int],
     confidence: Confidence,
@@ -158,7 +158,7 @@ def _run(
         differing += int(not near[example] and left != layers[chosen[example]])
         runs.append(partial(target.run, *arguments))
     padded = split.padded(sample[0])
-    taken = [run_round(runs, lambda: baseline.run(*padded)).relative for _ in range(rounds)]
+    taken = [run_round(runs, lambda: original_model.run(*padded)).relative for _ in range(rounds)]
     return Checked(
         inference=inference,
         threshold=threshold,

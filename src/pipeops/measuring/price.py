@@ -96,12 +96,12 @@ def measure_prices(
             quantised: _random_model(shape, Path(folder) / "set.onnx", quantised, settings, cores)
             for quantised in (False, True)
         }
-        baseline = _random_model(original, Path(folder) / "O.onnx", False, settings, cores)
+        original_model = _random_model(original, Path(folder) / "O.onnx", False, settings, cores)
         padded = random_input(original, int(np.median(lengths)), max_length, seed=settings.seed)
         targets = _targets(models, lengths, max_length, settings)
         found = steady_rounds(
             [target.run for target in targets],
-            lambda: baseline.run(*padded),
+            lambda: original_model.run(*padded),
             settings,
             what=f"price of {operators or 'this shape'}",
         )

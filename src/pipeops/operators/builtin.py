@@ -58,6 +58,7 @@ DISTILLATION = Operator(
     shape=_distilled,
     flops=distilled_from_parent,
     inputs=lambda setup: {"student": STUDENT} if setup.model.has_student else {},
+    input_names=("student",),
     restarts=True,
 )
 
@@ -105,6 +106,7 @@ PRUNING = Operator(
     section="pruning",
     settings=PruningSection,
     inputs=_pruning_inputs,
+    input_names=("importance_data",),
 )
 
 EARLY_EXITING = Operator(

@@ -115,6 +115,8 @@ class Operator:
     inputs: Inputs = lambda _: {}
     """Extra inputs: name -> path within the results. ``{dataset}`` stands for the task; a path that ends in
     ``/`` is a folder with a pretrained model, any other a tokenised split."""
+    input_names: tuple[str, ...] = ()
+    """Names that ``inputs`` may use; any other is refused before anything is read."""
     restarts: bool = False
     """Whether it starts from pretrained weights again, so that earlier trainings leave no trace in them."""
     adds_exits: bool = False

@@ -35,8 +35,9 @@ from pipeops.settings import (
     TrainingSection,
     TrainingSettings,
     existing_if_path,
+    finding,
 )
-from pipeops.text import nearest, unknown_key
+from pipeops.text import nearest
 
 JOINT = ("O", "C", "DEP", "DPE", "EDP")
 """What `results/costeff.csv` compares unless told otherwise: COST-EFF's question, with O to compare to."""
@@ -285,6 +286,13 @@ class BaseConfig(Section):
                         f"config: training.operators: {key} differs within {operators} ({listed}), so "
                         "orderings may differ by it and not by the order; give all one value"
                     )
+        for pipeline, changes in self.training.pipelines.items():
+            if any(pipeline in map(str, closure(orderings(operators))) for operators in self.operator_sets):
+                listed = ", ".join(f"{key} {value}" for key, value in changes.items())
+                found.append(
+                    f"config: training.pipelines: {pipeline} is trained by another recipe ({listed}), so "
+                    "orderings may differ by it and not by the order"
+                )
         return found
 
     def setup(self, letter: str) -> Setup:
@@ -364,7 +372,9 @@ def load_config(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise PipeOpsError("\n".join(f"config: {_line(detail)}" for detail in error.errors())) from None
+        raise PipeOpsError(
+            "\n".join(f"config: {finding(detail, Config)}" for detail in error.errors())
+        ) from None
 
 
 def read_study(files: Sequence[Path]) -> Config:
@@ -396,31 +406,6 @@ def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
         section = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _laid_over(merged[key], value) if section else value
     return merged
-
-
-def _line(detail: Mapping[str, Any]) -> str:
-    """One readable line for one of pydantic's findings."""
-    *parents, last = location = [str(part) for part in detail["loc"]] or ["(whole)"]
-    key = ".".join(location)
-    if detail["type"] == "extra_forbidden":
-        return unknown_key(key, last, _known_keys(parents))
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "too_short":
-        return f"{key}: is empty; list at least one"
-    if detail["type"] in ("model_type", "model_attributes_type"):
-        return f"{key}: is a section of keys and values (got {detail['input']!r}); write its keys below it"
-    if detail["type"] == "value_error" and key == "(whole)":
-        return message
-    given = "" if detail["type"] in ("missing", "value_error") else f" (got {detail['input']!r})"
-    return f"{key}: {message[0].lower() + message[1:]}{given}"
-
-
-def _known_keys(parents: list[str]) -> list[str]:
-    """The keys of the section that ``parents`` leads to."""
-    section: Any = Config
-    for part in parents:
-        section = section.model_fields[part].annotation
-    return list(section.model_fields)
 
 
 def _estimable(operators: str) -> bool:

@@ -122,6 +122,11 @@ def _refuse_misfits(job: Job) -> None:
     if (job.parent is None) != (OPERATORS[job.operator].kind == "original"):
         problem = "has no parent" if job.parent else "needs the parent that it is applied to"
         raise PipeOpsError(f"operator {job.operator} {problem}: see --parent")
+    known = OPERATORS[job.operator].input_names
+    for name in job.inputs:
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise PipeOpsError(f"--input: operator {job.operator} has no input '{name}'; {takes}")
     _pipeline(job)
     if job.parent is not None:
         _refuse_other_exits(job.exits, job.parent)
