@@ -232,7 +232,7 @@ def test_without_the_package_the_letter_is_unknown(tmp_path):
 def test_settings_out_of_range_are_refused_by_the_job(installed, tmp_path):
     run = train(tmp_path, "--settings", json.dumps({"low_rank": {"keep_rank": 2}}))
     assert run.returncode == 1
-    assert run.stderr == "error: low_rank.keep_rank: Input should be less than or equal to 1\n"
+    assert run.stderr == "error: low_rank.keep_rank: input should be less than or equal to 1 (got 2)\n"
 
 
 def test_pruning_after_factorisation(installed, finished, tmp_path):
