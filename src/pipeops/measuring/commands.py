@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,12 @@ class PriceInputs:
     sections: Mapping[str, Any]
     """``prices``, ``exits`` and the operators' own sections."""
 
-    @property
+    @cached_property
     def split(self) -> TokenisedSplit | None:
         """The inputs, where they are a tokenised split."""
         return load_tokenised(self.lengths) if self.lengths.suffix == ".parquet" else None
 
-    @property
+    @cached_property
     def original(self) -> ModelShape:
         """O's shape."""
         encoder, split = known_architecture(self.backbone, "--backbone"), self.split
