@@ -38,13 +38,17 @@ def examples(folder: Path, rows: int = 40) -> Path:
 def write_prices(
     path: Path, shape: ModelShape = SHAPE, *, original: ModelShape = ORIGINAL, **changes
 ) -> Path:
-    """Prices by a rule: an exit costs its layer tenths of O padded, half of that at length 0, Q half."""
+    """Prices by a rule: an exit costs its layer tenths of O padded, half of that at length 0, Q half.
+
+    The halves of the rounds are 1% below and above.
+    """
     rows = []
     for inference in INFERENCE:
         for length in LENGTHS if "L" in inference else (MAX_LENGTH,):
             for layer in shape.exit_layers:
                 relative = layer / 10 * (0.5 + length / MAX_LENGTH / 2) / (2 if "Q" in inference else 1)
-                rows.append((inference, length, layer, 4 * relative, relative, 0.01, 12))
+                halves = (relative * 0.99, relative * 1.01)
+                rows.append((inference, length, layer, 4 * relative, relative, 0.01, *halves, 12))
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
     about = {

@@ -41,6 +41,9 @@ def test_every_variant_length_and_exit_is_priced_equally_often(priced):
     assert table["rounds"][0] >= ANYWHERE.rounds
     assert (table[["time_ms", "time_relative"]] > 0).all(axis=None)
     details = json.loads(priced.with_suffix(".json").read_text())
+    halves = table[["first_half", "second_half"]].div(table["time_relative"], axis=0)
+    assert ((halves.min(axis=1) <= 1.02) & (halves.max(axis=1) >= 0.98)).all()
+    assert (halves["first_half"] != halves["second_half"]).any()
     assert (table.time_ms / table.time_relative).to_numpy() == pytest.approx(details["original_ms"]["median"])
 
 

@@ -21,7 +21,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.hardware import int8_kernels
 from pipeops.measuring.contention import pinned, quietest_cores
-from pipeops.measuring.prices import COLUMNS
+from pipeops.measuring.prices import COLUMNS, HALVES
 from pipeops.measuring.rounds import Round, Rounds, Run, quartiles, steady_rounds
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.export import tensor_shapes, write
@@ -198,6 +198,9 @@ def _table(targets: Sequence[_Target], rounds: Sequence[Round], original_ms: flo
     rows = [(target.inference, target.length, target.exit_layer) for target in targets]
     table = pd.DataFrame(rows, columns=COLUMNS[:3])
     numbers = {"time_ms": median * original_ms, "time_relative": median, "iqr": high - low}
+    middle = len(rounds) // 2
+    for column, half in zip(HALVES, (rounds[:middle], rounds[middle:]), strict=True):
+        numbers[column] = quartiles(half)[1]
     return table.assign(**numbers, rounds=len(rounds))[COLUMNS]
 
 

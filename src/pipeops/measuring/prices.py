@@ -16,7 +16,9 @@ from pipeops.hardware import cpu
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE
 
-COLUMNS = ["inference", "length", "exit_layer", "time_ms", "time_relative", "iqr", "rounds"]
+HALVES = ("first_half", "second_half")
+"""Columns with ``time_relative`` as either half of the rounds alone has it: a price taken twice."""
+COLUMNS = ["inference", "length", "exit_layer", "time_ms", "time_relative", "iqr", *HALVES, "rounds"]
 """Columns of the CSV: ``time_relative`` is over O's, padded to ``max_length``, ``iqr`` the range of its
 middle half over the rounds, ``time_ms`` is ``time_relative`` times O's median milliseconds."""
 _NUMBERS = COLUMNS[1:]
@@ -51,6 +53,8 @@ class Prices:
     """O's median time per input, milliseconds."""
     costs: Mapping[str, Costs]
     """By the letters of the inference operators."""
+    halves: tuple[Mapping[str, Costs], ...]
+    """The same as either half of the rounds has it: how far a second pricing may be off."""
     record: Mapping[str, Any]
     """The JSON: provenance, settings, contention."""
 
@@ -83,7 +87,10 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
     table = _read_table(path, rows, again)
     if missing := [letters for letters in INFERENCE if letters not in set(table["inference"])]:
         raise PipeOpsError(f"{path}: has no rows of {missing[0] or 'inference without L and Q'}; {again}")
-    costs = {letters: _costs(table[table["inference"] == letters], shape, path) for letters in INFERENCE}
+    costs, *halves = (
+        {letters: _costs(table[table["inference"] == letters], shape, path, column) for letters in INFERENCE}
+        for column in ("time_relative", *HALVES)
+    )
     return Prices(
         path=path,
         shape=shape,
@@ -91,6 +98,7 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
         max_length=max_length,
         original_ms=original_ms,
         costs=costs,
+        halves=tuple(halves),
         record=record,
     )
 
@@ -112,10 +120,10 @@ def _read_table(path: Path, rows: int, again: str) -> pd.DataFrame:
     return table.fillna({"inference": ""})
 
 
-def _costs(rows: pd.DataFrame, shape: ModelShape, path: Path) -> Costs:
+def _costs(rows: pd.DataFrame, shape: ModelShape, path: Path, column: str) -> Costs:
     rows = rows.sort_values(["length", "exit_layer"])
     lengths = np.unique(rows["length"]).astype(np.int64)
     places = list(product(lengths, shape.exit_layers))
     if list(zip(rows["length"], rows["exit_layer"], strict=True)) != places:
         raise PipeOpsError(f"{path}: has not one row per length and exit; delete it and price again")
-    return Costs(lengths, rows["time_relative"].to_numpy().reshape(len(lengths), -1))
+    return Costs(lengths, rows[column].to_numpy().reshape(len(lengths), -1))
