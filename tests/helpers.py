@@ -217,9 +217,11 @@ def measured(pipelines=("O", "D", "P", "E", "DE", "ED", "PE", "EP", "DEP"), seed
             for inference in ("", "L", "Q", "LQ"):
                 accuracy, time = world(pipeline, inference, **options)
                 thresholds = THRESHOLDS if "E" in pipeline else [math.nan]
-                for point in zip(thresholds, accuracy, time, strict=True):
+                layers = range(1, len(thresholds) + 1)
+                for point in zip(thresholds, accuracy, time, layers, strict=True):
                     rows.append(("sst2", pipeline, seed, inference, *point))
     columns = ["dataset", "pipeline", "seed", "inference", "threshold", "accuracy", "time_relative"]
+    columns.append("mean_exit_layer")
     return pd.DataFrame(rows, columns=columns)
 
 

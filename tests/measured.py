@@ -9,7 +9,10 @@ import pandas as pd
 from export_models import random_weights, tiny_shape, write_checkpoint
 from helpers import write_examples
 
-from pipeops.measuring.prices import COLUMNS
+from pipeops.analysis.replays import Replays
+from pipeops.measuring.answers import Answers
+from pipeops.measuring.prices import COLUMNS, Costs, Prices
+from pipeops.measuring.replay import Replay
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.export import export
 from pipeops.pipeline import INFERENCE
@@ -61,6 +64,73 @@ def write_prices(
     }
     path.with_suffix(".json").write_text(json.dumps(provenance(settings={}) | about | changes))
     return path
+
+
+def made_up_replays(runs, *, thresholds, rows=200, dataset="sst2", right=0.8):
+    """Random answers and prices by rule of the runs (pipeline, seed): D halves the depth of six layers.
+
+    Later exits are surer and more often right. Prices are as :func:`write_prices` writes them.
+    """
+    replays = {}
+    for number, (pipeline, seed) in enumerate(runs):
+        rng = np.random.default_rng([number, seed])
+        depth = 3 if "D" in pipeline else 6
+        exits = tuple(range(1, depth + 1)) if "E" in pipeline else (depth,)
+        shape, original = (
+            tiny_shape(heads_per_layer=(4,) * n, ffn_per_layer=(48,) * n, exit_layers=at)
+            for n, at in ((depth, exits), (6, (6,)))
+        )
+        labels = np.arange(rows) % 2
+        answer = np.where(rng.random((rows, len(exits))) < right, labels[:, None], 1 - labels[:, None])
+        size = rng.exponential(np.array(exits), size=answer.shape)
+        logits = np.stack([np.where(answer == label, size, 0) for label in (0, 1)], axis=-1).astype(
+            np.float32
+        )
+        answers = Answers(
+            path=Path(f"{pipeline}.parquet"),
+            lengths=np.random.default_rng(0).integers(3, MAX_LENGTH + 1, rows),
+            label_ids=labels,
+            logits={"fp32": logits, "int8": logits[::-1].copy()},
+            shape=shape,
+            labels=("no", "yes"),
+            max_length=MAX_LENGTH,
+            record={},
+        )
+        relative = {
+            letters: Costs(
+                np.array(widths := LENGTHS if "L" in letters else (MAX_LENGTH,)),
+                np.array([costs([width] * len(exits), np.array(exits) - 1, letters) for width in widths]),
+            )
+            for letters in INFERENCE
+        }
+        halves = tuple(
+            {letters: Costs(cost.lengths, cost.relative * factor) for letters, cost in relative.items()}
+            for factor in (0.99, 1.01)
+        )
+        prices = Prices(
+            path=Path("prices.csv"),
+            shape=shape,
+            original=original,
+            max_length=MAX_LENGTH,
+            original_ms=4.0,
+            costs=relative,
+            halves=halves,
+            record={"int8_kernels": "generic"},
+        )
+        replays[dataset, pipeline, seed] = Replay(answers, prices)
+    return Replays(runs=replays, confidence="max_probability", thresholds=thresholds)
+
+
+def curves_of(replays):
+    """The measurements that belong to them, as ``runs.read_runs`` returns them."""
+    rows = []
+    for (dataset, pipeline, seed), replay in replays.runs.items():
+        single = len(replay.shape.exit_layers) == 1
+        for letters in INFERENCE:
+            used = [float("nan")] if single else replays.thresholds
+            for row in replay.points(letters, replays.confidence, used):
+                rows.append({"dataset": dataset, "pipeline": pipeline, "seed": seed} | row)
+    return pd.DataFrame(rows)
 
 
 def costs(lengths, exits, inference=""):

@@ -75,8 +75,66 @@ def test_cumulativeness_of_the_small_study(finished):
     curves = table.drop_duplicates(["pipeline", "inference", "seed"])
     assert len(curves) == 2 * 4 * 2
     assert set(table.operators) == {"DE"}
-    assert set(table.estimate) == {"compound"}
-    assert len(table) == len(curves) * len(STUDY["measuring"]["thresholds"])
+    estimates = {"compound", "priced", "another seed", "E itself"}
+    assert set(table.estimate) == estimates
+    assert len(table) == len(curves) * len(estimates) * len(STUDY["measuring"]["thresholds"])
+
+
+def test_verdicts_stand_with_their_yardsticks_and_on_the_studys_page(finished):
+    row = pd.read_csv(finished / "results/commutativity.csv").iloc[0]
+    assert row[["priced_twice", "sampling_error", "bootstrap_low", "same_ordering"]].notna().all()
+    steps = "Steps trained: DE 4, ED 2"
+    for name in ("commutativity", "table1"):
+        assert steps in (finished / f"results/{name}.md").read_text()
+    assert "D+E on generated-sentiment: " in (finished / "results/study.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def published(finished, tmp_path_factory):
+    """The small study's prices and answers, as they are published."""
+    folder = tmp_path_factory.mktemp("public") / "data"
+    command = [sys.executable, "-m", "pipeops", "publish", str(folder), "--configfile", "study.yaml"]
+    subprocess.run(command, cwd=finished, check=True)
+    return folder
+
+
+def test_all_results_are_made_from_published_answers(finished, published, tmp_path):
+    readme = (published / "README.md").read_text()
+    assert f"--configfile study.yaml --config answers={published} -- all" in readme
+    shutil.copy(finished / "study.yaml", tmp_path)
+    run = snakemake(tmp_path, "--cores", "2", "all", config={"answers": str(published)})
+    rules = set(re.findall(r"^(\w+) +\d+$", run.stdout + run.stderr, flags=re.MULTILINE)) - {"total"}
+    assert rules == set(plan(read_study([finished / "study.yaml", tmp_path / "run.yaml"])).jobs)
+    assert not {"train", "export", "evaluate", "price", "check", "backbone"} & rules
+    tables = sorted(path.name for path in (finished / "results").glob("*.csv"))
+    assert len(tables) == 5
+    for table in tables:
+        assert (tmp_path / "results" / table).read_bytes() == (finished / "results" / table).read_bytes(), (
+            table
+        )
+    assert len(list((tmp_path / "results/figures").glob("*.png"))) == 6
+
+
+def test_publishing_again_changes_nothing_and_never_deletes(finished, published):
+    command = [sys.executable, "-m", "pipeops", "publish", str(published), "--configfile", "study.yaml"]
+    before = {path: path.read_bytes() for path in published.rglob("*") if path.is_file()}
+    subprocess.run(command, cwd=finished, check=True)
+    assert {path: path.read_bytes() for path in published.rglob("*") if path.is_file()} == before
+    (published / "thesis.txt").write_text("mine")
+    run = subprocess.run(command, cwd=finished, check=False, capture_output=True, text=True)
+    (published / "thesis.txt").unlink()
+    assert run.returncode == 1
+    assert re.fullmatch(r"error: .*thesis.txt: is not of this study; .*\n", run.stderr)
+
+
+def test_answers_of_another_study_are_refused_before_any_job(published, finished):
+    run = snakemake(
+        finished, "-n", "all", config={"answers": str(published), "seeds": [1, 2, 3]}, check=False
+    )
+    output = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert re.search(r"answers: '.*/data' has no answers/generated-sentiment/\w+/seed3.parquet; name", output)
+    assert "Traceback" not in output
 
 
 def test_joint_training_of_the_small_study(finished):

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from pipeops import __version__
+from pipeops.data.synthetic import SYNTHETIC_TASKS
 from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
@@ -70,14 +71,23 @@ def backbone(
     output: Output,
     teacher: Annotated[Path | None, typer.Option(help="Backbone whose student this will be.")] = None,
     settings: Settings = "{}",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Generated task that `tiny` is pretrained for; may be repeated. Default: all."),
+    ] = None,
 ) -> None:
     """Fetch a pretrained encoder, or pretrain the built-in one."""
     if source == TINY:
         from pipeops.training.pretraining import pretrain_tiny
 
         parsed = _parse(PretrainingSection, settings, "pretraining")
+        tasks = task or list(SYNTHETIC_TASKS)
+        if unknown := [name for name in tasks if name not in SYNTHETIC_TASKS]:
+            raise PipeOpsError(
+                f"--task: '{unknown[0]}' is not a generated task; known are {', '.join(SYNTHETIC_TASKS)}"
+            )
         with disk_full_in_one_line(output):
-            pretrain_tiny(output, parsed)
+            pretrain_tiny(output, parsed, tasks)
     else:
         from pipeops.models.backbones import fetch_backbone
 
@@ -310,6 +320,22 @@ def plan(
             jobs_per_gpu=jobs_per_gpu,
         )
     )
+
+
+@app.command()
+def publish(
+    output: Annotated[Path, typer.Argument(help="Folder for prices, answers and a README of them.")],
+    configfile: Annotated[
+        list[Path] | None, typer.Option(help="Over the defaults, as Snakemake's; may be repeated.")
+    ] = None,
+) -> None:
+    """Collect a finished study's prices and answers, from which all its results are made without training."""
+    from pipeops.study.config import read_study
+    from pipeops.study.publishing import publish as run
+
+    files = configfile or []
+    with disk_full_in_one_line(output):
+        run(read_study(files), output, configfiles=files)
 
 
 def _again_in(processes: int) -> None:

@@ -108,7 +108,7 @@ def test_the_naive_estimate_is_wrong_where_quantisation_meets_pruning_and_only_t
     # It expects Q to leave 0.5 where it leaves 0.3.
     np.testing.assert_allclose(naive["mean_time_error"], 0.5 / 0.3 - 1)
     independent = cumulativeness(measured(pruned_q=0.5), ["PE"])
-    assert independent["mean_time_error"].max() < 1e-9
+    assert independent[independent["estimate"].isin([COMPOUND, NAIVE])]["mean_time_error"].max() < 1e-9
 
 
 def test_errors_of_a_hand_worked_curve() -> None:

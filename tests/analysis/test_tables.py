@@ -1,11 +1,13 @@
+import itertools
 import json
 
 import pandas as pd
 from helpers import flat, measured, savings_run
+from measured import curves_of, made_up_replays
 
 from pipeops.analysis import tables
 from pipeops.analysis.commutativity import Comparison, compare
-from pipeops.analysis.cumulativeness import cumulativeness, summary
+from pipeops.analysis.cumulativeness import cumulativeness
 from pipeops.analysis.paper import paper_table1
 from pipeops.analysis.savings import table2
 from pipeops.analysis.tables import cumulativeness_markdown, table1_markdown, table2_markdown
@@ -94,26 +96,55 @@ def test_one_seed_has_means_only_and_says_so() -> None:
     assert "Xin et al." not in text
     assert "| 91.0 " in text
     assert text.endswith("- one seed: no standard deviations.\n")
-    estimates = cumulativeness_markdown(summary(cumulativeness(measured(seeds=[1]), ["DE"])))
+    estimates = cumulativeness_markdown(cumulativeness(measured(seeds=[1]), ["DE"]), {"sst2": 0.5})
     assert "±" not in estimates.split("| Operators")[1]
     assert estimates.endswith("- one seed: no standard deviations.\n")
 
 
+def rows_below(text: str, line: str) -> list[list[str]]:
+    """Cells of the table that follows this line, its header first."""
+    _, _, rest = text.partition(line)
+    table = itertools.takewhile(lambda row: row.startswith("|"), rest.strip().splitlines())
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+
+
 def test_estimates_as_printed() -> None:
     study = cumulativeness(measured(("O", "D", "P", "E", "PE")), ["PE"])
-    lines = cumulativeness_markdown(summary(study)).splitlines()
-    start = lines.index("## SST-2")
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 :]]
-    assert cells[0][:6] == ["Operators", "Order", "Run with", "Largest error", "Mean error", "Time error"]
-    by_run = {row[2]: row for row in cells[2:]}
-    assert list(by_run) == ["-", "L", "Q", "Q (naive)", "LQ", "LQ (naive)"]
-    assert by_run["Q"][3:] == ["0.00 ± 0.00", "0.00 ± 0.00", "0.0 ± 0.0%", "70.6", "70.6", "0.180", "0.180"]
-    assert by_run["Q (naive)"][5:] == ["66.7 ± 0.0%", "70.6", "70.6", "0.300", "0.180"]
+    text = cumulativeness_markdown(study, {"sst2": 0.4})
+    header, _, *rows = rows_below(text, "Mean relative difference in time at the same threshold:")
+    assert header == ["Operators", "Order", "Run with", "Equations", "Q of O", "Another seed", "E itself"]
+    assert [row[:3] for row in rows] == [["P+E", "PE", inference] for inference in ("-", "L", "Q", "LQ")]
+    # P leaves 0.6 of the time; with Q it is 0.18 where E has 0.5.
+    assert rows[0][3:] == ["0.0 ± 0.0%", "", "0.0 ± 0.0%", "66.7 ± 0.0%"]
+    assert rows[2][3:] == ["0.0 ± 0.0%", "66.7 ± 0.0%", "0.0 ± 0.0%", "177.8 ± 0.0%"]
+    _, _, *depth = rows_below(text, "measured.\n\n| Operators".removesuffix("| Operators"))
+    assert depth[2] == ["P+E", "PE", "Q", "70.6", "70.6", "0.180", "0.180"]
+    assert "below chance" not in text
+
+
+def test_estimates_below_chance_are_said() -> None:
+    study = cumulativeness(measured(("O", "D", "P", "E", "DE", "ED")), ["DE"])
+    text = cumulativeness_markdown(study, {"sst2": 0.55})
+    assert "- DE, ED: 4 of 12 points are estimated below chance (55.0%)" in text
 
 
 def test_nothing_estimated_is_said() -> None:
-    text = cumulativeness_markdown(summary(cumulativeness(measured(), [])))
+    text = cumulativeness_markdown(cumulativeness(measured(), []), {})
     assert "no operator set holds E with D or P" in text
+
+
+def test_a_verdict_says_how_long_its_models_were_trained() -> None:
+    replays = made_up_replays(
+        [(ordering, seed) for ordering in ("DE", "ED") for seed in (1, 2, 3)], thresholds=[0, 0.7, 1.01]
+    )
+    steps = {"sst2": {"DE": 1125, "ED": 375}}
+    made = tables.commutativity(curves_of(replays), ["DE"], margin=2.0, steps=steps, replays=replays)
+    assert "Steps trained: DE 1,125, ED 375\n" in made.markdown
+    header, _, row = rows_below(made.markdown, "answer the same examples.")
+    values = dict(zip(header, row, strict=True))
+    assert 0 < float(values["Priced twice"]) < float(values["Sampling"])
+    of_table1 = tables.table1(curves_of(replays), ["DE"], margin=2.0, steps=steps)
+    assert "Steps trained: DE 1,125, ED 375\n" in of_table1.markdown
 
 
 def test_a_table_is_written_in_all_its_forms(tmp_path) -> None:

@@ -57,6 +57,7 @@ def read_opinion(sentence: str) -> int:
     words = clause.split()
     assert words[-1] in POSITIVE | NEGATIVE
     negations = sum(word in ("not", "nobody", "denied") for word in words)
+    assert negations <= 1
     return int((words[-1] in POSITIVE) ^ (negations % 2))
 
 
@@ -103,7 +104,7 @@ def test_fewer_rows_are_a_prefix_of_more(task):
 @pytest.mark.parametrize(
     ("task", "digest"),
     [
-        (SENTIMENT, "3a6cf287ac17e7de"),
+        (SENTIMENT, "9a2402bbd3d5b739"),
         (PARAPHRASE, "96333d08f3df86b7"),
     ],
 )
@@ -113,8 +114,8 @@ def test_the_same_rows_for_ever(task, digest):
 
 
 def test_the_same_pretraining_text_for_ever():
-    text = json.dumps(pretraining_text(500))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "a18a812c13522c7e"
+    text = json.dumps(pretraining_text(500, TASKS))
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "ccc89041bf57c8c1"
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -124,7 +125,7 @@ def test_splits_share_no_text(task):
 
 
 def test_pretraining_uses_no_text_of_the_validation_splits():
-    pairs = pretraining_text(6000)
+    pairs = pretraining_text(6000, TASKS)
     seen = {(first,) for first, _ in pairs} | set(pairs)
     unseen = {texts(row) for task in TASKS for row in rows_of(task, "validation")}
     assert not seen & unseen
@@ -211,7 +212,7 @@ def test_vocabulary_is_exactly_the_words_that_occur():
         for text in texts(row)
         for word in text.split()
     }
-    used |= {word for pair in pretraining_text(3000) for text in pair for word in text.split()}
+    used |= {word for pair in pretraining_text(3000, TASKS) for text in pair for word in text.split()}
     assert vocabulary() == sorted(used)
 
 
@@ -222,9 +223,17 @@ def test_inputs_are_short():
 
 
 def test_pretraining_restates():
-    for index, (first, second) in enumerate(pretraining_text(3000)):
+    for index, (first, second) in enumerate(pretraining_text(3000, TASKS)):
         if index % 3 == 0:
             assert second.startswith("it was ")
             assert read_opinion(first) == read_opinion(second)
         else:
             assert read_fact(first) == read_fact(second)
+
+
+def test_a_task_alone_is_pretrained_for_alone():
+    opinions = pretraining_text(400, [SENTIMENT])
+    assert {second.split()[0] for _, second in opinions} == {"it"}
+    facts = pretraining_text(400, [PARAPHRASE])
+    assert all(read_fact(first) == read_fact(second) for first, second in facts)
+    assert pretraining_text(9, TASKS[::-1]) == pretraining_text(9, TASKS)

@@ -59,7 +59,8 @@ def test_a_machine_that_slows_down_at_a_constant_rate_cancels(clock):
 
 
 def test_only_warm_runs_are_timed(clock):
-    taken = iter([9.0, 3.0, 2.0, 1.5, 1.0, 1.0, 1.2, 1.0, 0.5])
+    cold, warm = [3.0, 2.0, *[0.8] * (rounds.WARM_RUNS - 2)], [1.0, 1.2, 0.5]
+    taken = iter([*cold, *warm * (rounds.TIMED_RUNS // 3)])
     assert rounds.warm_milliseconds(lambda: clock.pass_by(next(taken))) == pytest.approx(1.0)
     assert list(taken) == []
 

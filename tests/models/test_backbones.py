@@ -99,9 +99,9 @@ def test_a_real_encoder(minilm, tmp_path):
 def test_the_tiny_backbone_is_what_its_architecture_says(tmp_path):
     settings = PretrainingSection(examples=64, batch_size=16, threads=1)
     for name in ("once", "again"):
-        pretrain_tiny(tmp_path / name, settings)
+        pretrain_tiny(tmp_path / name, settings, ["generated-sentiment"])
     assert architecture(str(tmp_path / "once")) == TINY_ARCHITECTURE
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "again")]
     assert weights[0] == weights[1]
-    pretrain_tiny(tmp_path / "random", PretrainingSection(epochs=0))
+    pretrain_tiny(tmp_path / "random", PretrainingSection(epochs=0), ["generated-sentiment"])
     assert (tmp_path / "random" / "model.safetensors").read_bytes() != weights[0]

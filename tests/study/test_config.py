@@ -76,6 +76,27 @@ def test_estimated_sets_follow_the_operator_sets_unless_named():
     assert [str(p) for p in Config(cumulativeness=["DE"]).estimated_from] == ["DE", "ED", "O", "D", "E"]
 
 
+def test_estimates_with_d_need_the_time_of_leaving_at_once():
+    thresholds = {"thresholds": [0.6, 0.9, 1.01]}
+    with pytest.raises(
+        PipeOpsError, match=r"measuring.thresholds: begins with 0.6, but .* DE, DPE .*; add 0,"
+    ):
+        load_config({"measuring": thresholds})
+    assert load_config({"measuring": thresholds, "cumulativeness": ["PE"]})
+    by_patience = {"exits": {"confidence": "patience"}, "measuring": {"patiences": [2, 3]}}
+    with pytest.raises(PipeOpsError, match=r"measuring.patiences: begins with 2, .*; add 1, or set"):
+        load_config(by_patience)
+
+
+def test_steps_count_from_pretrained_weights():
+    study = Config(datasets=["mrpc"], model={"backbone": "roberta-base", "pooling": "mean"})
+    of_d, of_e = (study.training.of(letter) for letter in "DE")
+    steps = study.steps_of_orderings["mrpc"]
+    once = -(-3668 // of_d.batch_size) * of_d.epochs
+    assert steps["ED"] == once
+    assert steps["DE"] == once + -(-3668 // of_e.batch_size) * of_e.epochs
+
+
 def test_everything_that_a_table_needs_is_measured():
     study = Config()
     measured = [str(pipeline) for pipeline in study.measured]

@@ -18,6 +18,7 @@ for analysis in (*TABLES, *FIGURES):
             seeds=study.seeds,
             shown=analysis.shown(study),
             parameters=analysis.parameters(study),
+            rule_of_exits=jobs.rule_of_exits(study) if analysis.replays else None,
             revision=revisions.ANALYSE,
         message:
             f"{analysis.title}"
@@ -27,7 +28,8 @@ for analysis in (*TABLES, *FIGURES):
 
 rule study:
     input:
-        beside(curves_of(study.measured), ".json"),
+        details=beside(curves_of(study.measured), ".json"),
+        verdicts="<results>/commutativity.csv",
     output:
         html=report(
             "<results>/study.html",

@@ -27,6 +27,9 @@ except PipeOpsError as error:
 
 STARTED = time.time()
 
+# Where prices and answers are: measured here, or published by another run of the study.
+MEASURED = study.answers or "<results>"
+
 for warning in study.warnings:
     logger.warning(warning)
 
@@ -186,7 +189,7 @@ def price_input_options(wildcards, input):
 def price_of(wildcards):
     """The price of a pipeline: that of its set of operators."""
     operators = pipeline_of(wildcards.pipeline).operators
-    return f"<results>/prices/{wildcards.dataset}/{operators}.csv"
+    return f"{MEASURED}/prices/{wildcards.dataset}/{operators}.csv"
 
 
 def price_details_of(wildcards):
@@ -207,6 +210,27 @@ def curves_of(pipelines):
     )
 
 
+def answers_of(pipelines):
+    """The answers of these pipelines, for every dataset and seed."""
+    return expand(
+        f"{MEASURED}/answers/{{dataset}}/{{pipeline}}/seed{{seed}}.parquet",
+        dataset=study.datasets,
+        pipeline=pipelines,
+        seed=study.seeds,
+    )
+
+
+def prices_of(pipelines):
+    """The prices of these pipelines, each set of operators once."""
+    return expand(
+        f"{MEASURED}/prices/{{dataset}}/{{operators}}.csv",
+        dataset=study.datasets,
+        operators=list(
+            dict.fromkeys(pipeline_of(pipeline).operators for pipeline in pipelines)
+        ),
+    )
+
+
 def beside(curves, suffix):
     """What was written beside these measurements."""
     return [str(Path(curve).with_suffix(suffix)) for curve in curves]
@@ -217,12 +241,18 @@ def analysed(analysis):
 
     def inputs(wildcards):
         try:
-            curves = curves_of(analysis.measured(study))
+            pipelines = analysis.measured(study)
         except PipeOpsError as error:
             # Snakemake follows every exception of an input function with a traceback, but for this one.
             sys.exit(str(error))
-        exits = beside(curves, ".exits.csv") if analysis.exits else []
-        return {"curves": curves, "exits": exits}
+        files = {"curves": curves_of(pipelines)}
+        if analysis.exits:
+            files["exits"] = beside(files["curves"], ".exits.csv")
+        if analysis.replays:
+            files["answers"] = answers_of(pipelines)
+            files["prices"] = prices_of(pipelines)
+            files["details"] = beside(files["prices"], ".json")
+        return files
 
     return inputs
 
@@ -250,10 +280,11 @@ def all_results():
         for analysis in asked_for(study)
         for form in (["csv"] if analysis.kind == "table" else ["png", "pdf"])
     ]
+    # Where prices and answers are published, there is no model to run.
     checks = expand(
         "<results>/checks/{dataset}/{pipeline}.csv",
         dataset=study.datasets,
-        pipeline=[str(ordering) for ordering in study.orderings],
+        pipeline=[] if study.answers else [str(one) for one in study.orderings],
     )
     return [*files, *checks, "<results>/study.html"]
 

@@ -84,7 +84,7 @@ rule curves:
     """Answers joined with prices, seed by seed, and all seeds in one table: the one input of every analysis."""
     input:
         answers=expand(
-            "<results>/answers/{{dataset}}/{{pipeline}}/seed{seed}.parquet",
+            f"{MEASURED}/answers/{{{{dataset}}}}/{{{{pipeline}}}}/seed{{seed}}.parquet",
             seed=study.seeds,
         ),
         prices=price_of,
@@ -101,7 +101,7 @@ rule curves:
     params:
         seeds=study.seeds,
         rule_of_exits=jobs.rule_of_exits(study),
-        allow_other_cpu=study.measuring.allow_other_cpu,
+        allow_other_cpu=study.measuring.allow_other_cpu or bool(study.answers),
         revision=revisions.CURVES,
     message:
         "curves of {wildcards.pipeline}, {wildcards.dataset}"

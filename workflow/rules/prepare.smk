@@ -62,7 +62,9 @@ rule tokenise:
             study, wildcards.dataset, wildcards.split
         ),
         backbone=input_folder("backbone"),
-        revision=revisions.TOKENISE,
+        revision=lambda wildcards: (
+            revisions.TOKENISE + TASKS[wildcards.dataset].revision
+        ),
     message:
         "tokenise {wildcards.dataset}, {wildcards.split} split"
     shell:

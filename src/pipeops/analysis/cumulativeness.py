@@ -4,20 +4,32 @@ Equations 1-5 (section 6) predict E with D and P from runs of O, D, P and E alon
 multiplying the fractions of the time that they leave. How much Q saves depends on the widths that P leaves.
 So where both occur, they are measured as one operator, PQ. The estimate that treats them as independent is
 computed beside it (``naive``).
+
+Time need not be estimated: what leaving at an exit costs is priced before any training. So a third estimate
+(``priced``) takes accuracy from equations 1 and 2, lets every input leave where E lets it leave, at the layer
+that corresponds, and pays the price of leaving there.
+
+An error says little by itself. Two yardsticks stand beside every estimate, computed like one: the curve of
+``another seed``, which is as good as a prediction can be, and ``E itself``, as if D and P did nothing.
 """
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from pipeops.analysis.curves import FloatArray, TradeoffCurve, distance, mean_distance
-from pipeops.analysis.runs import RUN
+from pipeops.analysis.replays import Replays
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import INFERENCE, orderings, parts_of
 
-COMPOUND, NAIVE = "compound", "naive"
+COMPOUND, NAIVE, PRICED = "compound", "naive", "priced"
+ANOTHER_SEED, UNCHANGED = "another seed", "E itself"
+ESTIMATES = (COMPOUND, NAIVE, PRICED, ANOTHER_SEED, UNCHANGED)
+"""What a curve is predicted by; the last two are yardsticks."""
 ERRORS = ["max_accuracy_error", "mean_accuracy_error", "mean_time_error"]
 """Errors of one estimated curve: largest and mean difference in accuracy at the same time, in percentage
 points, and mean relative difference in time at the same threshold."""
@@ -87,29 +99,33 @@ def combined_saving(*savings: ArrayLike) -> FloatArray:
     return 1 - left
 
 
-def cumulativeness(measurements: pd.DataFrame, operator_sets: Iterable[str]) -> pd.DataFrame:
+def cumulativeness(
+    measurements: pd.DataFrame, operator_sets: Iterable[str], replays: Replays | None = None
+) -> pd.DataFrame:
     """Estimate every measured ordering of every operator set, for each dataset and seed.
 
     Args:
-        measurements: as ``measurements.read_runs`` returns them.
+        measurements: as ``runs.read_runs`` returns them.
         operator_sets: sets of E with D, P or both.
+        replays: answers and prices of the same runs, for the estimate ``priced``.
 
     Returns:
         A row per point: columns ``CURVE``, seed, threshold, the measured and the estimated accuracy and
-        ``time_relative``, and the curve's ``ERRORS``. The estimate is ``compound`` or, where P and Q both
-        occur, also ``naive``.
+        ``time_relative``, and the curve's ``ERRORS``. The estimate is ``compound``; where P and Q both
+        occur, also ``naive``; with ``replays`` also ``priced``; and the yardsticks, ``another seed`` (of the
+        same ordering, the next one; with two seeds or more) and ``E itself``.
 
     Raises:
-        PipeOpsError: an operator of a set, or every ordering of a set, was not measured.
+        PipeOpsError: an operator of a set, or every ordering of a set, was not measured; E was measured at
+            other thresholds, or at none that lets every input leave at once.
     """
-    tables = [
-        _compared(parts, operators, str(ordering), inference, estimate)
-        for operators in operator_sets
-        for _, parts in measurements.groupby(["dataset", "seed"], sort=False)
-        for ordering in _measured_orders(parts, operators)
-        for inference in INFERENCE
-        for estimate in ((COMPOUND, NAIVE) if "P" in operators and "Q" in inference else (COMPOUND,))
-    ]
+    tables = []
+    for dataset, runs in measurements.groupby("dataset", sort=False):
+        study = _Study(str(dataset), runs, replays)
+        for operators in operator_sets:
+            for ordering in study.measured_orders(operators):
+                for seed in study.seeds:
+                    tables += study.compared(operators, ordering, seed)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*CURVE, *POINT, *ERRORS])
 
 
@@ -128,17 +144,139 @@ def summary(study: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(**columns).reset_index()
 
 
-def _compared(
-    runs: pd.DataFrame, operators: str, ordering: str, inference: str, estimate: str
-) -> pd.DataFrame:
-    """Measured and estimated points of one run, with the errors of the curve."""
-    measured = _curve(runs, ordering, inference)
-    accuracy, time = _estimated(runs, operators, inference, compound=estimate == COMPOUND)
-    if not measured["threshold"].equals(_curve(runs, "E", "")["threshold"]):
-        raise PipeOpsError(f"{ordering}: measured at other thresholds than E; delete its curve and run again")
-    named = measured[["dataset"]].assign(
-        operators=operators, pipeline=ordering, inference=inference, estimate=estimate
-    )
+class _Study:
+    """The runs of one dataset, each looked up once."""
+
+    def __init__(self, dataset: str, runs: pd.DataFrame, replays: Replays | None) -> None:
+        self.dataset, self.replays = dataset, replays
+        self.pipelines, self.seeds = set(runs["pipeline"]), list(dict.fromkeys(runs["seed"]))
+        groups: Any = runs.sort_values("threshold").groupby(["pipeline", "inference", "seed"], sort=False)
+        self._curves = {key: rows.reset_index(drop=True) for key, rows in groups}
+
+    def measured_orders(self, operators: str) -> list[str]:
+        """The orderings of a set that were measured, if its parts were."""
+        parts = parts_of(operators)
+        if missing := [part for part in parts if part not in self.pipelines]:
+            raise PipeOpsError(
+                f"cumulativeness: '{operators}' on {self.dataset} is estimated from {', '.join(parts)}, "
+                f"but {', '.join(missing)} was not measured; add it to pipelines: [{', '.join(missing)}]"
+            )
+        found = [str(order) for order in orderings(operators) if str(order) in self.pipelines]
+        if not found:
+            raise PipeOpsError(
+                f"cumulativeness: no ordering of '{operators}' was measured on {self.dataset}; "
+                f"add it to operator_sets: [{operators}]"
+            )
+        return found
+
+    def compared(self, operators: str, ordering: str, seed: int) -> list[pd.DataFrame]:
+        """Measured and predicted points of one run, by every estimate, with the errors of the curve."""
+        tables = []
+        for inference in INFERENCE:
+            measured = self._curve(ordering, inference, seed)
+            if not measured["threshold"].equals(self._curve("E", "", seed)["threshold"]):
+                raise PipeOpsError(
+                    f"{ordering}: measured at other thresholds than E; delete its curve and run again"
+                )
+            for estimate, (accuracy, time) in self._predictions(operators, ordering, inference, seed).items():
+                named = measured[["dataset"]].assign(
+                    operators=operators, pipeline=ordering, inference=inference, estimate=estimate
+                )
+                tables.append(named.join(_with_errors(measured, accuracy, time)))
+        return tables
+
+    def _predictions(
+        self, operators: str, ordering: str, inference: str, seed: int
+    ) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """Accuracy and time over O's at every threshold, by estimate."""
+        found = {COMPOUND: self._estimated(operators, inference, seed, compound=True)}
+        if "P" in operators and "Q" in inference:
+            found[NAIVE] = self._estimated(operators, inference, seed, compound=False)
+        if self.replays is not None:
+            found[PRICED] = found[COMPOUND][0], self._priced(ordering, inference, seed)
+        if len(self.seeds) > 1:
+            following = self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)]
+            found[ANOTHER_SEED] = _points(self._curve(ordering, inference, following))
+        found[UNCHANGED] = _points(self._curve("E", inference, seed))
+        return found
+
+    def _estimated(
+        self, operators: str, inference: str, seed: int, *, compound: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """Equations 1-5: accuracy and relative time at every threshold of E."""
+
+        def point(pipeline: str, letters: str) -> pd.Series:
+            return self._point(pipeline, letters, seed, operators)
+
+        curve, original = self._curve("E", "", seed), point("O", "")
+        if "D" in operators and curve["mean_exit_layer"].iloc[0] > 1:
+            raise PipeOpsError(
+                f"cumulativeness: '{operators}' needs the time of always leaving E at its first exit (t_E), "
+                f"but at the lowest threshold, {curve['threshold'].iloc[0]:g}, inputs go on; add 0 to "
+                "measuring.thresholds"
+            )
+        pruned_with = "Q" if compound and "Q" in inference else ""
+        d = point("D", "") if "D" in operators else None
+        p = point("P", pruned_with) if "P" in operators else None
+        accuracy = estimate_accuracy(
+            curve["accuracy"].to_numpy(),
+            original["accuracy"],
+            accuracy_d=None if d is None else d["accuracy"],
+            accuracy_p=None if p is None else p["accuracy"],
+        )
+        time = estimate_time(
+            curve["time_relative"].to_numpy(),
+            original["time_relative"],
+            time_d=None if d is None else d["time_relative"],
+            time_p=None if p is None else p["time_relative"],
+        )
+        independent = inference.replace("Q", "") if "P" in operators and compound else inference
+        savings = []
+        for letter in independent:
+            alone = point("O", letter)
+            savings.append(1 - alone["time_relative"] / original["time_relative"])
+            accuracy = accuracy * (alone["accuracy"] / original["accuracy"])
+        return accuracy, time * (1 - combined_saving(*savings))
+
+    def _priced(self, ordering: str, inference: str, seed: int) -> FloatArray:
+        """Time over O's at every threshold if inputs leave where they leave E, at the price of leaving there.
+
+        Layer l of E's L layers corresponds to layer l * K / L, rounded up, of a model of K layers.
+        """
+        assert self.replays is not None
+        of_e, ours = (self.replays.runs[self.dataset, name, seed] for name in ("E", ordering))
+        layers = np.array(of_e.shape.exit_layers)[self.replays.leaving((self.dataset, "E", seed), inference)]
+        corresponding = -(-layers * ours.shape.num_layers // of_e.shape.num_layers)
+        exits = np.searchsorted(ours.shape.exit_layers, corresponding)
+        costs = ours.variants[inference].time_relative
+        return costs[np.arange(len(costs)), exits].mean(axis=1)
+
+    def _curve(self, pipeline: str, inference: str, seed: int) -> pd.DataFrame:
+        """Rows of one run, numbered from 0 by ascending threshold."""
+        try:
+            return self._curves[pipeline, inference, seed]
+        except KeyError:
+            raise PipeOpsError(
+                f"{self.dataset} {seed}: {pipeline} was not measured with "
+                f"{inference or 'no inference operators'}"
+            ) from None
+
+    def _point(self, pipeline: str, inference: str, seed: int, operators: str) -> pd.Series:
+        """The one row of a pipeline without exits."""
+        rows = self._curve(pipeline, inference, seed)
+        if len(rows) != 1:
+            raise PipeOpsError(
+                f"cumulativeness: '{operators}' needs {pipeline} without exits, but it has {len(rows)} rows"
+            )
+        return rows.iloc[0]
+
+
+def _points(rows: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+    return rows["accuracy"].to_numpy(), rows["time_relative"].to_numpy()
+
+
+def _with_errors(measured: pd.DataFrame, accuracy: FloatArray, time: FloatArray) -> pd.DataFrame:
+    """Points measured and predicted at the same thresholds, with the errors of the curve."""
     points = measured[["seed", "threshold", "accuracy"]].assign(
         accuracy_estimated=accuracy,
         time_relative=measured["time_relative"],
@@ -146,73 +284,11 @@ def _compared(
     )
     curve = TradeoffCurve(points["time_relative"].to_numpy(), points["accuracy"].to_numpy())
     predicted = TradeoffCurve(time, accuracy)
-    errors = (
-        distance(predicted, curve),
-        mean_distance(predicted, curve),
-        float(np.abs(time / points["time_relative"] - 1).mean()),
-    )
-    return named.join(points).assign(**dict(zip(ERRORS, errors, strict=True)))
-
-
-def _estimated(
-    runs: pd.DataFrame, operators: str, inference: str, *, compound: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Estimate accuracy and relative time at every threshold of E, from the runs of one dataset and seed."""
-    curve, original = _curve(runs, "E", ""), _point(runs, "O", "", operators)
-    pruned_with = "Q" if compound and "Q" in inference else ""
-    d = _point(runs, "D", "", operators) if "D" in operators else None
-    p = _point(runs, "P", pruned_with, operators) if "P" in operators else None
-    accuracy = estimate_accuracy(
-        curve["accuracy"].to_numpy(),
-        original["accuracy"],
-        accuracy_d=None if d is None else d["accuracy"],
-        accuracy_p=None if p is None else p["accuracy"],
-    )
-    time = estimate_time(
-        curve["time_relative"].to_numpy(),
-        original["time_relative"],
-        time_d=None if d is None else d["time_relative"],
-        time_p=None if p is None else p["time_relative"],
-    )
-    independent = inference.replace("Q", "") if "P" in operators and compound else inference
-    savings = []
-    for letter in independent:
-        alone = _point(runs, "O", letter, operators)
-        savings.append(1 - alone["time_relative"] / original["time_relative"])
-        accuracy = accuracy * (alone["accuracy"] / original["accuracy"])
-    return accuracy, time * (1 - combined_saving(*savings))
-
-
-def _measured_orders(runs: pd.DataFrame, operators: str) -> Sequence[str]:
-    dataset, measured = runs["dataset"].iloc[0], set(runs["pipeline"])
-    if missing := [part for part in parts_of(operators) if part not in measured]:
-        raise PipeOpsError(
-            f"cumulativeness: '{operators}' on {dataset} is estimated from {', '.join(parts_of(operators))}, "
-            f"but {', '.join(missing)} was not measured; add it to pipelines: [{', '.join(missing)}]"
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        # A prediction may share no time with the curve: that is NaN, and counted where it is shown.
+        errors = (
+            distance(predicted, curve),
+            mean_distance(predicted, curve),
+            float(np.abs(time / points["time_relative"] - 1).mean()),
         )
-    found = [str(order) for order in orderings(operators) if str(order) in measured]
-    if not found:
-        raise PipeOpsError(
-            f"cumulativeness: no ordering of '{operators}' was measured on {dataset}; "
-            f"add it to operator_sets: [{operators}]"
-        )
-    return found
-
-
-def _curve(runs: pd.DataFrame, pipeline: str, inference: str) -> pd.DataFrame:
-    """Rows of one pipeline, numbered from 0 by ascending threshold."""
-    rows = runs[(runs["pipeline"] == pipeline) & (runs["inference"] == inference)]
-    if rows.empty:
-        run = " ".join(str(runs[column].iloc[0]) for column in RUN if column != "pipeline")
-        raise PipeOpsError(f"{run}: {pipeline} was not measured with {inference or 'no inference operators'}")
-    return rows.sort_values("threshold").reset_index(drop=True)
-
-
-def _point(runs: pd.DataFrame, pipeline: str, inference: str, operators: str) -> pd.Series:
-    """Return the one row of a pipeline without exits."""
-    rows = _curve(runs, pipeline, inference)
-    if len(rows) != 1:
-        raise PipeOpsError(
-            f"cumulativeness: '{operators}' needs {pipeline} without exits, but it has {len(rows)} rows"
-        )
-    return rows.iloc[0]
+    return points.assign(**dict(zip(ERRORS, errors, strict=True)))

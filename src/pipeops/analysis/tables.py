@@ -12,11 +12,12 @@ from pipeops.analysis import commutativity as distances
 from pipeops.analysis import cumulativeness as estimates
 from pipeops.analysis import joint, savings, verdicts
 from pipeops.analysis.commutativity import Comparison, compare_all, smallest_p_value
-from pipeops.analysis.cumulativeness import NAIVE
+from pipeops.analysis.cumulativeness import ANOTHER_SEED, COMPOUND, NAIVE, PRICED, UNCHANGED
 from pipeops.analysis.joint import BUDGETS
 from pipeops.analysis.paper import paper_table1, paper_table2, title
+from pipeops.analysis.replays import Replays
 from pipeops.analysis.runs import curves
-from pipeops.analysis.verdicts import sentences
+from pipeops.analysis.verdicts import sentence
 from pipeops.files import replaced
 from pipeops.provenance import provenance, write_json
 from pipeops.text import html_page, markdown_table, mean_and_sd_as_text
@@ -49,18 +50,29 @@ def save(table: Table, outputs: Mapping[str, str], parameters: Mapping[str, Any]
     write_json(Path(outputs["json"]), provenance(**parameters))
 
 
-def table1(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float) -> Table:
+Steps = Mapping[str, Mapping[str, int]]
+"""By dataset and ordering: steps that the model which the ordering ends in was trained."""
+
+
+def table1(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float, steps: Steps) -> Table:
     """Does the order matter? See ``commutativity.table1`` and ``verdicts.commutativity``."""
     runs = curves(measurements)
     comparisons = compare_all(runs, operator_sets)
-    said = sentences(verdicts.commutativity(runs, operator_sets, margin=margin))
-    return Table(distances.table1(comparisons), table1_markdown(comparisons, said))
+    numbers = verdicts.commutativity(runs, operator_sets, margin=margin)
+    return Table(distances.table1(comparisons), table1_markdown(comparisons, _said(numbers, steps)))
 
 
-def commutativity(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float) -> Table:
+def commutativity(
+    measurements: pd.DataFrame,
+    operator_sets: Sequence[str],
+    *,
+    margin: float,
+    steps: Steps,
+    replays: Replays,
+) -> Table:
     """Does the order matter, with intervals? See ``verdicts.commutativity``."""
-    numbers = verdicts.commutativity(curves(measurements), operator_sets, margin=margin)
-    return Table(numbers, commutativity_markdown(numbers))
+    numbers = verdicts.commutativity(curves(measurements), operator_sets, margin=margin, replays=replays)
+    return Table(numbers, commutativity_markdown(numbers, steps))
 
 
 def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
@@ -69,10 +81,11 @@ def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
     return Table(values, table2_markdown(values))
 
 
-def cumulativeness(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Table:
+def cumulativeness(measurements: pd.DataFrame, operator_sets: Sequence[str], *, replays: Replays) -> Table:
     """Can a pipeline be predicted from its parts? See ``cumulativeness.cumulativeness``."""
-    values = estimates.cumulativeness(measurements, operator_sets)
-    return Table(values, cumulativeness_markdown(estimates.summary(values)))
+    values = estimates.cumulativeness(measurements, operator_sets, replays)
+    chances = {dataset: replays.chance(dataset) for dataset in values["dataset"].unique()}
+    return Table(values, cumulativeness_markdown(values, chances))
 
 
 def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
@@ -107,13 +120,24 @@ def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison], said: Seq
     return "\n\n".join(parts) + "\n"
 
 
+def _said(table: pd.DataFrame, steps: Steps) -> list[str]:
+    """The verdict of every cell, each with the number of steps that its orderings' models were trained."""
+    cells: Any = table.groupby(["dataset", "operators"], sort=False)
+    said = []
+    for (dataset, _), cell in cells:
+        orderings = dict.fromkeys([*cell["first"], *cell["second"]])
+        trained = ", ".join(f"{ordering} {steps[dataset][ordering]:,}" for ordering in orderings)
+        said.append(f"{sentence(cell)}. Steps trained: {trained}")
+    return said
+
+
 def _verdicts_as_text(said: Sequence[str]) -> list[str]:
     return ["\n".join(f"- {one}" for one in said)] if said else []
 
 
-def commutativity_markdown(table: pd.DataFrame) -> str:
+def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
     """Print what ``verdicts.commutativity`` returns: verdicts in words, and a row per pair of orderings."""
-    header = ["Dataset", "Operators", "Orderings", "Difference", "90% interval", "Full depth", "Largest"]
+    header = ["Dataset", "Operators", "Orderings", "Difference", "90% interval", "Bootstrap", "Full depth"]
     rows = [
         [
             title(row["dataset"]),
@@ -121,21 +145,42 @@ def commutativity_markdown(table: pd.DataFrame) -> str:
             f"{row['first']} - {row['second']}",
             f"{row['mean_difference']:+.2f}",
             f"{row['low']:+.2f} to {row['high']:+.2f}",
+            f"{row['bootstrap_low']:+.2f} to {row['bootstrap_high']:+.2f}",
             f"{row['full_depth_difference']:+.2f}",
             f"{row['max_difference']:.2f}",
-            f"{row['same_ordering']:.2f}",
             row["cell_verdict"],
         ]
         for row in _records(table)
     ]
+    yardsticks = [
+        [
+            title(row["dataset"]),
+            "+".join(row["operators"]),
+            f"{row['same_ordering']:.2f}",
+            f"{row['priced_twice']:.3f}",
+            f"{row['sampling_error']:.2f}",
+            f"{row['paired_sampling_error']:.2f}",
+        ]
+        for row in _records(table.groupby(["dataset", "operators"], sort=False).max().reset_index())
+    ]
     parts = [
         "# Does the order of the operators matter?",
-        *_verdicts_as_text(sentences(table)),
+        *_verdicts_as_text(_said(table, steps)),
+        "Steps trained: those of the model that an ordering ends in, from its pretrained weights. Where\n"
+        "they differ, a difference may be one of training length.",
         "Difference in accuracy of two orderings at the same time, mean over the times that both cover,\n"
-        "paired by seed, in percentage points; at full depth; and the largest. Two seeds of one ordering\n"
-        f"differ by what stands under Seeds. Margin: {table['margin'].iloc[0]:g} points. Two one-sided tests"
-        "\nat 5% each, corrected for the number of cells (Holm).",
-        markdown_table([*header, "Seeds", "Verdict"], rows),
+        "paired by seed, in percentage points; its 90% interval over seeds, which decides, and over seeds\n"
+        "and validation examples (bootstrap); the difference at full depth; and the largest. Margin:\n"
+        f"{table['margin'].iloc[0]:g} points. Two one-sided tests at 5% each, corrected for the number of\n"
+        "cells (Holm).",
+        markdown_table([*header, "Largest", "Verdict"], rows),
+        "Yardsticks in the same unit, the largest of each set: two seeds of one ordering; the same models\n"
+        "priced twice; the standard error that the validation split gives a difference at full depth if\n"
+        "models answer independently, and that of the mean difference if both answer the same examples.",
+        markdown_table(
+            ["Dataset", "Operators", "Another seed", "Priced twice", "Sampling", "Sampling, paired"],
+            yardsticks,
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -163,26 +208,98 @@ def table2_markdown(table: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def cumulativeness_markdown(summary: pd.DataFrame) -> str:
-    """Print what ``cumulativeness.summary`` returns, a table per dataset."""
+_ESTIMATES = {
+    COMPOUND: "Equations",
+    NAIVE: "Q of O",
+    PRICED: "Priced",
+    ANOTHER_SEED: "Another seed",
+    UNCHANGED: "E itself",
+}
+"""Estimates as column titles."""
+
+
+def cumulativeness_markdown(study: pd.DataFrame, chances: Mapping[str, float]) -> str:
+    """Print what ``cumulativeness.cumulativeness`` returns: three tables per dataset.
+
+    Args:
+        study: the estimates.
+        chances: by dataset, the accuracy of always answering the most frequent class.
+    """
     parts = [
         "# Can a pipeline be predicted from its parts?",
-        "Tradeoff curves estimated from O, D, P and E alone (equations 1-5 of Xin et al. 2022), against the\n"
-        "measured ones. Accuracy errors: largest and mean difference at the same time, in percentage\n"
-        "points. Time error: mean relative difference at the same threshold. Mean ± SD over the seeds. At\n"
-        "full depth the estimate and the measurement stand side by side (means). Where P and Q meet, PQ is\n"
-        "measured as one operator; the naive rows take Q's saving from O instead.",
+        "Tradeoff curves estimated from O, D, P and E alone, against the measured ones. Mean ± SD of the\n"
+        "seeds.\n\n"
+        "- **Equations**: 1-5 of Xin et al. 2022. Where P and Q meet, PQ is measured as one operator.\n"
+        "- **Q of O**: Q's saving is taken from O instead.\n"
+        "- **Priced**: accuracy by equations 1 and 2. Inputs leave where they leave E, at the layer that\n"
+        "  corresponds, and the time is the price of leaving there.\n"
+        "- **Another seed** of the same ordering, as if it were a prediction: the best to be expected.\n"
+        "- **E itself**, as if D and P changed nothing: an estimate that is no better is of no use.",
     ]
-    for dataset, rows in summary.groupby("dataset", sort=False):
-        cells = [_estimate_cells(row) for row in _records(rows)]
-        header = ["Operators", "Order", "Run with", "Largest error", "Mean error", "Time error"]
-        full_depth = ["Accuracy est., %", "Accuracy, %", "Time / O est.", "Time / O"]
-        parts += [f"## {title(str(dataset))}", markdown_table([*header, *full_depth], cells)]
-    if summary.empty:
-        parts.append("- no operator set holds E with D or P: nothing is estimated.")
-    elif (summary["n_seeds"] == 1).any():
+    summarised = estimates.summary(study)
+    if summarised.empty:
+        parts.append("- nothing to estimate: no operator set holds E with D or P.")
+    for dataset, rows in summarised.groupby("dataset", sort=False):
+        parts += [
+            f"## {title(str(dataset))}",
+            "Mean difference in accuracy at the same time, percentage points:",
+            _errors_as_text(rows, "mean_accuracy_error", factor=1, digits=2, unit=""),
+            "Largest difference in accuracy at the same time, percentage points:",
+            _errors_as_text(rows, "max_accuracy_error", factor=1, digits=2, unit=""),
+            "Mean relative difference in time at the same threshold:",
+            _errors_as_text(rows, "mean_time_error", factor=100, digits=1, unit="%"),
+            "At full depth (means): estimated by the equations, and measured.",
+            _full_depth_as_text(rows[rows["estimate"] == COMPOUND]),
+        ]
+        if note := _below_chance(study[study["dataset"] == dataset], chances[str(dataset)]):
+            parts.append(f"- {note}")
+    if (summarised["n_seeds"] == 1).any():
         parts.append(f"- {_ONE_SEED}")
     return "\n\n".join(parts) + "\n"
+
+
+def _errors_as_text(rows: pd.DataFrame, error: str, *, factor: float, digits: int, unit: str) -> str:
+    """One error of every curve, a column per estimate."""
+    shown = [estimate for estimate in _ESTIMATES if estimate in set(rows["estimate"])]
+    cells = {
+        (row["operators"], row["pipeline"], row["inference"], row["estimate"]): mean_and_sd_as_text(
+            factor * row[f"{error}_mean"], factor * row[f"{error}_sd"], digits=digits
+        )
+        + unit
+        for row in _records(rows)
+    }
+    table = [
+        ["+".join(operators), pipeline, inference or "-"]
+        + [cells.get((operators, pipeline, inference, estimate), "") for estimate in shown]
+        for operators, pipeline, inference in dict.fromkeys(key[:3] for key in cells)
+    ]
+    return markdown_table(
+        ["Operators", "Order", "Run with", *(_ESTIMATES[estimate] for estimate in shown)], table
+    )
+
+
+def _full_depth_as_text(rows: pd.DataFrame) -> str:
+    table = [
+        ["+".join(row["operators"]), row["pipeline"], row["inference"] or "-"]
+        + [f"{100 * row[name]:.1f}" for name in ("accuracy_estimated", "accuracy")]
+        + [f"{row[name]:.3f}" for name in ("time_relative_estimated", "time_relative")]
+        for row in _records(rows)
+    ]
+    header = ["Accuracy est., %", "Accuracy, %", "Time / O est.", "Time / O"]
+    return markdown_table(["Operators", "Order", "Run with", *header], table)
+
+
+def _below_chance(study: pd.DataFrame, chance: float) -> str:
+    """Say where equations 1 and 2 predict less than the most frequent class."""
+    points = study[(study["estimate"] == COMPOUND) & (study["inference"] == "")]
+    below = points[points["accuracy_estimated"] < chance]
+    if below.empty:
+        return ""
+    return (
+        f"{', '.join(dict.fromkeys(below['pipeline']))}: {len(below)} of {len(points)} points are estimated "
+        f"below chance ({100 * chance:.1f}%). There E's exits are near chance, and equations 1 and 2 scale "
+        "what they answer down further."
+    )
 
 
 def costeff_markdown(table: pd.DataFrame) -> str:
@@ -238,25 +355,6 @@ def _as_means(row: pd.Series) -> dict[str, float]:
     return {f"{name}_mean": value for name, value in values.items()} | {
         f"{name}_sd": math.nan for name in values
     }
-
-
-def _estimate_cells(row: Mapping[str, Any]) -> list[str]:
-    def text(error: str, *, factor: float = 1, digits: int = 2) -> str:
-        return mean_and_sd_as_text(factor * row[f"{error}_mean"], factor * row[f"{error}_sd"], digits=digits)
-
-    naive = " (naive)" if row["estimate"] == NAIVE else ""
-    accuracies = [f"{100 * row[name]:.1f}" for name in ("accuracy_estimated", "accuracy")]
-    times = [f"{row[name]:.3f}" for name in ("time_relative_estimated", "time_relative")]
-    return [
-        "+".join(row["operators"]),
-        row["pipeline"],
-        f"{row['inference'] or '-'}{naive}",
-        text("max_accuracy_error"),
-        text("mean_accuracy_error"),
-        text("mean_time_error", factor=100, digits=1) + "%",
-        *accuracies,
-        *times,
-    ]
 
 
 def _distances_as_text(table: pd.DataFrame) -> str:

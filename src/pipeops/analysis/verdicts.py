@@ -29,6 +29,7 @@ from scipy.special import stdtr, stdtrit
 
 from pipeops.analysis.curves import FloatArray, TradeoffCurve, distance
 from pipeops.analysis.paper import title
+from pipeops.analysis.replays import Replays, Run
 from pipeops.analysis.resampling import PerExample, bootstrap, sampling_error
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import orderings
@@ -39,9 +40,6 @@ LEVEL = 0.05
 """How often a claim may be made that is false. The interval that belongs to it is the 90% one."""
 MANY_SEEDS = 30
 """Most additional seeds that are counted. Where more are needed, the count is infinite."""
-
-Run = tuple[str, str, int]
-"""Dataset, ordering, seed."""
 
 
 class Verdict(StrEnum):
@@ -250,18 +248,15 @@ def same_ordering(curves: Mapping[tuple[str, int], TradeoffCurve]) -> float:
     return _mean(of_orderings)
 
 
-def priced_twice(once: Mapping[Any, TradeoffCurve], again: Mapping[Any, TradeoffCurve]) -> float:
-    """Return how far the curves of the same models are apart after pricing anew, in percentage points.
+def priced_twice(curves: Sequence[tuple[TradeoffCurve, TradeoffCurve]]) -> float:
+    """Return how far the curves of the same models, priced twice, are apart, in percentage points.
 
-    It is the mean of |:func:`mean_difference`| over the runs in ``once``.
+    It is the mean of |:func:`mean_difference`|.
 
-    Raises:
-        PipeOpsError: ``again`` lacks a run.
+    Args:
+        curves: of every run, with the one price and with the other.
     """
-    for run in once:
-        if run not in again:
-            raise PipeOpsError(f"run {run} was not priced a second time; price it again")
-    return _mean([abs(_quiet(mean_difference, curve, again[run])) for run, curve in once.items()])
+    return _mean([abs(_quiet(mean_difference, *pair)) for pair in curves])
 
 
 def commutativity(
@@ -269,9 +264,7 @@ def commutativity(
     operator_sets: Sequence[str],
     *,
     margin: float = MARGIN,
-    again: Mapping[Run, TradeoffCurve] | None = None,
-    n_examples: Mapping[str, int] | None = None,
-    per_example: Mapping[Run, PerExample] | None = None,
+    replays: Replays | None = None,
 ) -> pd.DataFrame:
     """Say for every operator set on every dataset (a cell) whether the order matters.
 
@@ -280,9 +273,8 @@ def commutativity(
             pipelines in it are left aside.
         operator_sets: The sets, each with at least two orderings.
         margin: Percentage points of accuracy.
-        again: The same runs with other prices, for ``priced_twice``.
-        n_examples: Size of each dataset's validation split, for ``sampling_error``.
-        per_example: The same runs example by example, for the bootstrap.
+        replays: Answers and prices of the same runs, for ``priced_twice``, the sampling errors and the
+            bootstrap.
 
     Returns:
         A row per (dataset, operators, pair of orderings). Differences are ``first`` minus ``second``, paired
@@ -302,7 +294,8 @@ def commutativity(
 
         Columns of the cell, the same in all its rows:
 
-        - ``same_ordering``, ``priced_twice``: yardsticks, :func:`same_ordering` and :func:`priced_twice`.
+        - ``same_ordering``, ``priced_twice``: yardsticks, :func:`same_ordering` and :func:`priced_twice`, the
+          latter with the prices of either half of their rounds.
         - ``cell_p_equivalent``, ``cell_p_matters``: :func:`cell_p_values`; ``cell_verdict_alone``: theirs.
         - ``n_cells``, ``cell_holm_equivalent``, ``cell_holm_matters``: the same, adjusted over the cells, for
           each claim by itself. ``cell_verdict``: theirs, which is *the* verdict: a table is read for the
@@ -325,24 +318,21 @@ def commutativity(
             curves = _complete(runs, dataset, names)
             here: dict[str, Any] = {"dataset": dataset, "operators": operators, "margin": margin}
             here["same_ordering"] = same_ordering(curves)
-            if again is not None:
-                once = {(dataset, *run): curve for run, curve in curves.items()}
-                here["priced_twice"] = priced_twice(once, again)
+            if replays is not None:
+                here["priced_twice"] = priced_twice([replays.priced_twice((dataset, *run)) for run in curves])
+                per_example = {run: replays.per_example((dataset, *run)) for run in curves}
+                n_examples = replays.n_examples(dataset)
             cell = []
             for first, second in combinations(names, 2):
                 seeds = [seed for name, seed in curves if name == first]
                 row = here | {"first": first, "second": second}
                 row |= _differences(row, [(curves[first, s], curves[second, s]) for s in seeds])
-                if n_examples is not None:
+                if replays is not None:
                     depth = (
                         np.array([curves[name, s].accuracy[-1] for s in seeds]) for name in (first, second)
                     )
-                    row["sampling_error"] = sampling_error(*depth, n_examples=n_examples[dataset]).mean()
-                if per_example is not None:
-                    row |= _resampled(
-                        [per_example[dataset, first, s] for s in seeds],
-                        [per_example[dataset, second, s] for s in seeds],
-                    )
+                    row["sampling_error"] = sampling_error(*depth, n_examples=n_examples).mean()
+                    row |= _resampled(*([per_example[name, s] for s in seeds] for name in (first, second)))
                 cell.append(row)
             cells.append(cell)
     return pd.DataFrame(_with_verdicts(cells), columns=COLUMNS)

@@ -1,7 +1,7 @@
 """Two generated classification tasks of graded difficulty, and text to pretrain a tiny backbone on.
 
 ``generated-sentiment``: is the opinion that a sentence ends up with positive (1) or negative (0)? At level 1
-one adjective tells; then come negation (2), contrast (3, 4), and both with several negations (5).
+one adjective tells; then come negation (2), contrast (3, 4), and both (5).
 
 ``generated-paraphrase``: do two sentences tell the same (1) or not (0)? Up to level 3 a wrong word gives it
 away: a denial (1), another adverb (2), another deed among synonyms (3). From level 4 on roles are exchanged,
@@ -13,7 +13,7 @@ so no number of rows makes the splits overlap; within a split, the few sentences
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -30,22 +30,17 @@ _ADJECTIVES = {
     1: ("brilliant", "charming", "clever", "gripping", "moving", "superb", "warm", "witty"),
     0: ("awful", "bland", "clumsy", "dull", "messy", "shallow", "tedious", "weak"),
 }
-# By number of negations; each turns what the adjective says into its opposite.
+# Affirmed and negated; a negation turns what the adjective says into its opposite.
 _CLAUSES = {
-    0: (
+    False: (
         "the {aspect} was {adjective}",
         "everybody thought the {aspect} was {adjective}",
         "critics agreed the {aspect} was {adjective}",
     ),
-    1: (
+    True: (
         "the {aspect} was not {adjective}",
         "nobody thought the {aspect} was {adjective}",
         "critics denied the {aspect} was {adjective}",
-    ),
-    2: (
-        "nobody thought the {aspect} was not {adjective}",
-        "critics denied the {aspect} was not {adjective}",
-        "nobody denied the {aspect} was {adjective}",
     ),
 }
 _STATEMENT = ("{main}",)
@@ -60,16 +55,16 @@ class _Opinion:
 
     sentences: tuple[str, ...]
     """Templates; the main clause decides, the other one says the opposite."""
-    negations: tuple[int, ...]
-    """How many negations a clause has: one of these."""
+    negated: tuple[bool, ...] = (False,)
+    """Whether a clause is negated: one of these."""
 
 
 _SENTIMENT_LEVELS = {
-    1: _Opinion(_STATEMENT, (0,)),
-    2: _Opinion(_STATEMENT, (0, 1)),
-    3: _Opinion(_LAST_DECIDES, (0,)),
-    4: _Opinion(_CONTRAST, (0,)),
-    5: _Opinion(_CONTRAST, (0, 1, 2)),
+    1: _Opinion(_STATEMENT),
+    2: _Opinion(_STATEMENT, (False, True)),
+    3: _Opinion(_LAST_DECIDES),
+    4: _Opinion(_CONTRAST),
+    5: _Opinion(_CONTRAST, (False, True)),
 }
 
 
@@ -77,15 +72,15 @@ def _sentiment(rng: Random, level: int, label: int) -> Row:
     """One sentence whose main clause is positive (1) or negative (0)."""
     opinion = _SENTIMENT_LEVELS[level]
     aspects = rng.sample(_ASPECTS, 2)
-    main = _clause(rng, aspects[0], label, rng.choice(opinion.negations))
-    other = _clause(rng, aspects[1], 1 - label, rng.choice(opinion.negations))
+    main = _clause(rng, aspects[0], label, rng.choice(opinion.negated))
+    other = _clause(rng, aspects[1], 1 - label, rng.choice(opinion.negated))
     return {"sentence": rng.choice(opinion.sentences).format(main=main, other=other)}
 
 
-def _clause(rng: Random, aspect: str, polarity: int, negations: int) -> str:
-    """A clause that amounts to ``polarity`` after its negations."""
-    adjective = rng.choice(_ADJECTIVES[polarity ^ (negations % 2)])
-    return rng.choice(_CLAUSES[negations]).format(aspect=aspect, adjective=adjective)
+def _clause(rng: Random, aspect: str, polarity: int, negated: bool) -> str:
+    """A clause that amounts to ``polarity``, in the words of the other polarity where it is negated."""
+    adjective = rng.choice(_ADJECTIVES[polarity ^ negated])
+    return rng.choice(_CLAUSES[negated]).format(aspect=aspect, adjective=adjective)
 
 
 def _opinion_and_gist(rng: Random) -> tuple[str, str]:
@@ -287,14 +282,27 @@ def _draw(make: Callable[[], Row], split: str) -> Row:
             return row
 
 
-def pretraining_text(rows: int) -> list[tuple[str, str]]:
+PRETRAINING_TEXTS: Mapping[str, tuple[Callable[[Random], tuple[str, str]], ...]] = MappingProxyType(
+    {
+        "generated-sentiment": (_opinion_and_gist,),
+        "generated-paraphrase": (_fact_twice, _fact_twice),  # comparing is the slower to learn
+    }
+)
+"""By task name: what makes pairs of sentences that teach what the task needs, in turn."""
+
+
+def pretraining_text(rows: int, tasks: Sequence[str]) -> list[tuple[str, str]]:
     """Generate text for masked language modelling: sentences, each with a second one that restates it.
 
     There are no labels, no texts of a validation split and no converse verbs. The second sentence teaches
     which words can stand for each other, what a sentence amounts to, and to look for a word's counterpart.
+
+    Args:
+        rows: how many pairs.
+        tasks: of `SYNTHETIC_TASKS`, what they are to help with; in any order.
     """
     rng = Random("pretraining")
-    makers = (_opinion_and_gist, _fact_twice, _fact_twice)  # comparing is the slower to learn
+    makers = [maker for task, texts in PRETRAINING_TEXTS.items() if task in tasks for maker in texts]
     return [makers[index % len(makers)](rng) for index in range(rows)]
 
 

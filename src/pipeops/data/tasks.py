@@ -31,6 +31,8 @@ class Task:
     """Mean length of a training example in tokens, separators included; what planning counts with."""
     generated: bool = False
     """Whether the rows are made by `pipeops.data.synthetic` instead of loaded."""
+    revision: int = 0
+    """Raised by hand when other rows are made."""
 
 
 _PAIR = ("sentence1", "sentence2")
@@ -74,6 +76,7 @@ TASKS = {
             rows=_GENERATED_ROWS,
             mean_tokens=12,
             generated=True,
+            revision=1,
         ),
         Task(
             name="generated-paraphrase",

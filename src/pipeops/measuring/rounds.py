@@ -1,9 +1,10 @@
 """Timing models next to O in rounds, until what it gives is steady.
 
 In a round every target is run some times in a row, and O between two targets. The first runs in a row are
-not timed: a model in use is warm, and after others have run it takes three or four runs until its weights are
-back in the caches (the second run still takes up to a quarter longer). A target's time is divided by the mean
-of O's before and after it, so what makes the whole machine slower at a constant rate cancels.
+not timed: a model in use is warm, and after others have run it takes some runs until its weights are back in
+the caches (an int8 model of 10 M parameters took 1.25 times as long in runs 5 to 9 as in runs 17 to 31). A
+target's time is divided by the mean of O's before and after it, so what makes the whole machine slower at a
+constant rate cancels.
 """
 
 import time
@@ -22,10 +23,12 @@ Run = Callable[[], object]
 
 WARM_UP = 1
 """Rounds that are run first and not counted."""
-WARM_RUNS, WARM_MS = 4, 20.0
+WARM_RUNS, WARM_MS = 16, 20.0
 """Untimed runs in a row: at most this number, at least one, and none after this many milliseconds."""
-TIMED_RUNS, TIMED_MS = 5, 20.0
+TIMED_RUNS, TIMED_MS = 15, 20.0
 """Runs after them whose median counts, at least one."""
+LEAST_SHARE = 0.1
+"""Of O's time: what takes less need not be known more precisely than this."""
 _BLOCK_SECONDS = 0.5
 """What others use is looked at over so long: the system counts CPU time in steps of 0.01 s."""
 
@@ -129,10 +132,12 @@ def steady_rounds(targets: Sequence[Run], original: Run, settings: PricesSection
 def standard_errors(rounds: Sequence[Round]) -> NDArray[np.float64]:
     """How sure the median of each target's relative time is: its standard error over it, shape (targets,).
 
-    For normal noise, 1.253 s / sqrt(rounds), with s = IQR / 1.349: an outlier has no say.
+    For normal noise, 1.253 s / sqrt(rounds), with s = IQR / 1.349: an outlier has no say. What takes less
+    than a tenth of O counts as a tenth: its weights fit a cache that other machines share, and its time
+    varies with what is left of that, by a quarter and more, which no number of rounds makes go away.
     """
     low, median, high = quartiles(rounds)
-    return 1.253 / 1.349 * (high - low) / median / np.sqrt(len(rounds))
+    return 1.253 / 1.349 * (high - low) / np.maximum(median, LEAST_SHARE) / np.sqrt(len(rounds))
 
 
 def quartiles(rounds: Sequence[Round]) -> NDArray[np.float64]:

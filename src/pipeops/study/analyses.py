@@ -45,6 +45,8 @@ class Analysis:
     """What else its function takes, by name."""
     exits: bool = False
     """Whether it also reads the measurements exit by exit."""
+    replays: bool = False
+    """Whether it also reads what curves are made from: answers and prices."""
     otherwise: str = ""
     """What to say where a study leaves nothing to show; empty where there always is something."""
 
@@ -82,6 +84,10 @@ def _margin(study: Config) -> dict[str, Any]:
     return {"margin": study.commutativity.margin}
 
 
+def _margin_and_steps(study: Config) -> dict[str, Any]:
+    return _margin(study) | {"steps": study.steps_of_orderings}
+
+
 _NO_ESTIMATES = (
     "config: cumulativeness: is empty, so nothing is estimated; name operator sets with E, such as [DE]"
 )
@@ -95,7 +101,7 @@ ANALYSES = (
         category=COMMUTATIVITY,
         pipelines=_orderings,
         shown=_operator_sets,
-        parameters=_margin,
+        parameters=_margin_and_steps,
     ),
     Analysis(
         name="commutativity",
@@ -104,7 +110,8 @@ ANALYSES = (
         category=COMMUTATIVITY,
         pipelines=_orderings,
         shown=_operator_sets,
-        parameters=_margin,
+        parameters=_margin_and_steps,
+        replays=True,
     ),
     Analysis(
         name="table2",
@@ -121,6 +128,7 @@ ANALYSES = (
         category=CUMULATIVENESS,
         pipelines=lambda study: study.estimated_from,
         shown=lambda study: study.estimated_sets,
+        replays=True,
         otherwise=_NO_ESTIMATES,
     ),
     Analysis(

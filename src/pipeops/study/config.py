@@ -5,6 +5,7 @@ when they drift apart. Nothing heavy is imported: the Snakefile reads this.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -67,6 +68,9 @@ class BaseConfig(Section):
     """Whether trained models and exported graphs are kept; if not, each is deleted once no job needs it."""
     glue: str = "nyu-mll/glue"
     """Where GLUE is: a hub id, or a folder of the same layout."""
+    answers: str | None = None
+    """Folder of a study's published prices and answers, from which everything is made without training; null:
+    they are measured."""
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     pretraining: PretrainingSection = PretrainingSection()
@@ -164,6 +168,39 @@ class BaseConfig(Section):
                     f"cumulativeness: no ordering of '{operators}' is measured; add it: "
                     f"operator_sets: [{', '.join([*self.operator_sets, operators])}]"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_at_once(self) -> Self:
+        """Equation 4 has t_E, the least time on E's curve."""
+        distilled = [operators for operators in self.estimated_sets if "D" in operators]
+        by_patience = self.exits.confidence == "patience"
+        given = self.measuring.patiences or [1] if by_patience else self.measuring.thresholds
+        if distilled and given[0] > (1 if by_patience else 0):
+            key, least = ("patiences", 1) if by_patience else ("thresholds", 0)
+            raise ValueError(
+                f"measuring.{key}: begins with {given[0]:g}, but the estimate of {', '.join(distilled)} "
+                f"needs the time of always leaving at the first exit; add {least}, or set cumulativeness: []"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _answers_are_there(self) -> Self:
+        if self.answers is None:
+            return self
+        folder = Path(self.answers).expanduser()
+        for dataset, pipeline in product(self.datasets, self.measured):
+            wanted = [
+                f"prices/{dataset}/{pipeline.operators}.csv",
+                f"prices/{dataset}/{pipeline.operators}.json",
+            ]
+            wanted += [f"answers/{dataset}/{pipeline}/seed{seed}.parquet" for seed in self.seeds]
+            for name in wanted:
+                if not (folder / name).is_file():
+                    raise ValueError(
+                        f"answers: '{self.answers}' has no {name}; name the folder of this study's prices "
+                        "and answers, and only datasets, seeds and pipelines that it has"
+                    )
         return self
 
     @field_validator("glue")
@@ -272,6 +309,18 @@ class BaseConfig(Section):
             if step.parent is None or OPERATORS[step.operator].restarts:
                 return total
             step = step.parent
+
+    @property
+    def steps_of_orderings(self) -> dict[str, dict[str, int]]:
+        """By dataset and ordering: number of steps that the model it ends in was trained (`steps`)."""
+        return {
+            dataset: {
+                str(ordering): self.steps(ordering, min(self.data.train_examples or rows, rows))
+                for ordering in self.orderings
+            }
+            for dataset in self.datasets
+            for rows in [TASKS[dataset].rows["train"]]
+        }
 
     @property
     def warnings(self) -> list[str]:

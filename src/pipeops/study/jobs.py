@@ -33,6 +33,8 @@ def backbone(study: Config) -> list[str]:
     arguments = [study.model.backbone]
     if study.model.backbone == TINY:
         arguments += ["--settings", study.pretraining.model_dump_json()]
+        for dataset in sorted(study.datasets):
+            arguments += ["--task", dataset]
     return arguments
 
 

@@ -1,6 +1,7 @@
 """The built-in `tiny` backbone: a small RoBERTa, pretrained on generated text (masked language modelling)."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,12 +25,13 @@ SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """RoBERTa's special tokens, in the order of its ids."""
 
 
-def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
+def pretrain_tiny(output: Path, settings: PretrainingSection, tasks: Sequence[str]) -> None:
     """Pretrain the `tiny` backbone and write it with its tokenizer.
 
     Args:
         output: folder for ``config.json``, ``model.safetensors`` and the tokenizer's files.
         settings: with 0 epochs the weights stay random.
+        tasks: the generated tasks that it is pretrained for.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -38,7 +40,7 @@ def pretrain_tiny(output: Path, settings: PretrainingSection) -> None:
     tokenizer = word_tokenizer()
     model = RobertaForMaskedLM(_config(tokenizer))
     if settings.epochs:
-        first, second = zip(*pretraining_text(settings.examples), strict=True)
+        first, second = zip(*pretraining_text(settings.examples, tasks), strict=True)
         encoded = tokenizer(list(first), list(second), truncation=True)
         examples = [{"input_ids": ids} for ids in encoded["input_ids"]]
         with tempfile.TemporaryDirectory() as scratch:

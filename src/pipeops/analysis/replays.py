@@ -1,0 +1,113 @@
+"""Answers and prices of a study's runs: what its curves are made from, for analyses of single examples."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeops.analysis.curves import TradeoffCurve
+from pipeops.analysis.resampling import PerExample
+from pipeops.errors import PipeOpsError
+from pipeops.measuring.answers import read_answers
+from pipeops.measuring.policies import first_reached, scores, thresholds_of
+from pipeops.measuring.prices import Prices, read_prices
+from pipeops.measuring.replay import Replay
+from pipeops.pipeline import Pipeline
+from pipeops.settings import Confidence
+
+Run = tuple[str, str, int]
+"""Dataset, trained pipeline, seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """Every run's answers with its prices, and the rule by which inputs leave."""
+
+    runs: Mapping[Run, Replay]
+    confidence: Confidence
+    thresholds: Sequence[float]
+    patiences: Sequence[int] | None = None
+
+    @classmethod
+    def read(
+        cls,
+        answers: Iterable[Path],
+        prices: Iterable[Path],
+        *,
+        confidence: Confidence,
+        thresholds: Sequence[float],
+        patiences: Sequence[int] | None = None,
+    ) -> Self:
+        """Read ``{dataset}/{pipeline}/seed{seed}.parquet`` and ``{dataset}/{operators}.csv``.
+
+        The CPU of the prices is not looked at: the curves were made from them already.
+
+        Raises:
+            PipeOpsError: a file is absent, damaged, of another run than its path says, or answers other
+                examples than the rest.
+        """
+        priced: dict[tuple[str, str], Prices] = {
+            (path.parts[-2], path.stem): read_prices(path, this_cpu=False) for path in prices
+        }
+        runs: dict[Run, Replay] = {}
+        for path in answers:
+            dataset, pipeline, seed = path.parts[-3], path.parts[-2], int(path.stem.removeprefix("seed"))
+            operators = Pipeline(pipeline).operators
+            if (dataset, operators) not in priced:
+                raise PipeOpsError(f"{path}: no prices of {operators} on {dataset}; price them first")
+            said = read_answers(path, dataset=dataset, pipeline=pipeline, seed=seed)
+            first = next((replay.answers for (name, *_), replay in runs.items() if name == dataset), said)
+            if not (
+                np.array_equal(said.label_ids, first.label_ids)
+                and np.array_equal(said.lengths, first.lengths)
+            ):
+                raise PipeOpsError(
+                    f"{path}: answers other examples than {first.path}; delete both and evaluate again"
+                )
+            runs[dataset, pipeline, seed] = Replay(said, priced[dataset, operators])
+        return cls(runs=runs, confidence=confidence, thresholds=thresholds, patiences=patiences)
+
+    def leaving(self, run: Run, inference: str = "") -> NDArray[np.int64]:
+        """Index of the exit at which each example leaves, shape (thresholds, examples)."""
+        logits = self.runs[run].answers.of(inference)
+        used = thresholds_of(
+            self.confidence,
+            exits=logits.shape[1],
+            thresholds=self.thresholds,
+            patiences=self.patiences,
+        )
+        sure = scores(logits, self.confidence)
+        return np.stack([first_reached(sure, threshold) for threshold in used])
+
+    def per_example(self, run: Run, inference: str = "") -> PerExample:
+        """Which examples a run answers rightly, and what that costs, at every threshold."""
+        return _per_example(self.runs[run], self.leaving(run, inference), inference)
+
+    def priced_twice(self, run: Run) -> tuple[TradeoffCurve, TradeoffCurve]:
+        """A run's curve with the prices of the first half of their rounds, and with those of the second."""
+        replay, exits = self.runs[run], self.leaving(run)
+        first, second = (
+            _per_example(replace(replay, prices=replace(replay.prices, costs=half)), exits, "").curve()
+            for half in replay.prices.halves
+        )
+        return first, second
+
+    def n_examples(self, dataset: str) -> int:
+        """Size of a dataset's validation split."""
+        return len(self._label_ids(dataset))
+
+    def chance(self, dataset: str) -> float:
+        """Accuracy of always answering the class that most validation examples have."""
+        labels = self._label_ids(dataset)
+        return float(np.bincount(labels).max() / len(labels))
+
+    def _label_ids(self, dataset: str) -> NDArray[np.int64]:
+        return next(replay.answers.label_ids for (name, *_), replay in self.runs.items() if name == dataset)
+
+
+def _per_example(replay: Replay, exits: NDArray[np.int64], inference: str) -> PerExample:
+    variant, rows = replay.variants[inference], np.arange(exits.shape[1])
+    return PerExample(variant.correct[rows, exits], variant.time_relative[rows, exits])

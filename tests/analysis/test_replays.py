@@ -1,0 +1,153 @@
+"""Answers and prices read back, and what analyses take from them, against the curves made from the same."""
+
+import math
+
+import numpy as np
+import pytest
+from export_models import tiny_shape
+from measured import (
+    MAX_LENGTH,
+    ORIGINAL,
+    SHAPE,
+    curves_of,
+    examples,
+    exported,
+    made_up_replays,
+    write_prices,
+)
+
+from pipeops.analysis.cumulativeness import ANOTHER_SEED, COMPOUND, PRICED, UNCHANGED, cumulativeness
+from pipeops.analysis.curves import TradeoffCurve
+from pipeops.analysis.replays import Replays
+from pipeops.analysis.runs import curves
+from pipeops.analysis.verdicts import commutativity
+from pipeops.errors import PipeOpsError
+from pipeops.measuring.evaluate import evaluate
+
+THRESHOLDS = [0.0, 0.6, 0.8, 0.95, 1.01]
+RUNS = [(pipeline, seed) for pipeline in ("O", "D", "E", "DE", "ED") for seed in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def replays():
+    return made_up_replays(RUNS, thresholds=THRESHOLDS)
+
+
+def same_curve(a: TradeoffCurve, b: TradeoffCurve) -> bool:
+    return np.allclose(a.time, b.time) and np.allclose(a.accuracy, b.accuracy)
+
+
+def test_examples_average_to_the_curve(replays):
+    measured = curves(curves_of(replays))
+    for run, curve in measured.items():
+        assert same_curve(replays.per_example(run).curve(), curve)
+    with_lq = curves(curves_of(replays), inference="LQ")
+    assert same_curve(replays.per_example(("sst2", "DE", 2), "LQ").curve(), with_lq["sst2", "DE", 2])
+
+
+def test_priced_twice_are_the_halves_of_the_rounds(replays):
+    run = ("sst2", "E", 1)
+    once = replays.per_example(run).curve()
+    for again, factor in zip(replays.priced_twice(run), (0.99, 1.01), strict=True):
+        assert same_curve(again, TradeoffCurve(once.time * factor, once.accuracy))
+
+
+def test_yardsticks_are_in_the_table_of_verdicts(replays):
+    runs = curves(curves_of(replays))
+    row = commutativity(runs, ["DE"], replays=replays).iloc[0]
+    assert 0 < row["priced_twice"] < 1
+    assert row["bootstrap_low"] < row["mean_difference"] < row["bootstrap_high"]
+    assert 0 < row["paired_sampling_error"] < row["sampling_error"] < 6
+    alone = commutativity(runs, ["DE"]).iloc[0]
+    assert alone["verdict"] == row["verdict"]
+    assert math.isnan(alone["priced_twice"])
+
+
+def test_chance_is_the_most_frequent_class(replays):
+    assert replays.chance("sst2") == 0.5
+    assert replays.n_examples("sst2") == 200
+
+
+@pytest.mark.parametrize("inference", ["", "L", "Q", "LQ"])
+def test_priced_estimates_pay_for_leaving_where_e_leaves(replays, inference):
+    study = cumulativeness(curves_of(replays), ["DE"], replays)
+    rows = study[(study["inference"] == inference) & (study["pipeline"] == "ED") & (study["seed"] == 2)]
+    priced = rows[rows["estimate"] == PRICED]
+    of_e, prices = replays.runs["sst2", "E", 2], replays.runs["sst2", "ED", 2].prices
+    for threshold, time in zip(THRESHOLDS, priced["time_relative_estimated"], strict=True):
+        paid = []
+        for example, exit_of_e in enumerate(of_e.leaving(inference, "max_probability", threshold)):
+            layer = math.ceil((exit_of_e + 1) / 2)  # six layers onto three
+            length = of_e.answers.lengths[example] if "L" in inference else MAX_LENGTH
+            paid.append(prices.costs[inference].at(np.array([length]))[0, layer - 1])
+        assert time == pytest.approx(np.mean(paid))
+    equations = rows[rows["estimate"] == COMPOUND]
+    assert priced["accuracy_estimated"].tolist() == equations["accuracy_estimated"].tolist()
+
+
+def test_yardsticks_of_an_estimate_are_other_curves(replays):
+    measured = curves_of(replays)
+    study = cumulativeness(measured, ["DE"], replays)
+
+    def times(pipeline, seed):
+        rows = measured[(measured["pipeline"] == pipeline) & (measured["seed"] == seed)]
+        return rows[rows["inference"] == "L"]["time_relative"].tolist()
+
+    of_run = study[(study["pipeline"] == "DE") & (study["seed"] == 3) & (study["inference"] == "L")]
+    predicted = {name: rows["time_relative_estimated"].tolist() for name, rows in of_run.groupby("estimate")}
+    assert set(predicted) == {COMPOUND, PRICED, ANOTHER_SEED, UNCHANGED}
+    assert predicted[ANOTHER_SEED] == times("DE", 1)  # after the last seed comes the first
+    assert predicted[UNCHANGED] == times("E", 3)
+
+
+def test_one_seed_has_no_other():
+    runs = [(pipeline, 1) for pipeline in ("O", "D", "E", "DE")]
+    study = cumulativeness(curves_of(made_up_replays(runs, thresholds=THRESHOLDS)), ["DE"])
+    assert ANOTHER_SEED not in set(study["estimate"])
+
+
+def test_without_threshold_0_t_e_is_not_known(replays):
+    later = made_up_replays(RUNS, thresholds=THRESHOLDS[2:])
+    with pytest.raises(PipeOpsError, match=r"at the lowest threshold, 0.8, inputs go on; add 0 to meas"):
+        cumulativeness(curves_of(later), ["DE"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    examples(folder, rows=20)
+    exported(folder / "DE", SHAPE)
+    for seed in (1, 2):
+        answers = folder / f"answers/sst2/DE/seed{seed}.parquet"
+        data = folder / "validation.parquet"
+        evaluate(folder / "DE", data, answers, dataset="sst2", pipeline="DE", seed=seed)
+    write_prices(folder / "prices/sst2/DE.csv")
+    return folder
+
+
+def test_files_are_read_by_their_places(folder):
+    read = Replays.read(
+        sorted(folder.glob("answers/sst2/DE/*")),
+        [folder / "prices/sst2/DE.csv"],
+        confidence="entropy",
+        thresholds=THRESHOLDS,
+    )
+    assert set(read.runs) == {("sst2", "DE", 1), ("sst2", "DE", 2)}
+    assert read.leaving(("sst2", "DE", 1)).shape == (len(THRESHOLDS), 20)
+
+
+def test_answers_without_their_prices_or_of_another_run_are_refused(folder, tmp_path):
+    rule = {"confidence": "entropy", "thresholds": THRESHOLDS}
+    answers = folder / "answers/sst2/DE/seed1.parquet"
+    with pytest.raises(PipeOpsError, match="seed1.parquet: no prices of DE on sst2; price them first"):
+        Replays.read([answers], [], **rule)
+    moved = tmp_path / "answers/sst2/DE/seed9.parquet"
+    moved.parent.mkdir(parents=True)
+    moved.write_bytes(answers.read_bytes())
+    with pytest.raises(PipeOpsError, match="answers of seed 1, the study asks for 9"):
+        Replays.read([moved], [folder / "prices/sst2/DE.csv"], **rule)
+    other = write_prices(
+        tmp_path / "prices/sst2/DE.csv", tiny_shape(vocab_size=60, exit_layers=(2, 3)), original=ORIGINAL
+    )
+    with pytest.raises(PipeOpsError, match="prices of another shape"):
+        Replays.read([answers], [other], **rule)
