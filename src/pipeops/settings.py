@@ -109,9 +109,9 @@ class PretrainingSection(Section):
 class TrainingSettings(Section):
     """Hyper-parameters of one training."""
 
-    epochs: Annotated[float, Field(gt=0)] = 3
+    epochs: Annotated[float, Field(gt=0)] = 4
     """Passes over the training examples."""
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = 16
     """Examples per step."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     """Peak learning rate."""
@@ -135,7 +135,7 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 5}, "C": {"epochs": 2}}
+    operators: dict[str, dict[str, Any]] = {"C": {"epochs": 1}}
     """Per letter of an operator that is trained: other values of keys above."""
     pipelines: dict[str, dict[str, Any]] = {}
     """Per trained pipeline, such as ED: other values of keys above for the training that makes it, over those
