@@ -5,7 +5,7 @@
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do \
 	$$python -c "" 2> /dev/null && echo $$python && break; done)
 VENV   ?= .venv
-CORES  ?= 8
+CORES  ?= $(shell nproc)
 BIN    := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 

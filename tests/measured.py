@@ -11,6 +11,7 @@ from helpers import write_examples
 
 from pipeops.analysis.replays import Replays
 from pipeops.measuring.answers import Answers
+from pipeops.measuring.policies import thresholds_of
 from pipeops.measuring.prices import COLUMNS, Costs, Prices
 from pipeops.measuring.replay import Replay
 from pipeops.models.shape import ModelShape
@@ -125,9 +126,13 @@ def curves_of(replays):
     """The measurements that belong to them, as ``runs.read_runs`` returns them."""
     rows = []
     for (dataset, pipeline, seed), replay in replays.runs.items():
-        single = len(replay.shape.exit_layers) == 1
         for letters in INFERENCE:
-            used = [float("nan")] if single else replays.thresholds
+            used = thresholds_of(
+                replays.confidence,
+                exits=len(replay.shape.exit_layers),
+                thresholds=replays.thresholds,
+                patiences=replays.patiences,
+            )
             for row in replay.points(letters, replays.confidence, used):
                 rows.append({"dataset": dataset, "pipeline": pipeline, "seed": seed} | row)
     return pd.DataFrame(rows)

@@ -1,5 +1,6 @@
 """Answers and prices read back, and what analyses take from them, against the curves made from the same."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_yardsticks_of_an_estimate_are_other_curves(replays):
     assert set(predicted) == {COMPOUND, PRICED, ANOTHER_SEED, UNCHANGED}
     assert predicted[ANOTHER_SEED] == times("DE", 1)  # after the last seed comes the first
     assert predicted[UNCHANGED] == times("E", 3)
+
+
+def test_by_patience_curves_are_compared_where_both_have_thresholds():
+    replays = made_up_replays(RUNS, thresholds=[])
+    replays = dataclasses.replace(replays, confidence="patience")
+    study = cumulativeness(curves_of(replays), ["DE"], replays)
+    of_run = study[(study["pipeline"] == "DE") & (study["seed"] == 1) & (study["inference"] == "")]
+    assert set(of_run["threshold"]) == {1, 2, 3}  # the student's exits; E has six
+    assert of_run.groupby("estimate").size().tolist() == [3, 3, 3, 3]
+    assert of_run["mean_time_error"].notna().all()
 
 
 def test_one_seed_has_no_other():

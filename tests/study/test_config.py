@@ -88,6 +88,14 @@ def test_estimates_with_d_need_the_time_of_leaving_at_once():
         load_config(by_patience)
 
 
+def test_a_patience_that_a_model_cannot_have_is_refused_before_anything_runs():
+    by_patience = {"exits": {"confidence": "patience"}, "measuring": {"patiences": [1, 4]}}
+    with pytest.raises(PipeOpsError, match=r"patiences: 4, but DE has 3 exits; give numbers up to 3"):
+        load_config(by_patience)
+    assert load_config(by_patience | {"measuring": {"patiences": [1, 3]}})
+    assert load_config({"measuring": {"patiences": [4]}}), "unused where thresholds are confidences"
+
+
 def test_steps_count_from_pretrained_weights():
     study = Config(datasets=["mrpc"], model={"backbone": "roberta-base", "pooling": "mean"})
     of_d, of_e = (study.training.of(letter) for letter in "DE")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeops.analysis.runs import pool, pool_exits, read_details
+from pipeops.data.tasks import TASKS
 from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
 from pipeops.measuring.answers import read_answers
@@ -20,6 +21,7 @@ with errors_in_one_line(Path(snakemake.log[0])):
             dataset=snakemake.wildcards.dataset,
             pipeline=snakemake.wildcards.pipeline,
             seed=seed,
+            labels=TASKS[snakemake.wildcards.dataset].labels,
         )
         curves(answers, prices, output, **snakemake.params.rule_of_exits)
     for table, output in (

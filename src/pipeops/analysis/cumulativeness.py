@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from pipeops.analysis.curves import FloatArray, TradeoffCurve, distance, mean_distance
+from pipeops.analysis.curves import FloatArray, distance, mean_distance
 from pipeops.analysis.replays import Replays
+from pipeops.analysis.runs import curve_of
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import INFERENCE, orderings, parts_of
 
@@ -173,36 +174,35 @@ class _Study:
         """Measured and predicted points of one run, by every estimate, with the errors of the curve."""
         tables = []
         for inference in INFERENCE:
-            measured = self._curve(ordering, inference, seed)
-            if not measured["threshold"].equals(self._curve("E", "", seed)["threshold"]):
+            curve = self._curve(ordering, inference, seed)
+            measured = curve[curve["threshold"].isin(self._curve("E", "", seed)["threshold"])]
+            # By patience a model of fewer exits has fewer thresholds than E.
+            if len(measured) < len(curve):
                 raise PipeOpsError(
                     f"{ordering}: measured at other thresholds than E; delete its curve and run again"
                 )
-            for estimate, (accuracy, time) in self._predictions(operators, ordering, inference, seed).items():
-                named = measured[["dataset"]].assign(
-                    operators=operators, pipeline=ordering, inference=inference, estimate=estimate
-                )
-                tables.append(named.join(_with_errors(measured, accuracy, time)))
+            named = curve[["dataset"]].assign(operators=operators, pipeline=ordering, inference=inference)
+            for estimate, predicted in self._predictions(operators, ordering, inference, seed).items():
+                points = predicted[predicted["threshold"].isin(curve["threshold"])]
+                tables.append(named.assign(estimate=estimate).join(_with_errors(curve, points)))
         return tables
 
     def _predictions(
         self, operators: str, ordering: str, inference: str, seed: int
-    ) -> dict[str, tuple[FloatArray, FloatArray]]:
-        """Accuracy and time over O's at every threshold, by estimate."""
+    ) -> dict[str, pd.DataFrame]:
+        """Threshold, accuracy and time_relative, by estimate."""
         found = {COMPOUND: self._estimated(operators, inference, seed, compound=True)}
         if "P" in operators and "Q" in inference:
             found[NAIVE] = self._estimated(operators, inference, seed, compound=False)
         if self.replays is not None:
-            found[PRICED] = found[COMPOUND][0], self._priced(ordering, inference, seed)
+            found[PRICED] = found[COMPOUND].assign(time_relative=self._priced(ordering, inference, seed))
         if len(self.seeds) > 1:
             following = self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)]
-            found[ANOTHER_SEED] = _points(self._curve(ordering, inference, following))
-        found[UNCHANGED] = _points(self._curve("E", inference, seed))
+            found[ANOTHER_SEED] = self._curve(ordering, inference, following)
+        found[UNCHANGED] = self._curve("E", inference, seed)
         return found
 
-    def _estimated(
-        self, operators: str, inference: str, seed: int, *, compound: bool
-    ) -> tuple[FloatArray, FloatArray]:
+    def _estimated(self, operators: str, inference: str, seed: int, *, compound: bool) -> pd.DataFrame:
         """Equations 1-5: accuracy and relative time at every threshold of E."""
 
         def point(pipeline: str, letters: str) -> pd.Series:
@@ -236,7 +236,8 @@ class _Study:
             alone = point("O", letter)
             savings.append(1 - alone["time_relative"] / original["time_relative"])
             accuracy = accuracy * (alone["accuracy"] / original["accuracy"])
-        return accuracy, time * (1 - combined_saving(*savings))
+        time = time * (1 - combined_saving(*savings))
+        return curve[["threshold"]].assign(accuracy=accuracy, time_relative=time)
 
     def _priced(self, ordering: str, inference: str, seed: int) -> FloatArray:
         """Time over O's at every threshold if inputs leave where they leave E, at the price of leaving there.
@@ -271,24 +272,20 @@ class _Study:
         return rows.iloc[0]
 
 
-def _points(rows: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
-    return rows["accuracy"].to_numpy(), rows["time_relative"].to_numpy()
-
-
-def _with_errors(measured: pd.DataFrame, accuracy: FloatArray, time: FloatArray) -> pd.DataFrame:
+def _with_errors(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
     """Points measured and predicted at the same thresholds, with the errors of the curve."""
+    accuracy, time = (predicted[name].to_numpy() for name in ("accuracy", "time_relative"))
     points = measured[["seed", "threshold", "accuracy"]].assign(
         accuracy_estimated=accuracy,
         time_relative=measured["time_relative"],
         time_relative_estimated=time,
     )
-    curve = TradeoffCurve(points["time_relative"].to_numpy(), points["accuracy"].to_numpy())
-    predicted = TradeoffCurve(time, accuracy)
+    curve, estimated = curve_of(measured), curve_of(predicted)
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        # A prediction may share no time with the curve: that is NaN, and counted where it is shown.
+        # A prediction may share no time with the curve; its errors in accuracy are NaN then.
         errors = (
-            distance(predicted, curve),
-            mean_distance(predicted, curve),
+            distance(estimated, curve),
+            mean_distance(estimated, curve),
             float(np.abs(time / points["time_relative"] - 1).mean()),
         )
     return points.assign(**dict(zip(ERRORS, errors, strict=True)))

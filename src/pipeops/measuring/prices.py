@@ -81,8 +81,8 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
         raise PipeOpsError(f"{path.with_suffix('.json')}: damaged ({error!r}); {again}") from None
     if this_cpu and of_cpu != cpu()["model"]:
         raise PipeOpsError(
-            f"{path}: priced on {of_cpu}, this is {cpu()['model']}; price again here, or allow it with "
-            "--allow-other-cpu"
+            f"{path}: priced on {of_cpu}, this is {cpu()['model']}; price again here, or allow it: "
+            "measuring: {allow_other_cpu: true}"
         )
     table = _read_table(path, rows, again)
     if missing := [letters for letters in INFERENCE if letters not in set(table["inference"])]:

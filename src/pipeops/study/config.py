@@ -258,9 +258,15 @@ class BaseConfig(Section):
         for letter in {letter for pipeline in self.measured for letter in pipeline.trained}:
             if after := OPERATORS[letter].shape:
                 after(original, self.setup(letter))
+        patience = max(self.measuring.patiences or [1]) if self.exits.confidence == "patience" else 1
         for pipeline in self.measured:
             priced = orderings(pipeline.operators)[0]
             ours, theirs = (shape_after(p.trained, original, self.setup) for p in (pipeline, priced))
+            if pipeline.has_exits and patience > len(ours.exit_layers):
+                raise ValueError(
+                    f"measuring.patiences: {patience}, but {pipeline} has {len(ours.exit_layers)} exits; "
+                    f"give numbers up to {len(ours.exit_layers)}"
+                )
             if ours != theirs:
                 raise ValueError(
                     f"{pipeline} and {priced} make models of different shapes, but a set of operators has "
