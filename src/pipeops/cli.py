@@ -65,6 +65,13 @@ def root(
     """Take the options that come before a command."""
 
 
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--configfile", help="Over the defaults, as Snakemake's; may be repeated."),
+]
+AskedDataset = Annotated[str | None, typer.Option("--dataset", help="Which, where the study has several.")]
+
+
 @app.command()
 def backbone(
     source: Annotated[str, typer.Argument(help="Hub id, folder, or `tiny`.")],
@@ -325,9 +332,7 @@ def plan(
 @app.command()
 def publish(
     output: Annotated[Path, typer.Argument(help="Folder for prices, answers and a README of them.")],
-    configfile: Annotated[
-        list[Path] | None, typer.Option(help="Over the defaults, as Snakemake's; may be repeated.")
-    ] = None,
+    configfile: ConfigFiles = None,
 ) -> None:
     """Collect a finished study's prices and answers, from which all its results are made without training."""
     from pipeops.study.config import read_study
@@ -336,6 +341,65 @@ def publish(
     files = configfile or []
     with disk_full_in_one_line(output):
         run(read_study(files), output, configfiles=files)
+
+
+@app.command()
+def predict(
+    configfile: ConfigFiles = None,
+    dataset: AskedDataset = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Every threshold of every pipeline.")] = False,
+) -> None:
+    """Say what every pipeline gives, measured or predicted, from the prices and runs that exist."""
+    from pipeops.study.config import read_study
+    from pipeops.study.recommending import dataset_of, predictions, predictions_text
+
+    study = read_study(configfile or [])
+    table = predictions(study, dataset_of(study, dataset))
+    print(table.to_json(orient="records", indent=2) if as_json else predictions_text(table))
+
+
+@app.command()
+def recommend(
+    configfile: ConfigFiles = None,
+    dataset: AskedDataset = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(help="Milliseconds an input, such as 5ms, or a part of O's time, such as 0.2."),
+    ] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="A fraction, such as 0.9.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Percentage points below O; what Q may cost.")
+    ] = None,
+    max_size: Annotated[str | None, typer.Option(help="Of model.onnx, such as 30MB.")] = None,
+) -> None:
+    """Say which pipeline to take under a budget, from the prices and runs that exist."""
+    from pipeops.analysis.recommend import Budget
+    from pipeops.study.config import read_study
+    from pipeops.study.recommending import dataset_of, predictions, recommendation_text
+
+    time, in_ms = _quantity("--max-time", max_time, "ms")
+    size, _ = _quantity("--max-size", max_size, "MB")
+    budget = Budget(
+        max_time_ms=time if in_ms else None,
+        max_time=None if in_ms else time,
+        min_accuracy=min_accuracy,
+        max_drop=max_drop,
+        max_size=size,
+    )
+    study = read_study(configfile or [])
+    asked = dataset_of(study, dataset)
+    print(recommendation_text(study, asked, predictions(study, asked), budget))
+
+
+def _quantity(option: str, text: str | None, unit: str) -> tuple[float | None, bool]:
+    """Read a number that may have a unit; return whether it has."""
+    if text is None:
+        return None, False
+    number = text.removesuffix(unit)
+    try:
+        return float(number), number != text
+    except ValueError:
+        raise PipeOpsError(f"{option}: '{text}' is no number, with {unit} or without") from None
 
 
 def _again_in(processes: int) -> None:

@@ -70,17 +70,19 @@ class Replays:
             runs[dataset, pipeline, seed] = Replay(said, priced[dataset, operators])
         return cls(runs=runs, confidence=confidence, thresholds=thresholds, patiences=patiences)
 
-    def leaving(self, run: Run, inference: str = "") -> NDArray[np.int64]:
-        """Index of the exit at which each example leaves, shape (thresholds, examples)."""
-        logits = self.runs[run].answers.of(inference)
-        used = thresholds_of(
+    def thresholds_of(self, run: Run) -> list[float]:
+        """The thresholds at which a run is replayed; NaN alone for a single exit."""
+        return thresholds_of(
             self.confidence,
-            exits=logits.shape[1],
+            exits=len(self.runs[run].shape.exit_layers),
             thresholds=self.thresholds,
             patiences=self.patiences,
         )
-        sure = scores(logits, self.confidence)
-        return np.stack([first_reached(sure, threshold) for threshold in used])
+
+    def leaving(self, run: Run, inference: str = "") -> NDArray[np.int64]:
+        """Index of the exit at which each example leaves, shape (thresholds, examples)."""
+        sure = scores(self.runs[run].answers.of(inference), self.confidence)
+        return np.stack([first_reached(sure, threshold) for threshold in self.thresholds_of(run)])
 
     def per_example(self, run: Run, inference: str = "") -> PerExample:
         """Which examples a run answers rightly, and what that costs, at every threshold."""

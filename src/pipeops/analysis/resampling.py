@@ -40,9 +40,13 @@ class PerExample:
         object.__setattr__(self, "correct", correct)
         object.__setattr__(self, "time", time)
 
+    def curve_by_threshold(self) -> tuple[FloatArray, FloatArray]:
+        """Return mean time and accuracy over all examples at every threshold."""
+        return self.time.mean(axis=1), self.correct.mean(axis=1)
+
     def curve(self) -> TradeoffCurve:
         """Return the tradeoff curve over all examples."""
-        return TradeoffCurve(self.time.mean(axis=1), self.correct.mean(axis=1))
+        return TradeoffCurve(*self.curve_by_threshold())
 
 
 class Bootstrap(NamedTuple):

@@ -1,0 +1,210 @@
+"""Predictions and recommendations: exact where the equations hold, honest where they do not."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from measured import made_up_replays
+
+from pipeops.analysis.predict import COLUMNS, MEASURED, PREDICTED, Predictor, predict
+from pipeops.analysis.recommend import Budget, candidates, name_of, recommend
+from pipeops.errors import PipeOpsError
+from pipeops.pipeline import INFERENCE, Pipeline, trained_pipelines
+
+THRESHOLDS = [0.0, 0.6, 0.8, 0.95, 1.01]
+ALL = ("O", "D", "P", "E", "DP", "DE", "ED", "PE", "EP", "DPE", "DEP", "EDP")
+PIPELINES = [Pipeline(name) for name in trained_pipelines() if "C" not in name]
+
+
+def of(pipelines, seeds=(1, 2, 3), **options):
+    return made_up_replays(
+        [(name, seed) for name in pipelines for seed in seeds], thresholds=THRESHOLDS, **options
+    )
+
+
+def prices_of(replays):
+    return {Pipeline(name).operators: replay.prices for (_, name, _), replay in replays.runs.items()}
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return of(ALL)
+
+
+@pytest.fixture(scope="module")
+def prices(everything):
+    return prices_of(everything)
+
+
+@pytest.fixture(scope="module")
+def parts(everything):
+    """The same runs, of O, D, P, E and DE alone."""
+    kept = {run: replay for run, replay in everything.runs.items() if run[1] in ("O", "D", "P", "E", "DE")}
+    return dataclasses.replace(everything, runs=kept)
+
+
+def test_every_pipeline_is_there_once_as_measured_or_predicted(parts, prices):
+    table = predict("sst2", parts, prices, PIPELINES)
+    assert table.columns.tolist() == COLUMNS
+    kinds = table.drop_duplicates(["pipeline", "inference"]).set_index(["pipeline", "inference"])["kind"]
+    assert len(kinds) == len(ALL) * len(INFERENCE)
+    assert {pipeline for pipeline, _ in kinds[kinds == MEASURED].index} == {"O", "D", "P", "E", "DE"}
+    with_exits = table[table["pipeline"] == "EDP"]
+    assert with_exits["threshold"].tolist() == THRESHOLDS * 4
+    assert (
+        (table["accuracy_low"] <= table["accuracy"]) & (table["accuracy"] <= table["accuracy_high"])
+    ).all()
+    assert ((table["time_low"] < table["time_relative"]) == (table["kind"] == PREDICTED)).mean() > 0.5
+    np.testing.assert_allclose(table["time_ms"], 4 * table["time_relative"])
+
+
+def test_measured_points_are_the_means_of_the_runs(everything, prices):
+    table = predict("sst2", everything, prices, PIPELINES)
+    rows = table[(table["pipeline"] == "PE") & (table["inference"] == "LQ")]
+    points = [
+        [
+            (p["accuracy"], p["time_relative"])
+            for p in everything.runs["sst2", "PE", seed].points("LQ", "max_probability", THRESHOLDS)
+        ]
+        for seed in (1, 2, 3)
+    ]
+    np.testing.assert_allclose(rows[["accuracy", "time_relative"]], np.mean(points, axis=0))
+    assert set(table["kind"]) == {MEASURED}
+
+
+def test_what_the_original_has_is_predicted_of_itself(everything, prices):
+    """O and E by themselves: every equation is the identity there, and the price is the one that was paid."""
+    known = Predictor("sst2", everything, prices)
+    for name in ("O", "E"):
+        for inference in INFERENCE:
+            predicted, measured = (
+                known.predicted(Pipeline(name), inference),
+                known.measured(Pipeline(name), inference),
+            )
+            np.testing.assert_allclose(predicted.accuracy, measured.accuracy)
+            np.testing.assert_allclose(predicted.time, measured.time)
+
+
+def test_a_single_operator_follows_its_accuracy_ratio(everything, prices):
+    known = Predictor("sst2", everything, prices)
+    by_hand = known.measured(Pipeline("D"), "").accuracy * known.measured(Pipeline("P"), "").accuracy
+    by_hand = by_hand / known.measured(Pipeline("O"), "").accuracy
+    np.testing.assert_allclose(known.predicted(Pipeline("DP"), "").accuracy, by_hand)
+
+
+def test_errors_are_those_of_what_was_measured_beside_the_parts(parts, prices):
+    known = Predictor("sst2", parts, prices)
+    accuracy, time = known.errors()
+    differences = np.concatenate(
+        [
+            known.predicted(Pipeline("DE"), letters).accuracy.mean(axis=0)
+            - known.measured(Pipeline("DE"), letters).accuracy.mean(axis=0)
+            for letters in INFERENCE
+        ]
+    )
+    assert accuracy == pytest.approx(math.sqrt((differences**2).mean()))
+    assert 0 < time < 0.5
+    alone = {run: replay for run, replay in parts.runs.items() if run[1] != "DE"}
+    assert all(map(math.isnan, Predictor("sst2", dataclasses.replace(parts, runs=alone), prices).errors()))
+
+
+def test_intervals_of_one_more_training_cover_it():
+    """Simulated: runs of one pipeline whose accuracies are normal over seeds."""
+    rng, covered = np.random.default_rng(0), []
+    from pipeops.analysis.predict import _half_width
+
+    for _ in range(4_000):
+        values = rng.normal(size=(7, 1))
+        half = _half_width(values[:6], math.nan)
+        covered.append(abs(values[6] - values[:6].mean()) <= half)
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.015)
+
+
+def test_one_seed_takes_the_spread_of_the_others(everything, prices):
+    kept = {run: replay for run, replay in everything.runs.items() if run[1] != "DPE" or run[2] == 1}
+    table = predict("sst2", dataclasses.replace(everything, runs=kept), prices, PIPELINES)
+    assert table[table["pipeline"] == "DPE"]["accuracy_low"].notna().all()
+    single = predict("sst2", of(("O", "E"), seeds=[1]), prices, [Pipeline("O"), Pipeline("E")])
+    assert single["accuracy_low"].isna().all()
+
+
+def test_c_is_known_when_trained_only(parts, prices):
+    assert Predictor("sst2", parts, prices).missing(Pipeline("C")) == ["C"]
+    with pytest.raises(PipeOpsError, match="C: to predict it on sst2, train C first"):
+        Predictor("sst2", parts, prices).predicted(Pipeline("C"), "")
+
+
+def test_too_few_runs_name_what_is_missing(prices):
+    replays = of(("D",))
+    with pytest.raises(PipeOpsError, match="sst2: too few runs to predict from; train O, P, E first"):
+        predict("sst2", replays, {"PE": prices["PE"]}, [Pipeline("PE")])
+
+
+def rows(*points) -> pd.DataFrame:
+    """Predictions by hand: (pipeline, inference, threshold, accuracy, time)."""
+    columns = ["pipeline", "inference", "threshold", "accuracy", "time_relative"]
+    table = pd.DataFrame(points, columns=columns)
+    return table.assign(
+        kind=MEASURED, time_ms=10 * table["time_relative"], parameters=10_000_000, accuracy_low=np.nan
+    )
+
+
+WORLD = rows(
+    ("O", "", math.nan, 0.90, 1.0),
+    ("O", "Q", math.nan, 0.899, 0.5),
+    ("E", "", 0.5, 0.80, 0.2),
+    ("E", "", 0.9, 0.895, 0.6),
+    ("E", "Q", 0.5, 0.70, 0.1),
+    ("E", "Q", 0.9, 0.894, 0.3),
+    ("D", "", math.nan, 0.86, 0.5),
+    ("D", "Q", math.nan, 0.86, 0.55),
+)
+
+
+def test_the_gate_refuses_q_where_it_costs_or_is_not_faster():
+    passed, refused = candidates(WORLD, max_drop=1.0)
+    assert len(passed) == len(WORLD) - 2
+    assert refused == [
+        "EQ: Q costs 10.0 points, more than 1; refused at 1 of 2 thresholds",
+        "DQ: Q is not faster on this CPU; refused at 1 of 1 thresholds",
+    ]
+
+
+def test_under_a_time_the_most_accurate_without_one_the_fastest():
+    passed, _ = candidates(WORLD)
+    best = recommend(passed, Budget(max_time=0.5))
+    assert [name_of(row) for _, row in best.iterrows()] == ["OQ", "EQ", "D", "E"]
+    assert recommend(passed, Budget(max_time_ms=5.0)).equals(best)
+    assert name_of(recommend(passed, Budget(max_drop=1.0)).iloc[0]) == "EQ"
+    assert name_of(recommend(passed, Budget(min_accuracy=0.899)).iloc[0]) == "OQ"
+    assert name_of(recommend(passed, Budget(min_accuracy=0.899, max_size=50)).iloc[0]) == "OQ"
+
+
+def test_a_budget_that_nothing_meets_names_the_nearest():
+    passed, _ = candidates(WORLD)
+    for budget, nearest in (
+        (Budget(max_time=0.1), "nearest is E with 0.2 of O's time"),
+        (Budget(max_time=0.6, min_accuracy=0.8995), "nearest is O with 1 of O's time"),
+        (Budget(min_accuracy=0.99), r"nearest is O with 0.9 accuracy \(accuracy 90.0%, 10 ms, 40 MB\)"),
+        (Budget(max_time=1, max_size=5), "nearest is .* with 10.4 MB"),
+    ):
+        with pytest.raises(PipeOpsError, match=f"nothing meets this budget; {nearest}"):
+            recommend(passed, budget)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({}, "no budget: give --max-time"),
+        ({"max_size": 3}, "no budget: give --max-time"),
+        ({"max_time": 0}, "--max-time: 0 is no budget"),
+        ({"max_time_ms": math.nan}, "--max-time-ms: nan is no budget"),
+        ({"min_accuracy": 90}, "--min-accuracy: 90 is more than 1"),
+        ({"max_drop": -1}, "--max-drop: -1 is no budget"),
+    ],
+)
+def test_budgets_that_make_no_sense(budget, message):
+    with pytest.raises(PipeOpsError, match=message):
+        Budget(**budget)
