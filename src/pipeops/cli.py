@@ -380,7 +380,7 @@ def deploy(
     )
     with disk_full_in_one_line(output):
         policy = deploy_choice(choice, output)
-    at = f", threshold {', '.join(f'{value:g}' for value in policy.thresholds)}" if policy.thresholds else ""
+    at = f", threshold {policy.thresholds_text}" if policy.thresholds else ""
     print(f"{output}: {policy.pipeline}{at}; try: python {output / 'classify.py'} --help")
 
 

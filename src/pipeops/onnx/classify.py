@@ -63,6 +63,7 @@ class Classifier:
             self.labels = [str(labels[str(number)]) for number in range(len(labels))]
             self.columns = [str(name) for name in policy["text_columns"]]
             self.max_length = int(policy["max_length"])
+            self.padding = bool(policy["padding"])
             self.thresholds = np.array(policy["thresholds"], dtype=np.float32)
         except (KeyError, TypeError, ValueError) as error:
             raise Refused(f"{folder}: policy.json or labels.json is damaged ({error!r}); {AGAIN}") from None
@@ -80,6 +81,10 @@ class Classifier:
             ),
         )
         self._check(folder)
+        self.cut_left = self.tokenizer.truncation["direction"] == "left"
+        self.pad_token_id = self.tokenizer.padding["pad_id"] if self.padding else None
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
 
     def __call__(self, *texts: str) -> Answer:
         """Classify one input: a text, or both texts of a pair.
@@ -95,22 +100,43 @@ class Classifier:
         for text in texts:
             if not _is_unicode(text):
                 raise Refused("a text that is not UTF-8; convert it")
-        tokens = self.tokenizer.encode(*texts)
-        if not any(tokens.attention_mask):
+        ids, mask, truncated = self.encode(*texts)
+        if not mask.any():
             raise Refused("a text without tokens; give one with words")
-        inputs = {
-            "input_ids": np.array([tokens.ids], dtype=np.int64),
-            "attention_mask": np.array([tokens.attention_mask], dtype=np.int64),
-        }
+        inputs = {"input_ids": ids[None], "attention_mask": mask[None]}
         if len(self.thresholds):
             inputs["thresholds"] = self.thresholds
         logits, exit_layer = self.session.run(None, inputs)
         probabilities = np.exp(logits[0].astype(np.float64) - logits[0].max())
         probabilities /= probabilities.sum()
         best = int(logits[0].argmax())
-        return Answer(
-            self.labels[best], float(probabilities[best]), int(exit_layer[0]), bool(tokens.overflowing)
-        )
+        return Answer(self.labels[best], float(probabilities[best]), int(exit_layer[0]), truncated)
+
+    def encode(self, *texts: str) -> tuple[Any, Any, bool]:
+        """Tokenise one input as in training.
+
+        The library would truncate too, but of two long texts it keeps every combination of what it cut.
+
+        Returns:
+            Token ids and attention mask, int64 of shape (length,), and whether the input was too long.
+        """
+        tokens = self.tokenizer.encode(*texts)
+        ids = np.array(tokens.ids, dtype=np.int64)
+        if truncated := len(ids) > self.max_length:
+            of_text = np.array([-1 if index is None else index for index in tokens.sequence_ids])
+            places = [np.flatnonzero(of_text == index) for index in range(len(texts))]
+            room = self.max_length - int((of_text < 0).sum())
+            kept = [np.flatnonzero(of_text < 0)]
+            for place, count in zip(
+                places, _longest_first([len(place) for place in places], room), strict=True
+            ):
+                kept.append(place[len(place) - count :] if self.cut_left else place[:count])
+            ids = ids[np.sort(np.concatenate(kept))]
+        mask = np.ones_like(ids)
+        if self.pad_token_id is not None:
+            more = (0, self.max_length - len(ids))
+            ids, mask = np.pad(ids, more, constant_values=self.pad_token_id), np.pad(mask, more)
+        return ids, mask, truncated
 
     def _check(self, folder: Path) -> None:
         """Refuse files of several models, such as a copy that was interrupted leaves."""
@@ -124,6 +150,8 @@ class Classifier:
             raise Refused(
                 f"{folder}: model.onnx takes another number of thresholds than policy.json; {AGAIN}"
             )
+        if bool(self.tokenizer.padding) != self.padding:
+            raise Refused(f"{folder}: tokenizer.json and policy.json differ in padding; {AGAIN}")
         if (self.tokenizer.truncation or {}).get("max_length") != self.max_length:
             raise Refused(f"{folder}: tokenizer.json and policy.json name another longest input; {AGAIN}")
 
@@ -183,6 +211,17 @@ def _run(asked: argparse.Namespace) -> None:
             print(f"{answer.label}\t{answer.confidence:.4f}", flush=True)
     if cut > 1:
         print(f"warning: {cut} texts were cut in all", file=sys.stderr)
+
+
+def _longest_first(lengths: list[int], room: int) -> list[int]:
+    """How many tokens of each text are kept: the longer one is cut first, then both alike."""
+    if len(lengths) == 1:
+        return [min(lengths[0], room)]
+    shorter, longer = sorted(lengths)
+    if shorter + longer > room:
+        longer = max(room - shorter, room - room // 2)
+        shorter = min(shorter, room // 2)
+    return [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
 
 
 def _inputs(asked: argparse.Namespace, *, pair: bool) -> Iterator[tuple[str, list[str]]]:

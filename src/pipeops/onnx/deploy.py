@@ -62,6 +62,14 @@ class Policy:
     text_columns: tuple[str, ...]
     """What the texts of an input are: one name, or two for a pair."""
 
+    @property
+    def thresholds_text(self) -> str:
+        """The thresholds for people: one where all are alike."""
+        alike = len(set(self.thresholds)) == 1
+        return ", ".join(
+            f"{threshold:g}" for threshold in (self.thresholds[:1] if alike else self.thresholds)
+        )
+
 
 def read_trained(checkpoint: Path, exported: Path, *, pipeline: Pipeline) -> Trained:
     """Read a trained model and its export.
@@ -117,12 +125,12 @@ def thresholds_per_exit(
     for threshold in given:
         whole = confidence != "patience" or float(threshold).is_integer()
         if not (math.isfinite(threshold) and lowest <= threshold <= highest and whole):
-            range_text = (
+            allowed = (
                 f"a whole number of exits from 1 to {exits}"
                 if confidence == "patience"
-                else "from 0, where every input leaves, to 2; above 1 none does"
+                else "a value from 0, where every input leaves, to 2; above 1 none does"
             )
-            raise PipeOpsError(f"--threshold: {threshold:g} is out of range; give a value {range_text}")
+            raise PipeOpsError(f"--threshold: {threshold:g} is out of range; give {allowed}")
     if len(given) not in (1, exits - 1):
         raise PipeOpsError(
             f"--threshold: {len(given)} given; give one for all exits, or {exits - 1}, one per exit but the "
@@ -248,7 +256,7 @@ def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
     except (DecodeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise PipeOpsError(f"{path}: not a readable model ({reason}); {again}") from None
-    return graph, shape, metadata.get("pipeops.confidence", "max_probability")  # type: ignore[return-value]
+    return graph, shape, metadata.get("pipeops.confidence", "max_probability")
 
 
 def _read_labels(path: Path, shape: ModelShape) -> tuple[str, ...]:

@@ -176,11 +176,8 @@ def _card(choice: Choice, trained: Trained, policy: Policy) -> str:
         ["padding", f"to {policy.max_length} tokens" if policy.padding else "none"],
     ]
     if policy.thresholds:
-        at = ", ".join(f"{threshold:g}" for threshold in dict.fromkeys(policy.thresholds))
-        if len(set(policy.thresholds)) > 1:
-            at = ", ".join(f"{threshold:g}" for threshold in policy.thresholds)
         about.append(["exits", f"after layers {', '.join(map(str, policy.exit_layers))}"])
-        about.append(["threshold", f"{at} ({policy.confidence})"])
+        about.append(["threshold", f"{policy.thresholds_text} ({policy.confidence})"])
     parts = [
         _front_matter(choice, measured),
         f"# {choice.dataset}, {policy.pipeline}",
@@ -286,11 +283,10 @@ def _measured_text(choice: Choice, policy: Policy, measured: dict[str, Any]) -> 
             ["time per input", f"{measured['ms']:.3f} ms, tokenising not included"],
             ["", f"{measured['relative']:.1%} of the original model's, padded to {policy.max_length} tokens"],
             ["measured on", f"{record['cpu']['model']}, threads: {threads}"],
-            ["int8 kernels", str(record["int8_kernels"])],
             ["packages", _packages(record["packages"])],
         ]
-        if "Q" not in choice.pipeline.inference:
-            rows = [row for row in rows if row[0] != "int8 kernels"]
+        if "Q" in choice.pipeline.inference:
+            rows.append(["int8 kernels", str(record["int8_kernels"])])
     else:
         record = answers.record["provenance"]
         rows += [["measured on", record["cpu"]["model"]], ["packages", _packages(record["packages"])]]
