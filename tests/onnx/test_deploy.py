@@ -279,7 +279,11 @@ def test_a_folder_with_other_content_is_left_alone(results, tmp_path):
     with pytest.raises(PipeOpsError, match=r"thesis\.txt: is not of a deployed model; delete it, or name"):
         deployed(results, "EPL", output)
     assert [path.name for path in output.iterdir()] == ["thesis.txt"]
-    (output / "thesis.txt").rename(output / ".gitattributes")
+    (output / "thesis.txt").rename(output / "README.md")
+    with pytest.raises(PipeOpsError, match=r"README\.md: is not of a deployed model"):
+        deployed(results, "EPL", output)
+    assert (output / "README.md").read_text() == "mine"
+    (output / "README.md").rename(output / ".gitattributes")
     deployed(results, "EPL", output)
     before = {path: path.read_bytes() for path in output.iterdir()}
     deployed(results, "EPL", output)

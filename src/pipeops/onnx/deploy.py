@@ -186,7 +186,9 @@ def refuse_other_content(folder: Path) -> None:
         raise PipeOpsError(f"{folder}: is no folder; name another")
     there = {path.name for path in folder.iterdir()} if folder.exists() else set()
     kept = {name for name in there if name.startswith(".")} | {"__pycache__"}
-    if strange := sorted(there - kept - set(FILES)):
+    # The model is written first, so without it and a policy a README is somebody's own.
+    ours = set(FILES) if there & {MODEL, POLICY} else set()
+    if strange := sorted(there - kept - ours):
         raise PipeOpsError(
             f"{folder / strange[0]}: is not of a deployed model; delete it, or name another folder"
         )
