@@ -14,9 +14,11 @@ from deployed import PAIR, SINGLE, read_policy, run_script, write_study
 from helpers import BIN, ROOT
 from measured import MAX_LENGTH, costs
 
+from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.policies import scores
+from pipeops.onnx.classify import Classifier
 from pipeops.pipeline import Pipeline
 from pipeops.settings import MeasuringSection
 from pipeops.study.deploying import Choice, deploy_choice, fastest
@@ -205,3 +207,19 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
         )
         assert run.returncode == 0, run.stderr
         assert run.stdout
+
+
+@pytest.mark.parametrize(("confidence", "threshold"), [("entropy", 0.6), ("patience", 2)])
+def test_the_folder_leaves_by_the_studys_confidence_where_its_answers_say(tmp_path, confidence, threshold):
+    results = tmp_path / "results"
+    write_study(results, "EP", confidence=confidence)
+    policy = deploy_choice(choice(results, "EPLQ", thresholds=[threshold]), tmp_path / "out")
+    assert policy.confidence == confidence
+    classifier = Classifier(tmp_path / "out")
+    answers = answers_of(results)
+    split = load_tokenised(results / "data/validation.parquet")
+    texts = [" ".join(f"w{token - 3}" for token in ids[1:-1].tolist()) for ids in split.input_ids]
+    exits = leaving(answers, "Q", confidence, np.float32(threshold))
+    taken = [classifier(text).exit_layer for text in texts]
+    assert taken == [index + 1 for index in exits]
+    assert len(set(taken)) > 1
