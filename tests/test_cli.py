@@ -62,6 +62,15 @@ def test_every_command_explains_itself(command):
             "--input: operator D has no input 'studnet'; it takes student",
         ),
         (["price", "--backbone", "tiny", "--lengths", "no.txt"], "no.txt: not found"),
+        (["deploy", "ELD", "o", "--dataset", "sst2", "--seed", "1"], "D cannot come after L"),
+        (
+            ["deploy", "EL", "o", "--dataset", "sst3", "--seed", "1"],
+            "unknown dataset 'sst3' (did you mean 'sst2'?)",
+        ),
+        (
+            ["deploy", "EL", "o", "--dataset", "sst2", "--seed", "1", "--results", "no"],
+            "no/models/sst2/E/seed1/config.json: not found",
+        ),
         (
             ["price", "--backbone", "tiny", "--lengths", "no.txt", "--operators", "PD"],
             "--output: is needed with --operators",

@@ -25,8 +25,10 @@ def test_imports_go_one_way_and_no_package_is_in_a_cycle():
         ("pipeops.operators.registry", "numpy pandas onnx onnxruntime"),
         ("pipeops.onnx.export, pipeops.onnx.runtime", "datasets"),
         ("pipeops.measuring.evaluate, pipeops.measuring.price, pipeops.measuring.commands", "datasets"),
+        ("pipeops.onnx.deploy, pipeops.study.deploying", "datasets"),
         ("pipeops.measuring.replay", "datasets onnx onnxruntime"),
         ("pipeops.analysis.figures, pipeops.analysis.tables", "datasets onnxruntime"),
+        ("pipeops.study.recommending", "datasets onnx onnxruntime matplotlib"),
         ("pipeops.hardware", "numpy pandas onnxruntime"),
     ],
 )

@@ -1,5 +1,6 @@
 """The workflow as users run it: real Snakemake, in a folder of its own."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -114,6 +115,42 @@ def test_all_results_are_made_from_published_answers(finished, published, tmp_pa
             table
         )
     assert len(list((tmp_path / "results/figures").glob("*.png"))) == 6
+
+
+def test_a_study_recommends_and_what_it_lacks_is_named(finished):
+    def ask(*arguments):
+        command = [sys.executable, "-m", "pipeops", *arguments, "--configfile", "study.yaml"]
+        return subprocess.run(command, cwd=finished, check=False, capture_output=True, text=True)
+
+    listed = ask("predict").stdout
+    assert re.search(r"^\| EDLQ +\| measured, 2", listed, flags=re.MULTILINE)
+    every = json.loads(ask("predict", "--json").stdout)
+    assert {row["kind"] for row in every} == {"measured"}  # D+E and its parts are what was priced
+    assert {row["pipeline"] for row in every} == {"O", "D", "P", "E", "DE", "ED", "DP", "C"}
+    answer = ask("recommend", "--max-time", "0.9").stdout.splitlines()
+    assert re.match(
+        r"Take \w+.*: [\d.]+% .* accuracy \(measured\) in .* ms \(.* of O's\) an input", answer[0]
+    )
+    assert answer[1] == "It is trained (seed 1)."
+    for arguments, message in (
+        (("--max-time", "1e-9"), "nothing meets this budget; nearest is "),
+        (("--max-time", "soon"), "--max-time: 'soon' is no number"),
+        ((), "no budget: give --max-time"),
+        (("--max-time", "1", "--dataset", "sst2"), "--dataset: 'sst2' is not in the study"),
+    ):
+        run = ask("recommend", *arguments)
+        assert run.returncode == 1
+        assert re.fullmatch(rf"error: {message}.*\n", run.stderr)
+    page = (ROOT / "docs/recommend.md").read_text()
+    for command in re.findall(r"^pipeops (.*)$", page, flags=re.MULTILINE):
+        # On times of milliseconds a budget may be met or not; the answer is one either way.
+        run = ask(*command.split())
+        assert run.stdout or run.stderr.startswith("error: nothing meets this budget")
+    (finished / "nothing.yaml").write_text("pathvars: {results: elsewhere}\n")
+    run = ask("predict", "--configfile", "nothing.yaml")
+    assert re.match(
+        r"error: elsewhere/prices/generated-sentiment: no prices; .*snakemake --cores 2 ", run.stderr
+    )
 
 
 def test_publishing_again_changes_nothing_and_never_deletes(finished, published):

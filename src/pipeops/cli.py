@@ -391,6 +391,52 @@ def recommend(
     print(recommendation_text(study, asked, predictions(study, asked), budget))
 
 
+@app.command()
+def deploy(
+    pipeline: Annotated[str, typer.Argument(help="What to deploy: letters in order, L and Q too, as DEPLQ.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the deployed model.")],
+    dataset: Annotated[str, typer.Option(help="Task that it was trained on.")],
+    seed: Seed,
+    results: Annotated[Path, typer.Option(help="Results of the study.")] = Path("results"),
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="How sure an exit must be; repeat it for one per exit but the last. Default: see --within."
+        ),
+    ] = None,
+    within: Annotated[
+        float,
+        typer.Option(
+            min=0, max=100, help="Points of validation accuracy that a threshold chosen for you may cost."
+        ),
+    ] = 0.5,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Longest input in tokens; default: that of the study.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="Hub id of the pretrained encoder, for the model card.")
+    ] = None,
+) -> None:
+    """Write a folder that classifies texts with onnxruntime, tokenizers and numpy alone."""
+    from pipeops.pipeline import Pipeline
+    from pipeops.study.deploying import Choice, deploy_choice
+
+    choice = Choice(
+        results=results,
+        dataset=dataset,
+        pipeline=Pipeline(pipeline),
+        seed=seed,
+        thresholds=threshold or (),
+        within=within,
+        max_length=max_length,
+        base_model=base_model,
+    )
+    with disk_full_in_one_line(output):
+        policy = deploy_choice(choice, output)
+    at = f", threshold {policy.thresholds_text}" if policy.thresholds else ""
+    print(f"{output}: {policy.pipeline}{at}; try: python {output / 'classify.py'} --help")
+
+
 def _quantity(option: str, text: str | None, unit: str) -> tuple[float | None, bool]:
     """Read a number that may have a unit; return whether it has."""
     if text is None:

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 
 from pipeops.errors import PipeOpsError
+from pipeops.models.shape import INT8_SHARE
 from pipeops.pipeline import Pipeline
 
 MAX_DROP = 1.0
 """Percentage points of accuracy that Q may cost unless told otherwise."""
-INT8_SHARE = 0.26
-"""Size of an int8 graph over that of the fp32 one; see docs/performance.md."""
 _TIE = 1e-4  # of accuracy: two that differ by less are equal, and the faster one is taken
 
 

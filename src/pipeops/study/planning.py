@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeops.data.tasks import TASKS
 from pipeops.models.architectures import known_architecture
-from pipeops.models.shape import ModelShape
+from pipeops.models.shape import INT8_SHARE, ModelShape
 from pipeops.operators.declaration import STUDENT, Work
 from pipeops.operators.registry import OPERATORS, shape_after
 from pipeops.pipeline import Pipeline, closure
@@ -20,8 +20,6 @@ from pipeops.study.config import Config
 
 GRAPH_FILES = 2
 """Graphs per precision: the one to deploy and the one to measure with."""
-INT8_SHARE = 0.26
-"""Size of an int8 graph over that of the fp32 one; see docs/performance.md."""
 TRAINING_BYTES = 24
 """Per parameter: weights, gradients, AdamW's two moments, and a teacher's weights with room for a copy."""
 ACTIVATION_BYTES = 80

@@ -1,0 +1,326 @@
+"""Deploying one model of a study: thresholds from its answers, and a model card of what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from pipeops import __version__
+from pipeops.data.tasks import TASKS, Task
+from pipeops.errors import PipeOpsError
+from pipeops.measuring.answers import Answers, read_answers
+from pipeops.measuring.policies import scores
+from pipeops.measuring.prices import read_prices
+from pipeops.measuring.replay import Replay
+from pipeops.onnx.deploy import (
+    FILES,
+    Policy,
+    Trained,
+    deploy,
+    policy_of,
+    read_trained,
+    refuse_other_content,
+    thresholds_per_exit,
+)
+from pipeops.onnx.runtime import chosen_exits
+from pipeops.operators.registry import OPERATORS
+from pipeops.pipeline import Pipeline
+from pipeops.provenance import versions
+from pipeops.settings import Confidence, MeasuringSection
+from pipeops.text import markdown_table, nearest
+
+NEEDED = ("onnxruntime", "tokenizers", "numpy")
+"""Packages of a deployed model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which model of a study is deployed, and how."""
+
+    results: Path
+    """The study's results."""
+    dataset: str
+    pipeline: Pipeline
+    seed: int
+    thresholds: Sequence[float] = ()
+    """One, or one per exit but the last; empty: the fastest that ``within`` allows."""
+    within: float = 0.5
+    """Percentage points of accuracy that leaving early may cost on the validation split."""
+    max_length: int | None = None
+    """Longest input in tokens; None: that of the answers or prices, else the model's positions."""
+    base_model: str | None = None
+    """Hub id of the pretrained encoder, for the model card."""
+
+    @property
+    def task(self) -> Task:
+        """The dataset's.
+
+        Raises:
+            PipeOpsError: it is not known.
+        """
+        if self.dataset not in TASKS:
+            raise PipeOpsError(
+                f"--dataset: unknown dataset '{self.dataset}'{nearest(self.dataset, TASKS)}; known are "
+                f"{', '.join(TASKS)}"
+            )
+        return TASKS[self.dataset]
+
+    def of_seed(self, kind: str) -> Path:
+        """The folder of this model within a folder of the results."""
+        return self.results / kind / self.dataset / self.pipeline.trained / f"seed{self.seed}"
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """What its exits answer on the validation split; None where they were not asked."""
+        path = self.of_seed("answers").with_suffix(".parquet")
+        if not path.exists():
+            return None
+        return read_answers(path, dataset=self.dataset, pipeline=self.pipeline.trained, seed=self.seed)
+
+    @cached_property
+    def replay(self) -> Replay | None:
+        """The same with what leaving at its exits costs; None where either was not measured."""
+        path = self.results / "prices" / self.dataset / f"{self.pipeline.operators}.csv"
+        if self.answers is None or not path.exists():
+            return None
+        return Replay(self.answers, read_prices(path, this_cpu=False))
+
+
+def deploy_choice(choice: Choice, output: Path) -> Policy:
+    """Write a folder that classifies texts without torch or PipeOps; see :mod:`pipeops.onnx.deploy`.
+
+    Returns:
+        How the deployed model is run.
+
+    Raises:
+        PipeOpsError: a file of the model is absent or damaged, the thresholds or the longest input are out of
+            range, no threshold is given and there are no answers to choose one from, or the folder holds
+            something else.
+    """
+    refuse_other_content(output)
+    task, answers = choice.task, choice.answers
+    trained = read_trained(choice.of_seed("models"), choice.of_seed("onnx"), pipeline=choice.pipeline)
+    if answers is not None and (answers.shape, answers.labels) != (trained.shape, trained.labels):
+        raise PipeOpsError(f"{answers.path}: answers of another model; delete it and evaluate again")
+    given = choice.thresholds
+    if not given and trained.shape.has_exits:
+        if answers is None:
+            raise PipeOpsError(
+                "--threshold: is needed, since there are no answers to choose it from "
+                f"({choice.of_seed('answers').with_suffix('.parquet')})"
+            )
+        given = [fastest(answers, choice.pipeline.inference, trained.confidence, within=choice.within)]
+    policy = policy_of(
+        trained,
+        choice.pipeline,
+        thresholds=thresholds_per_exit(given, trained.shape, trained.confidence),
+        max_length=answers.max_length if choice.max_length is None and answers else choice.max_length,
+        text_columns=task.columns,
+    )
+    deploy(trained, policy, output, card=_card(choice, trained, policy))
+    return policy
+
+
+def fastest(answers: Answers, inference: str, confidence: Confidence, *, within: float) -> float:
+    """The lowest threshold, one for all exits, at which leaving early costs little accuracy.
+
+    Args:
+        answers: on the validation split.
+        inference: letters of the inference operators.
+        confidence: what thresholds are compared with.
+        within: how much less accurate than never leaving early it may be, percentage points.
+
+    Returns:
+        One of the default thresholds of ``measuring``, or with ``patience`` a number of exits.
+    """
+    exits = len(answers.shape.exit_layers)
+    candidates = list(range(1, exits + 1)) if confidence == "patience" else MeasuringSection().thresholds
+    never = _accuracy(answers, inference, np.full(len(answers.lengths), exits - 1))
+    for threshold in candidates[:-1]:
+        taken = exits_taken(answers, inference, confidence, (threshold,) * (exits - 1))
+        # Compared as counts, so that rounding decides nothing.
+        lost = round((never - _accuracy(answers, inference, taken)) * len(answers.lengths))
+        if 100 * lost <= within * len(answers.lengths):
+            return float(threshold)
+    return float(candidates[-1])
+
+
+def exits_taken(
+    answers: Answers, inference: str, confidence: Confidence, thresholds: Sequence[float]
+) -> NDArray[np.int64]:
+    """Index of the exit at which each example leaves, with one threshold per exit but the last."""
+    return chosen_exits(scores(answers.of(inference), confidence), thresholds)
+
+
+def _accuracy(answers: Answers, inference: str, exits: NDArray[np.int64]) -> float:
+    said = answers.of(inference).argmax(axis=-1)[np.arange(len(exits)), exits]
+    return float((said == answers.label_ids).mean())
+
+
+def _card(choice: Choice, trained: Trained, policy: Policy) -> str:
+    """The README: a model card, with YAML in front as model hubs read it."""
+    measured = _measured(choice, policy)
+    names = " or ".join(f"`{label}`" for label in trained.labels)
+    texts = "two texts" if len(policy.text_columns) > 1 else "a text"
+    about = [
+        ["task", f"{choice.dataset}: {', '.join(policy.text_columns)}"],
+        ["pipeline", f"{policy.pipeline}: {_operators(choice.pipeline)}"],
+        ["seed", str(choice.seed)],
+        ["encoder", f"{trained.shape.num_layers} layers, {trained.shape.parameters:,} weights"],
+        ["longest input", f"{policy.max_length} tokens; longer ones are cut"],
+        ["padding", f"to {policy.max_length} tokens" if policy.padding else "none"],
+    ]
+    if policy.thresholds:
+        about.append(["exits", f"after layers {', '.join(map(str, policy.exit_layers))}"])
+        about.append(["threshold", f"{policy.thresholds_text} ({policy.confidence})"])
+    parts = [
+        _front_matter(choice, measured),
+        f"# {choice.dataset}, {policy.pipeline}",
+        f"The model answers {names} for {texts}. PipeOps {__version__} made it.",
+        markdown_table(["", ""], about),
+    ]
+    if measured:
+        parts += ["## Measured", *_measured_text(choice, policy, measured)]
+    parts += [
+        "## Use",
+        f"```\npip install {' '.join(f'{name}=={v}' for name, v in versions(*NEEDED).items())}\n"
+        f"python classify.py {_example(policy)}\npython classify.py --help\n```",
+        "Each line of the output is a label, a tab, and the probability that the model gives the label.\n"
+        "A file or standard input has one input a line"
+        + (", both texts separated by a tab." if len(policy.text_columns) > 1 else "."),
+        "The same without the script:",
+        f"```python\n{_snippet(policy)}\n```",
+        markdown_table(["File", "What it holds"], _FILES),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_FILES = [
+    [f"`{name}`", what]
+    for name, what in zip(
+        FILES,
+        (
+            "weights and early exits; class names and longest input in its metadata",
+            "of the `tokenizers` library, with truncation and padding set",
+            "class names by id",
+            "thresholds, longest input, padding, pipeline",
+            "the command line above",
+            "this text",
+        ),
+        strict=True,
+    )
+]
+
+
+def _snippet(policy: Policy) -> str:
+    pair = len(policy.text_columns) > 1
+    texts = '"a text", "another text"' if pair else '"a text"'
+    lines = [
+        "import json",
+        "import numpy, onnxruntime, tokenizers",
+        "",
+        'tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")',
+        'session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
+        f"tokens = tokenizer.encode({texts})",
+        'inputs = {"input_ids": numpy.array([tokens.ids], dtype="int64")}',
+        'inputs["attention_mask"] = numpy.array([tokens.attention_mask], dtype="int64")',
+    ]
+    if policy.thresholds:
+        lines += [
+            'thresholds = json.load(open("policy.json"))["thresholds"]',
+            'inputs["thresholds"] = numpy.array(thresholds, dtype="float32")',
+        ]
+    lines += [
+        "logits, exit_layer = session.run(None, inputs)",
+        'print(json.load(open("labels.json"))[str(logits[0].argmax())], exit_layer[0])',
+    ]
+    return "\n".join(lines)
+
+
+def _example(policy: Policy) -> str:
+    return '"a text" "another text"' if len(policy.text_columns) > 1 else '"a text"'
+
+
+def _operators(pipeline: Pipeline) -> str:
+    return ", ".join(OPERATORS[letter].name for letter in pipeline.text)
+
+
+def _measured(choice: Choice, policy: Policy) -> dict[str, Any]:
+    """Accuracy, mean exit layer, and time where it was priced; empty without answers."""
+    answers, inference = choice.answers, choice.pipeline.inference
+    if answers is None or policy.max_length != answers.max_length:
+        return {}
+    taken = exits_taken(answers, inference, policy.confidence, policy.thresholds)
+    found = {
+        "accuracy": _accuracy(answers, inference, taken),
+        "never": _accuracy(answers, inference, np.full_like(taken, len(policy.exit_layers) - 1)),
+        "layer": float(np.array(policy.exit_layers)[taken].mean()),
+    }
+    if replay := choice.replay:
+        _, relative, _ = replay.variants[inference].means(taken)
+        found |= {"relative": relative, "ms": relative * replay.prices.original_ms}
+    return found
+
+
+def _measured_text(choice: Choice, policy: Policy, measured: dict[str, Any]) -> list[str]:
+    answers, replay = choice.answers, choice.replay
+    assert answers is not None
+    rows = [
+        ["accuracy", f"{measured['accuracy']:.1%} of {len(answers.lengths):,} validation examples"],
+    ]
+    if policy.thresholds:
+        rows.append(["accuracy without leaving early", f"{measured['never']:.1%}"])
+        rows.append(["mean exit layer", f"{measured['layer']:.2f} of {policy.exit_layers[-1]}"])
+    if replay:
+        record = replay.prices.record
+        threads = record["parameters"].get("settings", {}).get("threads", 1)
+        rows += [
+            ["time per input", f"{measured['ms']:.3f} ms, tokenising not included"],
+            ["", f"{measured['relative']:.1%} of the original model's, padded to {policy.max_length} tokens"],
+            ["measured on", f"{record['cpu']['model']}, threads: {threads}"],
+            ["packages", _packages(record["packages"])],
+        ]
+        if "Q" in choice.pipeline.inference:
+            rows.append(["int8 kernels", str(record["int8_kernels"])])
+    else:
+        record = answers.record["provenance"]
+        rows += [["measured on", record["cpu"]["model"]], ["packages", _packages(record["packages"])]]
+    notes = [markdown_table(["", ""], rows)]
+    if policy.thresholds and not choice.thresholds:
+        notes.append(
+            f"The threshold is the lowest that costs at most {choice.within:g} points of accuracy on these "
+            "examples.\nSo the accuracy on them is slightly optimistic."
+        )
+    return notes
+
+
+def _packages(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {found[name]}" for name in NEEDED if name in found)
+
+
+def _front_matter(choice: Choice, measured: dict[str, Any]) -> str:
+    content: dict[str, Any] = {
+        "library_name": "onnx",
+        "pipeline_tag": "text-classification",
+        "tags": ["onnxruntime", "pipeops"] + (["early-exit"] if choice.pipeline.has_exits else []),
+    }
+    if choice.base_model:
+        content["base_model"] = choice.base_model
+    if measured:
+        generated = choice.task.generated
+        about = {"type": choice.dataset} if generated else {"type": "nyu-mll/glue", "config": choice.dataset}
+        dataset = {"name": choice.dataset, **about, "split": "validation"}
+        metric = {"type": "accuracy", "value": round(measured["accuracy"], 4)}
+        result = {
+            "task": {"type": "text-classification"},
+            "dataset": dataset,
+            "metrics": [metric],
+        }
+        name = f"{choice.dataset}-{choice.pipeline}"
+        content |= {"metrics": ["accuracy"], "model-index": [{"name": name, "results": [result]}]}
+    return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---"

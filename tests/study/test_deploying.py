@@ -1,0 +1,225 @@
+"""Deploying a study's model: thresholds from its answers, its card, and the command line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from deployed import PAIR, SINGLE, read_policy, run_script, write_study
+from helpers import BIN, ROOT
+from measured import MAX_LENGTH, costs
+
+from pipeops.data.tokenised import load_tokenised
+from pipeops.errors import PipeOpsError
+from pipeops.measuring.answers import read_answers
+from pipeops.measuring.policies import scores
+from pipeops.onnx.classify import Classifier
+from pipeops.pipeline import Pipeline
+from pipeops.settings import MeasuringSection
+from pipeops.study.deploying import Choice, deploy_choice, fastest
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "results"
+    write_study(folder, "EP")
+    return folder
+
+
+def choice(results, pipeline="EPL", **changes):
+    return Choice(
+        **({"results": results, "dataset": SINGLE, "pipeline": Pipeline(pipeline), "seed": 1} | changes)
+    )
+
+
+def answers_of(results):
+    return read_answers(results / "answers" / SINGLE / "EP/seed1.parquet")
+
+
+def leaving(answers, inference, confidence, threshold):
+    """Index of the exit, example by example, in the words of the rule."""
+    sure = scores(answers.of(inference), confidence)
+    return [next((i for i, value in enumerate(row[:-1]) if value >= threshold), len(row) - 1) for row in sure]
+
+
+def accuracy_of(answers, inference, exits):
+    right = answers.of(inference)[np.arange(len(exits)), exits].argmax(-1) == answers.label_ids
+    return right.mean()
+
+
+@pytest.mark.parametrize("confidence", ["max_probability", "entropy", "patience"])
+@pytest.mark.parametrize("inference", ["L", "Q"])
+@pytest.mark.parametrize("within", [0, 2, 10, 100])
+def test_the_threshold_chosen_is_the_lowest_that_costs_little(results, confidence, inference, within):
+    answers = answers_of(results)
+    candidates = [1, 2, 3, 4] if confidence == "patience" else MeasuringSection().thresholds
+    never = accuracy_of(answers, inference, [3] * len(answers.lengths))
+    good = [
+        threshold
+        for threshold in candidates
+        if accuracy_of(answers, inference, leaving(answers, inference, confidence, threshold))
+        >= never - within / 100 - 1e-9
+    ]
+    assert fastest(answers, inference, confidence, within=within) == good[0]
+    if within == 100:
+        assert good[0] == candidates[0]
+
+
+def card_of(folder):
+    _, front, body = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+@pytest.mark.parametrize("inference", ["", "LQ"])
+def test_the_card_says_what_was_measured(results, tmp_path, inference):
+    policy = deploy_choice(
+        choice(results, f"EP{inference}", thresholds=[0.6, 0.9, 0.7], base_model="owner/encoder"), tmp_path
+    )
+    answers = answers_of(results)
+    sure = scores(answers.of(inference), "max_probability")
+    exits = [
+        next(
+            (
+                i
+                for i, (value, at) in enumerate(zip(row, (0.6, 0.9, 0.7), strict=False))
+                if value >= np.float32(at)
+            ),
+            3,
+        )
+        for row in sure
+    ]
+    accuracy = accuracy_of(answers, inference, exits)
+    relative = costs(answers.lengths, exits, inference).mean()
+    front, body = card_of(tmp_path)
+    assert front["library_name"] == "onnx"
+    assert front["base_model"] == "owner/encoder"
+    assert front["pipeline_tag"] == "text-classification"
+    (result,) = front["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "accuracy", "value": pytest.approx(accuracy, abs=1e-4)}]
+    assert f"{accuracy:.1%} of 60 validation examples" in body
+    assert f"{4 * relative:.3f} ms" in body
+    assert f"{relative:.1%} of the original model's, padded to {MAX_LENGTH} tokens" in body
+    assert f"{np.mean(exits) + 1:.2f} of 4" in body
+    assert json.loads(json.dumps(policy.thresholds)) == read_policy(tmp_path)["thresholds"] == [0.6, 0.9, 0.7]
+    assert ("AVX512-VNNI" in body) == ("Q" in inference)
+    assert re.search(r"onnxruntime \d+\.\d+", body)
+
+
+def test_the_card_is_one_of_the_hubs(results, tmp_path):
+    from huggingface_hub import ModelCard
+
+    deploy_choice(choice(results), tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.pipeline_tag == "text-classification"
+    assert card.data.eval_results[0].metric_type == "accuracy"
+
+
+@pytest.mark.parametrize(("pipeline", "dataset"), [("EPLQ", SINGLE), ("DQ", PAIR)])
+def test_the_snippet_of_the_card_runs_in_the_folder(tmp_path, pipeline, dataset):
+    write_study(tmp_path / "results", pipeline, dataset=dataset)
+    deploy_choice(choice(tmp_path / "results", pipeline, dataset=dataset), tmp_path / "out")
+    (snippet,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out/README.md").read_text(), flags=re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path / "out",
+        capture_output=True,
+        text=True,
+        check=True,
+        env={},
+    )
+    texts = ["a text", "another text"] if dataset == PAIR else ["a text"]
+    (line,) = run_script(tmp_path / "out", "--json", *texts).stdout.splitlines()
+    answer = json.loads(line)
+    assert run.stdout.split() == [answer["label"], str(answer["exit_layer"])]
+
+
+def test_without_answers_a_threshold_must_be_given(tmp_path):
+    write_study(tmp_path, "EP", answers=False, prices=False)
+    with pytest.raises(PipeOpsError, match=r"--threshold: is needed, .*answers/sst2/EP/seed1\.parquet"):
+        deploy_choice(choice(tmp_path), tmp_path / "out")
+    policy = deploy_choice(choice(tmp_path, thresholds=[0.9]), tmp_path / "out")
+    assert (policy.thresholds, policy.max_length) == ((0.9, 0.9, 0.9), 22)
+    front, body = card_of(tmp_path / "out")
+    assert "model-index" not in front
+    assert "Measured" not in body
+
+
+def test_without_prices_the_card_has_no_time(results, tmp_path):
+    shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("prices"))
+    policy = deploy_choice(choice(tmp_path / "results", thresholds=[0.9]), tmp_path / "out")
+    assert policy.max_length == MAX_LENGTH
+    _, body = card_of(tmp_path / "out")
+    assert "60 validation examples" in body
+    assert " ms" not in body
+
+
+def test_with_another_longest_input_nothing_is_measured(results, tmp_path):
+    policy = deploy_choice(choice(results, max_length=8), tmp_path)
+    assert policy.max_length == 8
+    assert "Measured" not in card_of(tmp_path)[1]
+
+
+def test_a_pipeline_of_another_name_in_its_place_is_refused(results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    for kind in ("models", "onnx"):
+        place = tmp_path / "results" / kind / SINGLE
+        (place / "EP").rename(place / "PE")
+    with pytest.raises(
+        PipeOpsError, match=r"PE/seed1/config\.json: is of pipeline EP, not PE; train it again"
+    ):
+        deploy_choice(choice(tmp_path / "results", "PEL", thresholds=[0.9]), tmp_path / "out")
+
+
+def test_the_command_line_deploys_without_torch_and_the_folder_classifies(results, tmp_path):
+    script = (
+        "import sys, pipeops.cli; sys.argv[1:] = "
+        f"['deploy', 'EPLQ', 'out', '--results', {str(results)!r}, '--dataset', 'sst2', '--seed', '1']\n"
+        "try: pipeops.cli.main()\nexcept SystemExit as end: assert not end.code\nprint(*sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    said, modules = run.stdout.splitlines()
+    threshold = f"{read_policy(tmp_path / 'out')['thresholds'][0]:g}"
+    assert said == f"out: EPLQ, threshold {threshold}; try: python out/classify.py --help"
+    assert not {"torch", "transformers", "datasets"} & set(modules.split())
+    found = run_script(tmp_path / "out", "w1 w2 w3")
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert re.fullmatch(rb"(no|yes)\t[01]\.\d{4}\n", found.stdout)
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    """In a folder that holds what the workflow leaves there, with random weights."""
+    write_study(tmp_path / "results", "DEP", dataset="generated-sentiment")
+    write_study(tmp_path / "results", "EP", dataset="generated-paraphrase")
+    monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
+    blocks = re.findall(r"```\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        script = f"set -eo pipefail\n{block}"
+        run = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout
+
+
+@pytest.mark.parametrize(("confidence", "threshold"), [("entropy", 0.6), ("patience", 2)])
+def test_the_folder_leaves_by_the_studys_confidence_where_its_answers_say(tmp_path, confidence, threshold):
+    results = tmp_path / "results"
+    write_study(results, "EP", confidence=confidence)
+    policy = deploy_choice(choice(results, "EPLQ", thresholds=[threshold]), tmp_path / "out")
+    assert policy.confidence == confidence
+    classifier = Classifier(tmp_path / "out")
+    answers = answers_of(results)
+    split = load_tokenised(results / "data/validation.parquet")
+    texts = [" ".join(f"w{token - 3}" for token in ids[1:-1].tolist()) for ids in split.input_ids]
+    exits = leaving(answers, "Q", confidence, np.float32(threshold))
+    taken = [classifier(text).exit_layer for text in texts]
+    assert taken == [index + 1 for index in exits]
+    assert len(set(taken)) > 1
