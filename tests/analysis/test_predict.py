@@ -8,7 +8,15 @@ import pandas as pd
 import pytest
 from measured import made_up_replays
 
-from pipeops.analysis.predict import COLUMNS, MEASURED, PREDICTED, Predictor, predict
+from pipeops.analysis.predict import (
+    COLUMNS,
+    MEASURED,
+    PREDICTED,
+    Predictor,
+    error_width,
+    half_width,
+    predict,
+)
 from pipeops.analysis.recommend import Budget, candidates, name_of, recommend
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import INFERENCE, Pipeline, trained_pipelines
@@ -24,10 +32,6 @@ def of(pipelines, seeds=(1, 2, 3), **options):
     )
 
 
-def prices_of(replays):
-    return {Pipeline(name).operators: replay.prices for (_, name, _), replay in replays.runs.items()}
-
-
 @pytest.fixture(scope="module")
 def everything():
     return of(ALL)
@@ -35,7 +39,7 @@ def everything():
 
 @pytest.fixture(scope="module")
 def prices(everything):
-    return prices_of(everything)
+    return everything.prices("sst2")
 
 
 @pytest.fixture(scope="module")
@@ -96,30 +100,84 @@ def test_a_single_operator_follows_its_accuracy_ratio(everything, prices):
 
 def test_errors_are_those_of_what_was_measured_beside_the_parts(parts, prices):
     known = Predictor("sst2", parts, prices)
-    accuracy, time = known.errors()
-    differences = np.concatenate(
+    errors = known.errors()
+    differences = np.array(
         [
             known.predicted(Pipeline("DE"), letters).accuracy.mean(axis=0)
             - known.measured(Pipeline("DE"), letters).accuracy.mean(axis=0)
             for letters in INFERENCE
         ]
     )
-    assert accuracy == pytest.approx(math.sqrt((differences**2).mean()))
-    assert 0 < time < 0.5
+    np.testing.assert_allclose(errors.accuracy, np.sqrt((differences**2).mean(axis=0)))
+    # The first threshold lets all leave at once, and the last none: their times are prices.
+    assert np.flatnonzero(errors.time > 1e-9).tolist() == [1, 2, 3]
+    assert errors.sets.tolist() == [1] * len(THRESHOLDS)
+    assert np.isnan(known.errors(but="DE").accuracy).all()
     alone = {run: replay for run, replay in parts.runs.items() if run[1] != "DE"}
-    assert all(map(math.isnan, Predictor("sst2", dataclasses.replace(parts, runs=alone), prices).errors()))
+    assert not Predictor("sst2", dataclasses.replace(parts, runs=alone), prices).errors().sets.any()
+
+
+def test_every_set_of_operators_counts_once_and_full_depth_counts_those_without_exits(everything, prices):
+    known = Predictor("sst2", everything, prices)
+    assert known.errors().sets.tolist() == [3, 3, 3, 3, 4]
+    assert known.errors(but="DPE").sets.tolist() == [2, 2, 2, 2, 3]
+    assert known.errors(but="DP").sets.tolist() == [3, 3, 3, 3, 3]
+
+    def off(pipeline, letters):
+        guessed, measured = (
+            known.predicted(Pipeline(pipeline), letters),
+            known.measured(Pipeline(pipeline), letters),
+        )
+        return guessed.accuracy.mean(axis=0)[-1] - measured.accuracy.mean(axis=0)[-1]
+
+    sets = (("DP",), ("DE", "ED"), ("PE", "EP"), ("DPE", "DEP", "EDP"))
+    by_set = [np.mean([off(p, letters) ** 2 for p in orders for letters in INFERENCE]) for orders in sets]
+    assert known.errors().accuracy[-1] == pytest.approx(math.sqrt(np.mean(by_set)))
+
+
+def test_what_is_taken_as_not_measured_is_predicted_without_its_sets_runs(everything, prices):
+    single = ("O", "D", "P", "E")
+    table = predict("sst2", everything, prices, PIPELINES, measured=single)
+    assert set(table[table["kind"] == MEASURED]["pipeline"]) == set(single)
+    # Other orderings of the set tell nothing: without their runs the intervals are the same.
+    for left_out in (("DE",), ("ED", "DE")):
+        kept = {run: replay for run, replay in everything.runs.items() if run[1] not in left_out}
+        fewer = predict("sst2", dataclasses.replace(everything, runs=kept), prices, PIPELINES)
+        columns = ["accuracy", "time_low", "time_high", "accuracy_low", "accuracy_high"]
+        same = [rows[rows["pipeline"] == "DE"][columns].to_numpy() for rows in (table, fewer)]
+        if len(left_out) == 2:
+            np.testing.assert_allclose(*same)
+        else:
+            np.testing.assert_allclose(same[0][:, 0], same[1][:, 0])
+            assert not np.allclose(*same)  # ED was really measured there, and so it counts
 
 
 def test_intervals_of_one_more_training_cover_it():
     """Simulated: runs of one pipeline whose accuracies are normal over seeds."""
     rng, covered = np.random.default_rng(0), []
-    from pipeops.analysis.predict import _half_width
-
     for _ in range(4_000):
         values = rng.normal(size=(7, 1))
-        half = _half_width(values[:6], math.nan)
+        half = half_width(values[:6], math.nan)
         covered.append(abs(values[6] - values[:6].mean()) <= half)
     assert np.mean(covered) == pytest.approx(0.9, abs=0.015)
+
+
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("between_sets", [0.0, 1.0, 3.0])
+def test_intervals_of_predictions_cover_one_more_training(sets, between_sets):
+    """Simulated: the predictions of a set are all off by one number, and seeds differ by SD 1.
+
+    Where nothing but seeds makes predictions differ, the intervals are wider than they need be.
+    """
+    rng, n, covered = np.random.default_rng(0), 6, []
+    for _ in range(4_000):
+        off = rng.normal(scale=between_sets, size=sets + 1)
+        guessed, measured = rng.normal(size=(2, sets + 1, n))
+        errors = (guessed + off[:, None]).mean(axis=1) - measured.mean(axis=1)
+        rms = np.sqrt(np.mean(errors[1:] ** 2, keepdims=True))
+        half = np.hypot(half_width(guessed[0][:, None], math.nan), error_width(rms, np.array([sets])))
+        covered.append(abs(guessed[0].mean() + off[0] - rng.normal()) <= half)
+    assert 0.89 <= np.mean(covered) <= (0.99 if between_sets == 0 else 0.97)
 
 
 def test_one_seed_takes_the_spread_of_the_others(everything, prices):
