@@ -17,7 +17,7 @@ from pipeops.analysis.predict import (
     half_width,
     predict,
 )
-from pipeops.analysis.recommend import Budget, candidates, name_of, recommend
+from pipeops.analysis.recommend import Budget, candidates, name_of, recommend, refusals
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import INFERENCE, Pipeline, trained_pipelines
 
@@ -221,19 +221,38 @@ WORLD = rows(
 )
 
 
-def test_the_gate_refuses_q_where_it_costs_or_is_not_faster():
+def test_the_gate_refuses_what_costs_or_is_not_faster():
     passed, refused = candidates(WORLD, max_drop=1.0)
-    assert len(passed) == len(WORLD) - 2
-    assert refused == [
-        "EQ: Q costs 10.0 points, more than 1; refused at 1 of 2 thresholds",
+    assert len(passed) == len(WORLD) - 3
+    assert refusals(refused, WORLD, max_drop=1.0) == [
+        "EQ: Q costs up to 10.0 points, more than 1; refused at 1 of 2 thresholds",
+        "DQ: Q is not faster on this CPU; refused at 1 of 1 thresholds",
+        "E: leaving early costs up to 9.5 points, more than 1; refused at 1 of 2 thresholds",
+    ]
+    passed, refused = candidates(WORLD, max_drop=9.5)
+    assert refusals(refused, WORLD, max_drop=9.5) == [
+        "EQ: Q costs up to 10.0 points, more than 9.5; refused at 1 of 2 thresholds",
         "DQ: Q is not faster on this CPU; refused at 1 of 1 thresholds",
     ]
+
+
+def test_leaving_early_must_be_faster_and_may_be_free():
+    table = rows(
+        ("E", "", 0.5, 0.89, 0.7), ("E", "", 0.9, 0.90, 0.6), ("E", "", 1.01, 0.90, 0.6),
+        ("ED", "", 0.5, 0.91, 0.2), ("ED", "", 1.01, 0.90, 0.6),
+    )  # fmt: skip
+    passed, refused = candidates(table)
+    assert refused[["pipeline", "threshold"]].to_numpy().tolist() == [["E", 0.5]]
+    assert refusals(refused, table, max_drop=1.0) == [
+        "E: leaving early is not faster on this CPU; refused at 1 of 3 thresholds"
+    ]
+    assert len(passed) == 4
 
 
 def test_under_a_time_the_most_accurate_without_one_the_fastest():
     passed, _ = candidates(WORLD)
     best = recommend(passed, Budget(max_time=0.5))
-    assert [name_of(row) for _, row in best.iterrows()] == ["OQ", "EQ", "D", "E"]
+    assert [name_of(row) for _, row in best.iterrows()] == ["OQ", "EQ", "D"]
     assert recommend(passed, Budget(max_time_ms=5.0)).equals(best)
     assert name_of(recommend(passed, Budget(max_drop=1.0)).iloc[0]) == "EQ"
     assert name_of(recommend(passed, Budget(min_accuracy=0.899)).iloc[0]) == "OQ"
@@ -243,13 +262,27 @@ def test_under_a_time_the_most_accurate_without_one_the_fastest():
 def test_a_budget_that_nothing_meets_names_the_nearest():
     passed, _ = candidates(WORLD)
     for budget, nearest in (
-        (Budget(max_time=0.1), "nearest is E with 0.2 of O's time"),
+        (Budget(max_time=0.1), "nearest is EQ with 0.3 of O's time"),
         (Budget(max_time=0.6, min_accuracy=0.8995), "nearest is O with 1 of O's time"),
-        (Budget(min_accuracy=0.99), r"nearest is O with 0.9 accuracy \(accuracy 90.0%, 10 ms, 40 MB\)"),
+        (Budget(min_accuracy=0.99), r"nearest is O with 0.9 accuracy \(accuracy 90.0%, 10 ms, 40 MB\)$"),
         (Budget(max_time=1, max_size=5), "nearest is .* with 10.4 MB"),
     ):
         with pytest.raises(PipeOpsError, match=f"nothing meets this budget; {nearest}"):
             recommend(passed, budget)
+
+
+def test_where_the_gate_is_in_the_way_it_says_so():
+    passed, refused = candidates(WORLD)
+    said = (
+        r"; the gate refused E at threshold 0.5 \(accuracy 80.0%, 2 ms\), as leaving early costs 9.5 points; "
+        r"--max-drop 10 allows it$"
+    )
+    with pytest.raises(PipeOpsError, match=said):
+        recommend(passed, Budget(max_time=0.2), refused=refused)
+    passed, refused = candidates(WORLD, max_drop=10)
+    assert name_of(recommend(passed, Budget(max_time=0.2, max_drop=10)).iloc[0]) == "E"
+    with pytest.raises(PipeOpsError, match=r"10 ms, 40 MB\)$"):
+        recommend(passed, Budget(min_accuracy=0.99), refused=refused)
 
 
 @pytest.mark.parametrize(
