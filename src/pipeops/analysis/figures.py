@@ -21,11 +21,12 @@ from pipeops.analysis.commutativity import Comparison, compare_all
 from pipeops.analysis.cumulativeness import COMPOUND, cumulativeness
 from pipeops.analysis.curves import MeanCurve, TradeoffCurve, mean_curve, pareto_front
 from pipeops.analysis.paper import title
+from pipeops.analysis.predict import PREDICTED
 from pipeops.analysis.runs import Runs, curves
 from pipeops.analysis.verdicts import commutativity
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
-from pipeops.pipeline import orderings
+from pipeops.pipeline import Pipeline, orderings
 
 mpl.use("Agg")
 sns.set_theme(style="whitegrid", context="paper", palette="colorblind", rc={"savefig.bbox": "tight"})
@@ -262,6 +263,52 @@ def joint(measurements: pd.DataFrame, pipelines: Sequence[str], *, exits: pd.Dat
         _finish(ax, f"{title(str(dataset))}: accuracy against {what}")
         ax.set_xlabel(f"{what} over O's")
     return figure
+
+
+def predictions(table: pd.DataFrame) -> Figure:
+    """Every pipeline of one dataset, measured (solid) or predicted (dashed, with the 90% interval).
+
+    A panel for each of the inference operators. Colour is the set of operators, marker the ordering.
+    Orderings that are predicted share one curve. Pipelines without exits are points.
+
+    Args:
+        table: as ``predict.predict`` returns it.
+
+    Raises:
+        PipeOpsError: there is nothing to draw.
+    """
+    if table.empty:
+        raise PipeOpsError("no curves to draw: nothing was measured or predicted")
+    sets = list(dict.fromkeys(Pipeline(name).operators for name in table["pipeline"]))
+    named = table.assign(operators=[Pipeline(name).operators for name in table["pipeline"]])
+    figure, axes = _grid(2, 2, panel=(4.6, 3.4))
+    for (inference, heading), ax in zip(_RUN_WITH.items(), axes.flat, strict=True):
+        panel = named[named["inference"] == inference]
+        groups: Any = panel.groupby(["operators", "kind"], sort=False)
+        for (operators, kind), group in groups:
+            colour, names = _COLOURS[sets.index(operators) % len(_COLOURS)], list(group["pipeline"].unique())
+            for name in names[:1] if kind == PREDICTED else names:
+                rows = group[group["pipeline"] == name].sort_values("time_relative")
+                marker = _MARKERS[_orders(operators).index(name) % len(_MARKERS)]
+                label = ", ".join(names if kind == PREDICTED else [name])
+                _draw_expected(ax, rows, color=colour, marker=marker, label=f"{label}, {kind}")
+        _log_axis(ax)
+        ax.set_title(f"{title(str(table['dataset'].iloc[0]))}: {heading}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _draw_expected(ax: Axes, rows: pd.DataFrame, **style: Any) -> None:
+    """Draw one pipeline's points by ascending time; predicted ones dashed and hollow, with their interval."""
+    time = rows["time_relative"].to_numpy()
+    middle, low, high = (100 * rows[f"accuracy{end}"].to_numpy() for end in ("", "_low", "_high"))
+    if rows["kind"].iloc[0] == PREDICTED:
+        if len(rows) == 1:
+            ax.vlines(time, low, high, color=style["color"], alpha=0.4, linewidth=2)
+        ax.fill_between(time, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        style |= {"linestyle": "--", "markerfacecolor": "white"}
+    ax.plot(time, middle, linewidth=1, markersize=3.5, **style)
 
 
 def _mean_points(table: pd.DataFrame, key: str, x: str) -> pd.DataFrame:

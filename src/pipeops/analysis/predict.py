@@ -193,7 +193,8 @@ class Predictor:
 
     def errors_at(self, curve: Curve, *, but: str = "") -> Errors:
         """The same at the thresholds of a curve; without exits, at full depth."""
-        return Errors(*(values[self._places(curve)] for values in self.errors(but=but)))
+        errors, places = self.errors(but=but), self._places(curve)
+        return Errors(errors.accuracy[places], errors.time[places], errors.sets[places])
 
     def _grid(self) -> list[float]:
         """The thresholds at which predictions are made, the last of them at full depth."""

@@ -75,8 +75,8 @@ def candidates(predictions: pd.DataFrame, *, max_drop: float = MAX_DROP) -> tupl
     for what, beside in ((QUANTISED, _without_q(table)), (EARLY, _never_leaving(table))):
         cost = 100 * (beside["accuracy"] - table["accuracy"])
         faster = table["time_relative"] < beside["time_relative"]
-        refused = beside["accuracy"].notna() & ((cost > max_drop + _ROUNDING) | ~faster)
-        judged.append(table.assign(what=what, cost=cost, faster=faster)[refused])
+        worse = beside["accuracy"].notna() & ((cost > max_drop + _ROUNDING) | ~faster)
+        judged.append(table.assign(what=what, cost=cost, faster=faster)[worse])
     refused = pd.concat(judged)
     refused = refused[~refused.index.duplicated()]
     return table.drop(refused.index).reset_index(drop=True), refused.reset_index(drop=True)
