@@ -258,7 +258,9 @@ def verify(answer: Recommendation, *, cores: int) -> Verification | None:
     # What the workflow prints goes where its log goes, so that the answer can be read by programs.
     run = subprocess.run(command, stdout=sys.stderr, check=False)
     if run.returncode:
-        raise PipeOpsError(f"--verify: {shlex.join(asked.command(target))} failed; its first error is above")
+        raise PipeOpsError(
+            f"--verify: {shlex.join(asked.command(target, cores=cores))} failed; its first error is above"
+        )
     priced = Path(asked.study.pathvars.results, "prices", asked.dataset, f"{pipeline.operators}.csv")
     replays = Replays.read([Path(target)], [priced], **jobs.rule_of_exits(asked.study))
     curve = Predictor(asked.dataset, replays, replays.prices(asked.dataset)).measured(
@@ -380,7 +382,9 @@ def _within(value: float, low: float, high: float) -> bool | None:
 
 
 def _said(within: bool | None) -> str:
-    return {None: "no interval to compare with", True: "inside", False: "outside"}[within]
+    return {None: "no interval to compare with", True: "inside its interval", False: "outside its interval"}[
+        within
+    ]
 
 
 def _records(ranked: pd.DataFrame) -> list[dict[str, Any]]:
