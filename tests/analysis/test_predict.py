@@ -188,6 +188,17 @@ def test_one_seed_takes_the_spread_of_the_others(everything, prices):
     assert single["accuracy_low"].isna().all()
 
 
+def test_by_patience_a_model_of_fewer_exits_has_fewer_thresholds(everything, prices):
+    for patiences, of_de in ((None, [1, 2, 3]), ([1, 2, 5], [1, 2])):
+        replays = dataclasses.replace(everything, confidence="patience", patiences=patiences)
+        kept = {run: replay for run, replay in replays.runs.items() if "D" not in run[1] or run[1] == "D"}
+        known = Predictor("sst2", dataclasses.replace(replays, runs=kept), prices)
+        curve = known.predicted(Pipeline("DE"), "L")
+        assert curve.thresholds == of_de
+        assert curve.accuracy.shape == (3, len(of_de))
+        assert known.predicted(Pipeline("PE"), "L").thresholds == (patiences or [1, 2, 3, 4, 5, 6])
+
+
 def test_c_is_known_when_trained_only(parts, prices):
     assert Predictor("sst2", parts, prices).missing(Pipeline("C")) == ["C"]
     with pytest.raises(PipeOpsError, match="C: to predict it on sst2, train C first"):
@@ -225,13 +236,13 @@ def test_the_gate_refuses_what_costs_or_is_not_faster():
     passed, refused = candidates(WORLD, max_drop=1.0)
     assert len(passed) == len(WORLD) - 3
     assert refusals(refused, WORLD, max_drop=1.0) == [
-        "EQ: Q costs up to 10.0 points, more than 1; refused at 1 of 2 thresholds",
-        "DQ: Q is not faster on this CPU; refused at 1 of 1 thresholds",
         "E: leaving early costs up to 9.5 points, more than 1; refused at 1 of 2 thresholds",
+        "EQ: leaving early costs up to 19.4 points, more than 1; refused at 1 of 2 thresholds",
+        "DQ: Q is not faster on this CPU; refused at 1 of 1 thresholds",
     ]
-    passed, refused = candidates(WORLD, max_drop=9.5)
-    assert refusals(refused, WORLD, max_drop=9.5) == [
-        "EQ: Q costs up to 10.0 points, more than 9.5; refused at 1 of 2 thresholds",
+    less = WORLD.assign(accuracy=WORLD["accuracy"].replace(0.894, 0.7))
+    assert refusals(candidates(less, max_drop=9.5)[1], less, max_drop=9.5) == [
+        "EQ: Q costs up to 19.5 points, more than 9.5; refused at 2 of 2 thresholds",
         "DQ: Q is not faster on this CPU; refused at 1 of 1 thresholds",
     ]
 

@@ -24,7 +24,6 @@ from pipeops.analysis.cumulativeness import estimate_accuracy
 from pipeops.analysis.curves import FloatArray
 from pipeops.analysis.replays import Replays
 from pipeops.errors import PipeOpsError
-from pipeops.measuring.policies import thresholds_of
 from pipeops.measuring.prices import Prices
 from pipeops.pipeline import INFERENCE, Pipeline
 
@@ -139,10 +138,13 @@ class Predictor:
             )
         curves = [self._predicted(pipeline, inference, seed) for seed in seeds]
         time, accuracy = (np.array(values) for values in zip(*curves, strict=True))
-        known, own = self._thresholds("E" if pipeline.has_exits else "O"), self._own_thresholds(pipeline)
-        # By patience a model of fewer exits than E has fewer thresholds.
-        kept = np.isin(known, own) | np.isnan(known)
-        return Curve(thresholds=list(np.array(known)[kept]), accuracy=accuracy[:, kept], time=time[:, kept])
+        thresholds = self._thresholds("E" if pipeline.has_exits else "O")
+        if self.replays.confidence == "patience":
+            # A model of fewer exits than E has fewer thresholds, and its are the first.
+            exits = len(self.prices[pipeline.operators].shape.exit_layers)
+            thresholds = [threshold for threshold in thresholds if not threshold > exits]
+        points = len(thresholds)
+        return Curve(thresholds=thresholds, accuracy=accuracy[:, :points], time=time[:, :points])
 
     def _predicted(self, pipeline: Pipeline, inference: str, seed: int) -> tuple[FloatArray, FloatArray]:
         """Time and accuracy at every threshold."""
@@ -169,15 +171,6 @@ class Predictor:
 
     def _thresholds(self, pipeline: str) -> list[float]:
         return self.replays.thresholds_of((self.dataset, pipeline, self.seeds[pipeline][0]))
-
-    def _own_thresholds(self, pipeline: Pipeline) -> list[float]:
-        """Those that a model of this pipeline's shape has."""
-        return thresholds_of(
-            self.replays.confidence,
-            exits=len(self.prices[pipeline.operators].shape.exit_layers),
-            thresholds=self.replays.thresholds,
-            patiences=self.replays.patiences,
-        )
 
     def errors(self, *, but: str = "") -> Errors:
         """How far predictions were off where they can be checked.

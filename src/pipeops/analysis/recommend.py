@@ -60,7 +60,7 @@ def candidates(predictions: pd.DataFrame, *, max_drop: float = MAX_DROP) -> tupl
     """Leave out what makes a pipeline worse or no faster: the quality gate.
 
     Q stands beside the same pipeline and threshold without Q, leaving early beside the same pipeline at its
-    highest threshold, where no input leaves early.
+    highest threshold. There no input leaves early, unless patiences are given that are all smaller.
 
     Args:
         predictions: as ``predict.predict`` returns them, of one dataset.
@@ -68,7 +68,8 @@ def candidates(predictions: pd.DataFrame, *, max_drop: float = MAX_DROP) -> tupl
 
     Returns:
         The rows that pass, with ``size_mb``; and those that do not, which also say ``what`` was refused
-        (`QUANTISED` or `EARLY`), its ``cost`` in points, and whether it is ``faster``.
+        (`QUANTISED` or `EARLY`; of both what is not faster, else what costs more), its ``cost`` in points,
+        and whether it is ``faster``.
     """
     table = predictions.assign(size_mb=_sizes(predictions))
     judged = []
@@ -77,8 +78,8 @@ def candidates(predictions: pd.DataFrame, *, max_drop: float = MAX_DROP) -> tupl
         faster = table["time_relative"] < beside["time_relative"]
         worse = beside["accuracy"].notna() & ((cost > max_drop + _ROUNDING) | ~faster)
         judged.append(table.assign(what=what, cost=cost, faster=faster)[worse])
-    refused = pd.concat(judged)
-    refused = refused[~refused.index.duplicated()]
+    refused = pd.concat(judged).sort_values(["faster", "cost"], ascending=[True, False], kind="stable")
+    refused = refused[~refused.index.duplicated()].sort_index()
     return table.drop(refused.index).reset_index(drop=True), refused.reset_index(drop=True)
 
 
