@@ -3,8 +3,8 @@
 python benchmarks/prices.py trained results --dataset generated-sentiment   # of a study
 python benchmarks/prices.py again results/prices other/prices               # two pricings of one study
 
-`trained` times every exit of every graph of one seed in turns with a graph of its shape and random weights. Like
-`pipeops price` it wants the machine to itself. `again` compares what two pricings say.
+`trained` times every exit of every graph of one seed in turns with a graph of its shape and random weights.
+Like `pipeops price` it wants the machine to itself. `again` compares what two pricings say.
 """
 
 import argparse
