@@ -16,6 +16,7 @@ from pipeops.analysis.predict import MEASURED, PREDICTED
 from pipeops.analysis.recommend import Budget, name_of
 from pipeops.cli import app
 from pipeops.errors import PipeOpsError
+from pipeops.pipeline import Pipeline
 from pipeops.study import recommending
 from pipeops.study.recommending import Asked, predictions, predictions_text, recommendation, verify
 
@@ -106,15 +107,29 @@ def test_for_programs_there_is_the_same_as_json(tmp_path, monkeypatch):
     assert document["refused"]  # int8 answers are made up to be wrong
 
 
-def test_what_the_gate_refused_is_said_of_what_is_shown_and_counted_of_the_rest(tmp_path, monkeypatch):
-    text = recommendation(study(tmp_path, monkeypatch, SINGLES), Budget(max_time=0.9)).text()
+def test_what_the_gate_refused_is_said_of_the_answer_and_counted_of_the_rest(tmp_path, monkeypatch):
+    answer = recommendation(study(tmp_path, monkeypatch, SINGLES), Budget(max_time=0.9))
+    said = answer.text()
+    named = set(re.findall(r"^(\w+): (?:Q|leaving early) ", said, flags=re.MULTILINE))
+    assert named  # int8 answers are made up to be wrong
+    assert {Pipeline(name).trained for name in named} == {answer.best["pipeline"]}
     assert re.search(
-        r"^The gate also refused thresholds of \d+ other pipelines \(--json\)\.$", text, flags=re.M
+        r"^The gate refused thresholds of \d+ other pipelines; --json lists them\.$", said, re.MULTILINE
     )
-    first = re.match(r"Take (\w+)", text)[1]
-    named = set(re.findall(r"^(\w+): (?:Q|leaving early) ", text, flags=re.M))
-    shown = {first, *re.findall(r"^\| ([A-Z]+)[ |]", text, flags=re.M)}
-    assert named <= shown
+
+
+def test_orderings_that_share_a_prediction_share_a_line(tmp_path, monkeypatch):
+    asked = study(tmp_path, monkeypatch, (*SINGLES, "DE"))
+    answer = recommendation(asked, Budget(max_time=0.9))
+    of_dpe = answer.ranked[answer.ranked["pipeline"].isin(["DEP", "DPE", "EDP"])]
+    text = dataclasses.replace(answer, ranked=of_dpe[of_dpe["inference"] == ""]).text()
+    assert text.startswith("Take DEP at")
+    assert "\nThe prediction is the same for DPE, EDP.\n" in text
+    assert "| runner-up" not in text
+    listed = predictions_text(asked, predictions(asked))
+    assert "| DEPLQ, DPELQ, EDPLQ |" in listed
+    assert re.search(r"^\| DE +\| measured, 3", listed, flags=re.MULTILINE)
+    assert re.search(r"^\| ED +\| predicted, 3", listed, flags=re.MULTILINE)
 
 
 def test_without_a_checked_prediction_there_is_no_interval_and_that_is_said(tmp_path, monkeypatch):
@@ -169,7 +184,7 @@ def test_parts_of_different_seeds_stop_nothing(tmp_path, monkeypatch):
     text = predictions_text(asked, predictions(asked))
     assert "| E " in text
     assert "| D " in text
-    assert "DE" not in re.findall(r"^\| (\w+)", text, flags=re.M)
+    assert "DE" not in re.findall(r"^\| (\w+)", text, flags=re.MULTILINE)
 
 
 def test_verifying_trains_by_snakemake_and_compares(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from pipeops.analysis.curves import FloatArray
@@ -67,14 +68,16 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per dataset, rule and set: means of regret, two_seeds and rank_correlation; worst: the largest
-        regret; n: budgets; missed: those without a regret; over_budget: how many choices took too long; the
-        rest as it is.
+        regret; n: budgets; missed: those without a regret; over_budget: how many choices took too long;
+        single: how many are single operators; the rest as it is.
     """
-    grouped = table.groupby(["dataset", "rule", "operators"], sort=False)
+    single = [len(Pipeline(name).operators) == 1 if name else False for name in table["chosen"]]
+    grouped = table.assign(single=single).groupby(["dataset", "rule", "operators"], sort=False)
     return grouped.agg(
         n=("budget", "size"),
         missed=("regret", lambda values: int(values.isna().sum())),
         over_budget=("over_budget", "sum"),
+        single=("single", "sum"),
         regret=("regret", "mean"),
         worst=("regret", "max"),
         two_seeds=("two_seeds", "mean"),
@@ -232,16 +235,20 @@ def coverage(expected: pd.DataFrame, seeds: Seeds) -> dict[str, float]:
         expected: as ``predict.predict`` returns it.
         seeds: what was measured of the same pipelines.
     """
-    inside: dict[str, list[FloatArray]] = {"accuracy": [], "time": []}
+    inside: dict[str, list[NDArray[np.bool_]]] = {"accuracy": [], "time": []}
     groups: Any = expected[expected["kind"] == PREDICTED].groupby(["pipeline", "inference"], sort=False)
     for key, rows in groups:
         for name, found in inside.items():
             ends = rows[[f"{name}_low", f"{name}_high"]].to_numpy()
             values = getattr(seeds.curves[key], name)
             low, high = ends[:, 0] / _ROUNDED, ends[:, 1] * _ROUNDED
-            covered = np.where(np.isnan(low), math.nan, (low <= values) & (values <= high))
-            found.append(covered.ravel())
-    return {f"coverage_{name}": _mean(np.concatenate(found)) for name, found in inside.items() if found}
+            # A time that is the price itself, without exits or where all leave at once, is no prediction.
+            predicted = high > low * _ROUNDED**4
+            found.append(((low <= values) & (values <= high))[:, predicted].ravel())
+    return {
+        f"coverage_{name}": float(np.mean(covered)) if covered.size else math.nan
+        for name, covered in ((name, np.concatenate(found)) for name, found in inside.items() if found)
+    }
 
 
 def weaker_first(operators: Iterable[str], drops: Mapping[str, float]) -> str:
@@ -284,9 +291,3 @@ def _sets(pipelines: Iterable[Pipeline], drops: Mapping[str, float]) -> dict[str
         if set(pipeline.operators) <= set(drops):
             found.setdefault(pipeline.operators, []).append(pipeline)
     return {operators: orders for operators, orders in found.items() if len(orders) > 1}
-
-
-def _mean(values: FloatArray) -> float:
-    """Of what is no NaN."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else math.nan

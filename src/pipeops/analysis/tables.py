@@ -388,8 +388,10 @@ def _regret_in_words(rows: pd.DataFrame) -> list[str]:
             f"- {name}: the 90% intervals cover {100 * chosen['coverage_accuracy']:.0f}% of the accuracies "
             f"of single seeds and {100 * chosen['coverage_time']:.0f}% of their times."
         )
-    if chosen["over_budget"]:
-        lines.append(f"- {name}: {chosen['over_budget']} of {chosen['n']} choices took longer than expected.")
+    lines.append(
+        f"- {name}: {chosen['single']} of {chosen['n']} choices are single operators, which were measured; "
+        f"{chosen['over_budget']} took longer than the budget."
+    )
     return lines
 
 

@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 
 from pipeops.analysis.predict import MEASURED, Predictor, predict
-from pipeops.analysis.recommend import MAX_DROP, Budget, candidates, name_of, recommend, refusals
+from pipeops.analysis.recommend import (
+    MAX_DROP,
+    QUANTISED,
+    Budget,
+    candidates,
+    name_of,
+    recommend,
+    refusals,
+)
 from pipeops.analysis.replays import Replays
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.prices import Prices, read_prices
@@ -97,14 +105,14 @@ def predictions(asked: Asked) -> pd.DataFrame:
 def predictions_text(asked: Asked, table: pd.DataFrame) -> str:
     """A line per pipeline: the accuracy that fractions of O's time afford, with its interval."""
     rows = []
-    groups: Any = table.groupby(["pipeline", "inference"], sort=False)
-    for (pipeline, inference), points in groups:
+    first = table.drop_duplicates(["pipeline", "inference"])
+    for names, row in _alike(first):
+        points = table[(table["pipeline"] == row["pipeline"]) & (table["inference"] == row["inference"])]
         cells = []
         for budget in BUDGETS.values():
             fitting = points[points["time_relative"] <= budget]
             cells.append("-" if fitting.empty else _accuracy(fitting.loc[fitting["accuracy"].idxmax()]))
-        kind = f"{points['kind'].iloc[0]}, {points['n_seeds'].iloc[0]}"
-        rows.append([name_of(pd.Series({"pipeline": pipeline, "inference": inference})), kind, *cells])
+        rows.append([", ".join(names), f"{row['kind']}, {row['n_seeds']}", *cells])
     listed = markdown_table(["pipeline", "seeds", *(f"t = {name}" for name in BUDGETS)], rows)
     return "\n\n".join(filter(None, [listed, _left_out(asked, table)]))
 
@@ -129,33 +137,42 @@ class Recommendation:
 
     def text(self) -> str:
         """The answer first, then the runners-up, and what the gate refused of them."""
-        best, shown = self.best, self.ranked.iloc[: 1 + RUNNERS_UP]
+        best = self.best
+        (names, _), *others = _alike(self.ranked)
         lines = [
             f"Take {name_of(best)}{_at(best)}: {_accuracy(best)} accuracy ({best['kind']}) "
             f"in {_time(best)} an input, {best['size_mb']:.3g} MB.",
             _still_to_train(self.asked, Pipeline(best["pipeline"])),
         ]
+        if len(names) > 1:
+            lines.append(f"The prediction is the same for {', '.join(names[1:])}.")
         if pd.isna(best["accuracy_low"]):
             lines.append("It has no interval: too few seeds, or no such prediction was checked yet.")
         parts = ["\n".join(lines)]
-        if len(shown) > 1:
+        if others:
             rows = [
-                [name_of(row) + _at(row), row["kind"], _accuracy(row), _time(row), f"{row['size_mb']:.3g}"]
-                for _, row in shown.iloc[1:].iterrows()
+                [
+                    ", ".join(names) + _at(row),
+                    row["kind"],
+                    _accuracy(row),
+                    _time(row),
+                    f"{row['size_mb']:.3g}",
+                ]
+                for names, row in others[:RUNNERS_UP]
             ]
             header = ["runner-up", "", "accuracy (90% interval)", "time", "MB"]
             parts.append(markdown_table(header, rows))
-        return "\n\n".join([*parts, *filter(None, [self._gate(shown), _left_out(self.asked, self.table)])])
+        return "\n\n".join([*parts, *filter(None, [self._gate(), _left_out(self.asked, self.table)])])
 
-    def _gate(self, shown: pd.DataFrame) -> str:
-        """What was refused of the pipelines that are shown, and how many others have refused thresholds."""
-        names = {name_of(row) for _, row in shown.iterrows()}
-        lines = refusals(self.refused, self.table, max_drop=self._max_drop)
-        of_shown = [line for line in lines if line.partition(":")[0] in names]
-        others = {line.partition(":")[0] for line in lines} - names
-        if others:
-            of_shown.append(f"The gate also refused thresholds of {len(others)} other pipelines (--json).")
-        return "\n".join(of_shown)
+    def _gate(self) -> str:
+        """What was refused of the answer's pipeline, and of how many others there is more."""
+        best, refused = self.best, self.refused
+        related = (refused["inference"] == best["inference"]) | (refused["what"] == QUANTISED)
+        ours = (refused["pipeline"] == best["pipeline"]) & related
+        lines = refusals(refused[ours], self.table, max_drop=self._max_drop)
+        if others := refused[~ours].groupby(["pipeline", "inference"]).ngroups:
+            lines.append(f"The gate refused thresholds of {others} other pipelines; --json lists them.")
+        return "\n".join(lines)
 
     @property
     def _max_drop(self) -> float:
@@ -349,6 +366,16 @@ def _still_to_train(asked: Asked, pipeline: Pipeline) -> str:
     took = "" if seconds is None else f", about {seconds:.0f} s"
     names = ", ".join(map(str, steps))
     return f"Still to be trained: {names}{took}: {shlex.join(_training_command(asked, pipeline))}"
+
+
+def _alike(rows: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
+    """Rows with the names that they stand for: orderings of one set that are predicted share a prediction."""
+    found: dict[tuple[str, ...], tuple[list[str], pd.Series]] = {}
+    for _, row in rows.iterrows():
+        one = row["pipeline"] if row["kind"] == MEASURED else Pipeline(row["pipeline"]).operators
+        names, _ = found.setdefault((row["kind"], one, row["inference"]), ([], row))
+        names.append(name_of(row))
+    return list(found.values())
 
 
 def _at(row: pd.Series) -> str:
