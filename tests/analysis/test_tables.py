@@ -160,7 +160,7 @@ def test_the_recommendation_begins_with_words() -> None:
         f"- SST-2: mean regret {chosen['regret'].mean():.1f} points over 10 budgets (largest "
         f"{chosen['regret'].max():.1f}), from 4 trainings of 9 a seed. The best single operator alone: "
     )
-    assert f"cover {100 * chosen['coverage_accuracy'].iloc[0]:.0f}% of the accuracies" in lines[3]
+    assert f"cover {100 * chosen['coverage_accuracy'].iloc[0]:.1f}% of the accuracies" in lines[3]
     header, _, *rows = rows_below(made.markdown, "## SST-2\n")
     assert header[:4] == ["t", "Chosen", "Expected, %", "Measured, %"]
     assert len(rows) == 10

@@ -146,7 +146,8 @@ def choice(expected: pd.DataFrame, measured: pd.DataFrame, budget: float) -> dic
         Values of ``COLUMNS``. The regret is NaN where nothing is expected to be so fast, or no threshold of
         what is chosen is.
     """
-    best = most_accurate(measured[measured["time_relative"] <= budget]).iloc[0]
+    within = measured[measured["time_relative"] <= budget]
+    best = within.iloc[int(within["accuracy"].to_numpy().argmax())]
     row: dict[str, Any] = {
         "budget": budget,
         "chosen": "",

@@ -385,8 +385,8 @@ def _regret_in_words(rows: pd.DataFrame) -> list[str]:
         lines.append(f"- {name}: no intervals; they need two seeds and two sets of operators to compare.")
     else:
         lines.append(
-            f"- {name}: the 90% intervals cover {100 * chosen['coverage_accuracy']:.0f}% of the accuracies "
-            f"of single seeds and {100 * chosen['coverage_time']:.0f}% of their times."
+            f"- {name}: the 90% intervals cover {_percent(chosen['coverage_accuracy'])}% of the accuracies "
+            f"of single seeds, and {_percent(chosen['coverage_time'])}% of the times that were predicted."
         )
     lines.append(
         f"- {name}: {chosen['single']} of {chosen['n']} choices are single operators, which were measured; "
