@@ -26,7 +26,7 @@ from pipeops.data.tasks import SUBSET_SEED, Task
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.settings import Split, TaskSection
-from pipeops.text import markdown_table, shortened
+from pipeops.text import listed, markdown_table, shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,8 +41,6 @@ BATCH_BYTES, BATCH_ROWS = 2**26, 10_000
 CSV_CHUNK = 1000
 """Rows of a CSV that are parsed at a time."""
 LEAST_OF_A_CLASS = 2
-MOST_NAMED = 3
-"""Classes that a message lists."""
 RARE = 10
 """A class with this many times fewer training rows than the largest is pointed out."""
 NO_LABEL = -1
@@ -108,11 +106,11 @@ class About:
         largest = max(self.classes["train"].values())
         if rare := [label for label in self.labels if self.classes["train"][label] * RARE < largest]:
             found.append(
-                f"{_named(rare)}: fewer than a tenth of the largest class's training rows; "
+                f"{listed(rare)}: fewer than a tenth of the largest class's training rows; "
                 f"always answering the largest is right in {largest / self.rows['train']:.1%}"
             )
         if absent := [label for label in self.labels if not self.classes["validation"].get(label)]:
-            found.append(f"validation has no row of {_named(absent)}")
+            found.append(f"validation has no row of {listed(absent)}")
         return found
 
     def _share(self, split: str, label: str) -> float:
@@ -388,7 +386,7 @@ def _class_names(facts: Mapping[Split, Facts], section: TaskSection, key: str) -
         raise PipeOpsError(f"{key}.label: column '{section.label}' has {found}; two classes are the least")
     if "validation" in facts and (strange := sorted(set(facts["validation"].labels) - set(labels))):
         raise PipeOpsError(
-            f"{key}: validation has {len(strange)} labels that no training row has: {_named(strange)}; "
+            f"{key}: validation has {len(strange)} labels that no training row has: {listed(strange)}; "
             "correct them, or leave those rows out"
         )
     return labels
@@ -417,7 +415,7 @@ def _refuse_too_few(ids: NDArray[np.int64], labels: Sequence[str], key: str) -> 
     counts = np.bincount(ids, minlength=len(labels))
     if rare := [label for label, count in zip(labels, counts, strict=True) if count < LEAST_OF_A_CLASS]:
         raise PipeOpsError(
-            f"{key}: {_named(rare)}: fewer than {LEAST_OF_A_CLASS} training rows in {len(rare)} of "
+            f"{key}: {listed(rare)}: fewer than {LEAST_OF_A_CLASS} training rows in {len(rare)} of "
             f"{len(labels)} classes; add rows, or leave theirs out"
         )
 
@@ -428,7 +426,7 @@ def _refuse_missing(out: NDArray[np.bool_], ids: NDArray[np.int64], labels: Sequ
         counts = np.bincount(rows, minlength=len(labels))
         if absent := [label for label, count in zip(labels, counts, strict=True) if not count]:
             raise PipeOpsError(
-                f"{key}.held_out: no {what} row of {_named(absent)}: rows of one group, or of the same "
+                f"{key}.held_out: no {what} row of {listed(absent)}: rows of one group, or of the same "
                 "texts, stay together; add rows, or name the validation rows"
             )
 
@@ -517,11 +515,6 @@ def _write(
                 for split, (origin, mask) in chosen.items():
                     if origin == source and mask[rows].any():
                         writers[split].write_table(whole.filter(pa.array(mask[rows])))
-
-
-def _named(labels: Sequence[str]) -> str:
-    listed = ", ".join(f"'{shortened(label)}'" for label in labels[:MOST_NAMED])
-    return listed + (f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else "")
 
 
 def _counts(by_split: Mapping[str, int]) -> list[str]:
