@@ -32,10 +32,11 @@ from pipeops.settings import (
     PretrainingSection,
     PricesSection,
     Section,
+    TaskSection,
     TrainingSettings,
     finding,
 )
-from pipeops.text import unknown_key
+from pipeops.text import nearest, unknown_key
 
 T = TypeVar("T", bound=Section)
 app = typer.Typer(
@@ -82,9 +83,21 @@ def backbone(
         list[str] | None,
         typer.Option(help="Generated task that `tiny` is pretrained for; may be repeated. Default: all."),
     ] = None,
+    rows: Annotated[
+        list[Path] | None,
+        typer.Option(help="Rows of one's own that `tiny` is pretrained on instead; may be repeated."),
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Longest of those texts in tokens.")] = 128,
+    classifier: Annotated[bool, typer.Option("--classifier", help="Fetch it with its classifier.")] = False,
 ) -> None:
     """Fetch a pretrained encoder, or pretrain the built-in one."""
-    if source == TINY:
+    if source == TINY and rows:
+        from pipeops.training.pretraining import pretrain_tiny_on
+
+        with disk_full_in_one_line(output):
+            parsed = _parse(PretrainingSection, settings, "pretraining")
+            pretrain_tiny_on(rows, output, parsed, max_length=max_length)
+    elif source == TINY:
         from pipeops.training.pretraining import pretrain_tiny
 
         parsed = _parse(PretrainingSection, settings, "pretraining")
@@ -95,11 +108,29 @@ def backbone(
             )
         with disk_full_in_one_line(output):
             pretrain_tiny(output, parsed, tasks)
+    elif classifier:
+        from pipeops.models.classifiers import fetch_classifier
+
+        with disk_full_in_one_line(output):
+            fetch_classifier(source, output)
     else:
         from pipeops.models.backbones import fetch_backbone
 
         with disk_full_in_one_line(output):
             fetch_backbone(source, output, teacher=teacher)
+
+
+@app.command()
+def rows(
+    dataset: Annotated[str, typer.Argument(help="Name of a task of one's own.")],
+    output: Annotated[Path, typer.Option(help="Folder for the rows of both splits, and what they are.")],
+    settings: Annotated[str, typer.Option(help="JSON: the task, as in the configuration.")],
+) -> None:
+    """Read one's own data once: check, count and split them."""
+    from pipeops.data.own import gather
+
+    with disk_full_in_one_line(output):
+        print(gather(dataset, _parse(TaskSection, settings, f"tasks.{dataset}"), output).text(dataset))
 
 
 @app.command()
@@ -111,14 +142,25 @@ def tokenise(
     glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
     max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
     examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="Rows of a task of one's own.")] = None,
 ) -> None:
-    """Load one split of a dataset and tokenise it."""
+    """Tokenise one split of a dataset."""
+    from pipeops.data.tasks import split_batches
     from pipeops.data.tokenised import tokenise as run
     from pipeops.models.architectures import architecture
     from pipeops.models.backbones import load_tokenizer
 
-    if dataset not in TASKS:
-        raise PipeOpsError(f"unknown dataset '{dataset}'; known are {', '.join(TASKS)}")
+    if rows is not None:
+        from pipeops.data.own import row_batches, task_of
+
+        task, batches = task_of(rows), row_batches(rows, examples=examples)
+    elif dataset in TASKS:
+        task, batches = TASKS[dataset], split_batches(TASKS[dataset], split, glue=glue, examples=examples)
+    else:
+        raise PipeOpsError(
+            f"unknown dataset '{dataset}'{nearest(dataset, TASKS)}; known are {', '.join(TASKS)}; "
+            "of a task of your own, name the --rows"
+        )
     tokenizer = load_tokenizer(backbone)
     known = architecture(str(backbone))
     if known and max_length > known.max_length:
@@ -127,7 +169,8 @@ def tokenise(
             "lower it"
         )
     with disk_full_in_one_line(output):
-        run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
+        counts = run(task, batches, tokenizer, output, max_length=max_length)
+    print(counts.text(f"{dataset}, {split}", max_length))
 
 
 @app.command()
