@@ -8,7 +8,8 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,6 +22,7 @@ from pipeops.data.synthetic import SYNTHETIC_TASKS
 from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
+from pipeops.operators.builtin import BUILTIN
 from pipeops.settings import (
     TINY,
     CheckSection,
@@ -38,15 +40,51 @@ from pipeops.settings import (
 from pipeops.text import unknown_key
 
 T = TypeVar("T", bound=Section)
+STATUS = """Exit status: 0 done; 1 refused, for a reason that standard error gives in one line;
+2 the command line cannot be understood; 130 interrupted."""
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0], rich_markup_mode=None
+    no_args_is_help=True,
+    help="Apply efficiency operators to transformers, measure them, recommend one and deploy it.",
+    epilog=STATUS,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+OPERATOR_SECTIONS: Mapping[str, type[Section]] = {o.section: o.settings for o in BUILTIN if o.section}
+TRAIN_SECTIONS: Mapping[str, type[Section]] = {"training": TrainingSettings, "exits": ExitTraining}
+PRICE_SECTIONS: Mapping[str, type[Section]] = {"prices": PricesSection, "exits": ExitTraining}
+CHECK_SECTIONS: Mapping[str, type[Section]] = {
+    "check": CheckSection,
+    "prices": PricesSection,
+    "measuring": MeasuringSection,
+    "exits": ExitsSection,
+}
+
+
+def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose help ends with an example; the list of commands shows its whole first line."""
+    lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(short_help=function.__doc__, epilog=f"\b\nExample:\n{lines}")(function)
+
+    return register
+
+
+def _keys(section: type[Section]) -> str:
+    return ", ".join(section.model_fields)
+
+
+def _sections(sections: Mapping[str, type[Section]]) -> str:
+    """Say which keys the sections of a settings document have."""
+    return "; ".join(f"`{name}`: {_keys(section)}" for name, section in sections.items())
+
 
 Seed = Annotated[int, typer.Option(help="Seed of the run.")]
 Data = Annotated[Path, typer.Option(help="Tokenised examples.")]
 Output = Annotated[Path, typer.Option(help="Where to write.")]
 Backbone = Annotated[Path, typer.Option(help="Folder of the pretrained encoder.")]
-Settings = Annotated[str, typer.Option(help="Settings as JSON: keys of the configuration's section.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -72,12 +110,17 @@ ConfigFiles = Annotated[
 AskedDataset = Annotated[str | None, typer.Option("--dataset", help="Which, where the study has several.")]
 
 
-@app.command()
+@command("""
+pipeops backbone tiny --task generated-sentiment --output results/backbones/base
+pipeops backbone FacebookAI/roberta-base --output results/backbones/base
+""")
 def backbone(
     source: Annotated[str, typer.Argument(help="Hub id, folder, or `tiny`.")],
     output: Output,
     teacher: Annotated[Path | None, typer.Option(help="Backbone whose student this will be.")] = None,
-    settings: Settings = "{}",
+    settings: Annotated[
+        str, typer.Option(help=f"Of `tiny`: a JSON object with keys {_keys(PretrainingSection)}.")
+    ] = "{}",
     task: Annotated[
         list[str] | None,
         typer.Option(help="Generated task that `tiny` is pretrained for; may be repeated. Default: all."),
@@ -102,7 +145,10 @@ def backbone(
             fetch_backbone(source, output, teacher=teacher)
 
 
-@app.command()
+@command("""
+pipeops tokenise generated-sentiment train --backbone results/backbones/base \\
+  --output results/data/generated-sentiment/train.parquet
+""")
 def tokenise(
     dataset: str,
     split: Annotated[str, typer.Argument(help="train or validation.")],
@@ -130,7 +176,11 @@ def tokenise(
         run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
 
 
-@app.command()
+@command("""
+pipeops train P --parent results/models/generated-sentiment/O/seed1 --seed 1 \\
+  --backbone results/backbones/base --data results/data/generated-sentiment/train.parquet \\
+  --output results/models/generated-sentiment/P/seed1 --settings '{"pruning": {"keep_heads": 0.5}}'
+""")
 def train(
     operator: Annotated[str, typer.Argument(help="Letter of the operator: O, D, P, E, C or an added one.")],
     backbone: Backbone,
@@ -143,7 +193,11 @@ def train(
         typer.Option("--input", help="NAME=PATH, an input that the operator declares; may be repeated."),
     ] = None,
     settings: Annotated[
-        str, typer.Option(help="JSON: `training`, `exits`, and the operator's own section.")
+        str,
+        typer.Option(
+            help=f"A JSON object of sections, as in the configuration. {_sections(TRAIN_SECTIONS)}; and the "
+            f"operator's own. {_sections(OPERATOR_SECTIONS)}."
+        ),
     ] = "{}",
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
@@ -158,10 +212,8 @@ def train(
     from pipeops.training.gpus import leased
 
     declaration = declared(operator)
-    sections: dict[str, type[Section]] = {"training": TrainingSettings, "exits": ExitTraining}
-    if declaration.section:
-        sections[declaration.section] = declaration.settings
-    parsed = _parse_sections(sections, settings)
+    own = {declaration.section: declaration.settings} if declaration.section else {}
+    parsed = _parse_sections({**TRAIN_SECTIONS, **own}, settings)
     with leased(device, slots=gpu_slots, gpus=processes):
         if processes > 1 and "RANK" not in os.environ:
             _again_in(processes)
@@ -188,7 +240,10 @@ def train(
         )
 
 
-@app.command()
+@command("""
+pipeops export results/models/generated-sentiment/P/seed1 \\
+  --output results/onnx/generated-sentiment/P/seed1
+""")
 def export(
     checkpoint: Path,
     output: Output,
@@ -201,7 +256,12 @@ def export(
         run(checkpoint, output, confidence=confidence)
 
 
-@app.command()
+@command("""
+pipeops evaluate results/onnx/generated-sentiment/P/seed1 \\
+  --data results/data/generated-sentiment/validation.parquet \\
+  --output results/answers/generated-sentiment/P/seed1.parquet \\
+  --dataset generated-sentiment --pipeline P --seed 1
+""")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of the exported pipeline.")],
     data: Data,
@@ -218,7 +278,10 @@ def evaluate(
         run(model, data, output, dataset=dataset, pipeline=pipeline, seed=seed, threads=threads)
 
 
-@app.command()
+@command("""
+pipeops price --backbone tiny --lengths lengths.txt --output prices.csv
+pipeops price --backbone tiny --lengths lengths.txt --operators DE --output DE.csv
+""")
 def price(
     backbone: Annotated[str, typer.Option(help="Folder of the encoder, or `tiny`.")],
     lengths: Annotated[Path, typer.Option(help="Tokenised examples, or a text with one length a line.")],
@@ -233,27 +296,42 @@ def price(
         int | None, typer.Option(min=1, help="Padded length; default: that of the examples, or the longest.")
     ] = None,
     settings: Annotated[
-        str, typer.Option(help="JSON: `prices`, `exits` and operators' sections, as in the configuration.")
+        str,
+        typer.Option(
+            help="A JSON object of sections, as in the configuration. "
+            f"{_sections({**PRICE_SECTIONS, **OPERATOR_SECTIONS})}."
+        ),
     ] = "{}",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """Measure what leaving at each exit costs on this CPU, on random weights: nothing need be trained."""
     from pipeops.measuring.commands import PriceInputs, price_pipelines, price_set
+    from pipeops.measuring.price_list import price_list_text
     from pipeops.operators.registry import OPERATORS
 
     declared: dict[str, type[Section]] = {o.section: o.settings for o in OPERATORS.values() if o.section}
-    parsed = _parse_sections({"prices": PricesSection, "exits": ExitTraining, **declared}, settings)
+    parsed = _parse_sections({**PRICE_SECTIONS, **declared}, settings)
     inputs = PriceInputs(backbone, lengths, student, max_length, parsed)
     if operators is None:
         with disk_full_in_one_line(output or Path()):
-            print(price_pipelines(inputs, output))
+            table = price_pipelines(inputs, output)
+        print(table.to_json(orient="records", indent=2) if as_json else price_list_text(table))
         return
+    if as_json:
+        raise PipeOpsError("--json: prints the list of every pipeline; leave --operators or --json out")
     if output is None:
         raise PipeOpsError("--output: is needed with --operators; name the CSV to write")
     with disk_full_in_one_line(output):
         price_set(operators, inputs, output)
 
 
-@app.command()
+@command("""
+pipeops check results/onnx/generated-sentiment/PE/seed1 \\
+  --original results/onnx/generated-sentiment/O/seed1 \\
+  --data results/data/generated-sentiment/validation.parquet \\
+  --answers results/answers/generated-sentiment/PE/seed1.parquet \\
+  --prices results/prices/generated-sentiment/PE.csv --output results/checks/generated-sentiment/PE.csv
+""")
 def check(
     model: Annotated[Path, typer.Argument(help="Folder of the exported pipeline.")],
     original: Annotated[Path, typer.Option(help="Folder of the exported O.")],
@@ -261,24 +339,22 @@ def check(
     answers: Annotated[Path, typer.Option(help="What its exits answer.")],
     prices: Annotated[Path, typer.Option(help="What leaving at them costs.")],
     output: Annotated[Path, typer.Option(help="The CSV to write.")],
-    settings: Annotated[str, typer.Option(help="JSON: `check`, `prices`, `measuring`, `exits`.")] = "{}",
+    settings: Annotated[
+        str,
+        typer.Option(
+            help=f"A JSON object of sections, as in the configuration. {_sections(CHECK_SECTIONS)}."
+        ),
+    ] = "{}",
 ) -> None:
     """Really run a pipeline at some thresholds: same exits as replayed, and the time that its price says."""
     from pipeops.measuring.commands import check_pipeline
 
-    sections: dict[str, type[Section]] = {
-        "check": CheckSection,
-        "prices": PricesSection,
-        "measuring": MeasuringSection,
-        "exits": ExitsSection,
-    }
+    parsed = _parse_sections(CHECK_SECTIONS, settings)
     with disk_full_in_one_line(output):
-        check_pipeline(
-            model, original, data, answers, prices, output, sections=_parse_sections(sections, settings)
-        )
+        check_pipeline(model, original, data, answers, prices, output, sections=parsed)
 
 
-@app.command()
+@command("pipeops plan --configfile configs/paper.yaml --gpus 8 --examples-per-second 400")
 def plan(
     configfile: Annotated[
         list[Path] | None, typer.Option(help="Over the defaults, as Snakemake's; may be repeated.")
@@ -293,11 +369,12 @@ def plan(
         ),
     ] = None,
     length: Annotated[int, typer.Option(min=1, help="Tokens per example of that rate.")] = 128,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a study costs without running it: jobs, disk, GPU hours."""
     from pipeops.pipeline import Pipeline
     from pipeops.study.config import read_study
-    from pipeops.study.plan_text import plan_text
+    from pipeops.study.plan_text import plan_report, plan_text
     from pipeops.study.planning import plan as make_plan
     from pipeops.study.planning import shape_of
 
@@ -316,20 +393,19 @@ def plan(
         examples_per_second = throughput.examples_per_second(original, settings, length=length)
         precision = hardware.compute_dtype(settings.precision)
         source = f"measured on {hardware.device_name()}, batch {settings.batch_size}, {precision}"
-    print(
-        plan_text(
-            planned,
-            original,
-            examples_per_second=examples_per_second,
-            source=source,
-            length=length,
-            gpus=gpus,
-            jobs_per_gpu=jobs_per_gpu,
-        )
+    report = plan_report(
+        planned,
+        original,
+        examples_per_second=examples_per_second,
+        source=source,
+        length=length,
+        gpus=gpus,
+        jobs_per_gpu=jobs_per_gpu,
     )
+    print(json.dumps(report, indent=2) if as_json else plan_text(report))
 
 
-@app.command()
+@command("pipeops publish published --configfile config.yaml")
 def publish(
     output: Annotated[Path, typer.Argument(help="Folder for prices, answers and a README of them.")],
     configfile: ConfigFiles = None,
@@ -343,7 +419,7 @@ def publish(
         run(read_study(files), output, configfiles=files)
 
 
-@app.command()
+@command("pipeops predict --configfile config.yaml")
 def predict(
     configfile: ConfigFiles = None,
     dataset: AskedDataset = None,
@@ -358,7 +434,7 @@ def predict(
     print(table.to_json(orient="records", indent=2) if as_json else predictions_text(table))
 
 
-@app.command()
+@command("pipeops recommend --max-time 5ms --max-size 30MB")
 def recommend(
     configfile: ConfigFiles = None,
     dataset: AskedDataset = None,
@@ -391,7 +467,7 @@ def recommend(
     print(recommendation_text(study, asked, predictions(study, asked), budget))
 
 
-@app.command()
+@command("pipeops deploy DEPLQ deployed --dataset generated-sentiment --seed 1")
 def deploy(
     pipeline: Annotated[str, typer.Argument(help="What to deploy: letters in order, L and Q too, as DEPLQ.")],
     output: Annotated[Path, typer.Argument(help="Folder of the deployed model.")],
@@ -416,6 +492,7 @@ def deploy(
     base_model: Annotated[
         str | None, typer.Option(help="Hub id of the pretrained encoder, for the model card.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a folder that classifies texts with onnxruntime, tokenizers and numpy alone."""
     from pipeops.pipeline import Pipeline
@@ -433,8 +510,37 @@ def deploy(
     )
     with disk_full_in_one_line(output):
         policy = deploy_choice(choice, output)
+    if as_json:
+        print(json.dumps({"folder": str(output)} | asdict(policy), indent=2))
+        return
     at = f", threshold {policy.thresholds_text}" if policy.thresholds else ""
     print(f"{output}: {policy.pipeline}{at}; try: python {output / 'classify.py'} --help")
+
+
+@command("""
+pipeops score deployed --data reviews.csv
+pipeops score deployed --data pairs.jsonl --text question --text answer --label relevant --json
+""")
+def score(
+    folder: Annotated[
+        Path, typer.Argument(help="What `pipeops deploy` wrote, or an exported model of a study's results.")
+    ],
+    data: Annotated[Path, typer.Option(help="Labelled rows: .csv, .tsv, .jsonl or .parquet.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of texts; repeat it for pairs. Default: those of the model's task."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="Column of labels: class names, or class ids.")] = "label",
+    int8: Annotated[bool, typer.Option("--int8", help="Of an exported model, take the int8 graph.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Say how good a model is on new rows: accuracy, each class, and accuracy and time by threshold."""
+    from pipeops.measuring.score import score_text
+    from pipeops.study.scoring import score as run
+
+    scored = run(folder, data, text=text or (), label=label, int8=int8, threads=threads)
+    print(json.dumps(scored.report(), indent=2, ensure_ascii=False) if as_json else score_text(scored))
 
 
 def _quantity(option: str, text: str | None, unit: str) -> tuple[float | None, bool]:

@@ -197,6 +197,7 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
     """In a folder that holds what the workflow leaves there, with random weights."""
     write_study(tmp_path / "results", "DEP", dataset="generated-sentiment")
     write_study(tmp_path / "results", "EP", dataset="generated-paraphrase")
+    (tmp_path / "reviews.csv").write_text("sentence,label\nw1 w2,yes\nw3,no\n")
     monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
     blocks = re.findall(r"```\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), flags=re.DOTALL)
     assert blocks
