@@ -40,12 +40,16 @@ from pipeops.settings import (
 from pipeops.text import unknown_key
 
 T = TypeVar("T", bound=Section)
-STATUS = """Exit status: 0 done; 1 refused, for a reason that standard error gives in one line;
-2 the command line cannot be understood; 130 interrupted."""
+EXIT_STATUS = {
+    0: "done",
+    1: "refused, for a reason that standard error gives in one line",
+    2: "the command line cannot be understood",
+    130: "interrupted",
+}
 app = typer.Typer(
     no_args_is_help=True,
     help="Apply efficiency operators to transformers, measure them, recommend one and deploy it.",
-    epilog=STATUS,
+    epilog=f"Exit status: {'; '.join(f'{status} {meaning}' for status, meaning in EXIT_STATUS.items())}.",
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -150,13 +154,13 @@ pipeops tokenise generated-sentiment train --backbone results/backbones/base \\
   --output results/data/generated-sentiment/train.parquet
 """)
 def tokenise(
-    dataset: str,
+    dataset: Annotated[str, typer.Argument(help="Name of the task.")],
     split: Annotated[str, typer.Argument(help="train or validation.")],
     backbone: Backbone,
     output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
     max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
-    examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+    examples: Annotated[int | None, typer.Option(help="How many are drawn; default: all.")] = None,
 ) -> None:
     """Load one split of a dataset and tokenise it."""
     from pipeops.data.tokenised import tokenise as run
@@ -245,7 +249,7 @@ pipeops export results/models/generated-sentiment/P/seed1 \\
   --output results/onnx/generated-sentiment/P/seed1
 """)
 def export(
-    checkpoint: Path,
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     output: Output,
     confidence: Annotated[Confidence, typer.Option(help="How sure an exit is.")] = "max_probability",
 ) -> None:

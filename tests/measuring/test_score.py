@@ -165,8 +165,6 @@ def test_a_file_that_is_missing_or_damaged_is_named(folder, rows, tmp_path, name
 def test_a_row_that_cannot_be_classified_is_named(folder, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"sentence": "w1", "label": "no"}\n{"sentence": "\\ud800", "label": "no"}\n')
-    with pytest.raises(
-        PipeOpsError, match=r"rows\.jsonl, row 2: a text that is not UTF-8"
-    ):
+    with pytest.raises(PipeOpsError, match=r"rows\.jsonl, row 2: a text that is not UTF-8"):
         score(folder, path)
     assert read_policy(folder)["max_length"] == MAX_LENGTH
