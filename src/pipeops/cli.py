@@ -23,6 +23,7 @@ from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
 from pipeops.operators.builtin import BUILTIN
+from pipeops.progress import tracked
 from pipeops.settings import (
     TINY,
     CheckSection,
@@ -34,10 +35,11 @@ from pipeops.settings import (
     PretrainingSection,
     PricesSection,
     Section,
+    TaskSection,
     TrainingSettings,
     finding,
 )
-from pipeops.text import unknown_key
+from pipeops.text import nearest, unknown_key
 
 T = TypeVar("T", bound=Section)
 EXIT_STATUS = {
@@ -129,9 +131,20 @@ def backbone(
         list[str] | None,
         typer.Option(help="Generated task that `tiny` is pretrained for; may be repeated. Default: all."),
     ] = None,
+    rows: Annotated[
+        list[Path] | None,
+        typer.Option(help="Rows of one's own that `tiny` is pretrained on instead; may be repeated."),
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Longest of those texts in tokens.")] = 128,
 ) -> None:
     """Fetch a pretrained encoder, or pretrain the built-in one."""
-    if source == TINY:
+    if source == TINY and rows:
+        from pipeops.training.pretraining import pretrain_tiny_on
+
+        with disk_full_in_one_line(output):
+            parsed = _parse(PretrainingSection, settings, "pretraining")
+            pretrain_tiny_on(rows, output, parsed, max_length=max_length)
+    elif source == TINY:
         from pipeops.training.pretraining import pretrain_tiny
 
         parsed = _parse(PretrainingSection, settings, "pretraining")
@@ -150,6 +163,24 @@ def backbone(
 
 
 @command("""
+pipeops rows reviews --output results/rows/reviews \\
+  --settings '{"files": {"train": "reviews.csv"}, "text": "review", "label": "stars", "held_out": 0.2}'
+""")
+def rows(
+    dataset: Annotated[str, typer.Argument(help="Name of a task of one's own.")],
+    output: Annotated[Path, typer.Option(help="Folder for the rows of both splits, and what they are.")],
+    settings: Annotated[
+        str, typer.Option(help=f"The task as in `tasks`: a JSON object with keys {_keys(TaskSection)}.")
+    ],
+) -> None:
+    """Read one's own data once: check, count and split them."""
+    from pipeops.data.own import gather
+
+    with disk_full_in_one_line(output):
+        print(gather(dataset, _parse(TaskSection, settings, f"tasks.{dataset}"), output).text(dataset))
+
+
+@command("""
 pipeops tokenise generated-sentiment train --backbone results/backbones/base \\
   --output results/data/generated-sentiment/train.parquet
 """)
@@ -161,14 +192,25 @@ def tokenise(
     glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
     max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
     examples: Annotated[int | None, typer.Option(help="How many are drawn; default: all.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="Rows of a task of one's own.")] = None,
 ) -> None:
-    """Load one split of a dataset and tokenise it."""
+    """Tokenise one split of a dataset."""
+    from pipeops.data.tasks import split_batches
     from pipeops.data.tokenised import tokenise as run
     from pipeops.models.architectures import architecture
     from pipeops.models.backbones import load_tokenizer
 
-    if dataset not in TASKS:
-        raise PipeOpsError(f"unknown dataset '{dataset}'; known are {', '.join(TASKS)}")
+    if rows is not None:
+        from pipeops.data.own import row_batches, task_of
+
+        task, batches = task_of(rows), row_batches(rows, examples=examples)
+    elif dataset in TASKS:
+        task, batches = TASKS[dataset], split_batches(TASKS[dataset], split, glue=glue, examples=examples)
+    else:
+        raise PipeOpsError(
+            f"unknown dataset '{dataset}'{nearest(dataset, TASKS)}; known are {', '.join(TASKS)}; "
+            "of a task of your own, name the --rows"
+        )
     tokenizer = load_tokenizer(backbone)
     known = architecture(str(backbone))
     if known and max_length > known.max_length:
@@ -176,8 +218,11 @@ def tokenise(
             f"model.max_length: {max_length} is more than the backbone's {known.max_length} positions; "
             "lower it"
         )
+    total = min(examples or task.rows[split], task.rows[split])
     with disk_full_in_one_line(output):
-        run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
+        shown = tracked(batches, "tokenise", total=total, size=len)
+        counts = run(task, shown, tokenizer, output, max_length=max_length)
+    print(counts.text(f"{dataset}, {split}", max_length))
 
 
 @command("""

@@ -5,7 +5,7 @@ Nothing runs in the background, so what is measured meanwhile is not disturbed.
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -102,12 +102,14 @@ def progress(what: str, total: float, *, done: float = 0) -> Iterator[Progress]:
         shown.close()
 
 
-def tracked(items: Iterable[T], what: str, *, total: int) -> Iterator[T]:
-    """Pass items on, and show how many of ``total`` are done."""
+def tracked(
+    items: Iterable[T], what: str, *, total: int, size: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
+    """Pass items on, and show how much of ``total`` is done; ``size`` says how much an item is."""
     with progress(what, total) as shown:
         for item in items:
             yield item
-            shown.advance()
+            shown.advance(size(item))
 
 
 def say(line: str) -> None:

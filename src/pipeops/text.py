@@ -24,6 +24,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
+def shortened(text: object, most: int = 20) -> str:
+    """At most ``most`` characters on one line: messages hold no one's texts."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table whose columns line up in a terminal."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

@@ -3,16 +3,21 @@ import pytest
 from helpers import write_backbone, write_examples
 
 from pipeops.data.synthetic import generate
-from pipeops.data.tasks import TASKS
+from pipeops.data.tasks import TASKS, split_batches
 from pipeops.data.tokenised import load_tokenised, pad, tokenise
 from pipeops.errors import PipeOpsError
 from pipeops.models.backbones import load_tokenizer
 from pipeops.training.pretraining import word_tokenizer
 
 
+def first_rows(task):
+    return split_batches(task, "train", glue="", examples=20)
+
+
 def test_round_trip_of_a_generated_task(tmp_path):
     task, tokenizer = TASKS["generated-paraphrase"], word_tokenizer()
-    tokenise(task, "train", tokenizer, tmp_path / "a.parquet", glue="", max_length=64, examples=20)
+    counts = tokenise(task, first_rows(task), tokenizer, tmp_path / "a.parquet", max_length=64)
+    assert (counts.examples, counts.truncated, sum(counts.classes.values())) == (20, 0, 20)
     split = load_tokenised(tmp_path / "a.parquet")
     rows = generate(task.name, "train", 20)
     assert split.label_ids.tolist() == rows["label"]
@@ -27,13 +32,16 @@ def test_round_trip_of_a_generated_task(tmp_path):
         "</s>",
     ]
     assert all(tokenizer.unk_token_id not in ids for ids in split.input_ids)
-    tokenise(task, "train", tokenizer, tmp_path / "b.parquet", glue="", max_length=64, examples=20)
+    tokenise(task, first_rows(task), tokenizer, tmp_path / "b.parquet", max_length=64)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_longer_inputs_are_truncated(tmp_path):
     task, tokenizer = TASKS["generated-sentiment"], word_tokenizer()
-    tokenise(task, "train", tokenizer, tmp_path / "a.parquet", glue="", max_length=8, examples=20)
+    counts = tokenise(task, first_rows(task), tokenizer, tmp_path / "a.parquet", max_length=8)
+    assert counts.truncated == sum(
+        len(tokenizer(text)["input_ids"]) > 8 for text in generate(task.name, "train", 20)["sentence"]
+    )
     split = load_tokenised(tmp_path / "a.parquet")
     assert max(map(len, split.input_ids)) == 8
     assert {ids[-1] for ids in split.input_ids} == {tokenizer.sep_token_id}

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shlex
 import sys
 import time
@@ -17,6 +18,7 @@ try:
     from pipeops.operators.declaration import STUDENT
     from pipeops.operators.registry import OPERATORS
     from pipeops.pipeline import Pipeline, trained_pipelines
+    from pipeops.settings import TINY
     from pipeops.study import jobs, planning
     from pipeops.study.analyses import FIGURES, FORMS, STUDY, TABLES, asked_for
     from pipeops.study.config import load_config
@@ -53,7 +55,7 @@ def pipeline_of(text):
 
 
 wildcard_constraints:
-    dataset="|".join(TASKS),
+    dataset="|".join(map(re.escape, [*TASKS, *study.tasks])),
     pipeline="|".join(trained_pipelines()),
     operators="|".join(
         sorted({pipeline_of(text).operators for text in trained_pipelines()})
@@ -85,6 +87,41 @@ def input_folder(name):
         return folder_of(input[name])
 
     return parameter
+
+
+def source_files(wildcards):
+    """The user's own files, which lie where they are also if results are stored elsewhere."""
+    return local(jobs.source_files(study, wildcards.dataset))
+
+
+def own_rows(datasets, split):
+    """The rows of those datasets that are the user's own."""
+    return [
+        f"<results>/rows/{name}/{split}.parquet"
+        for name in datasets
+        if name in study.tasks
+    ]
+
+
+def pretraining_texts():
+    return own_rows(study.datasets, "train") if study.model.backbone == TINY else []
+
+
+def pretraining_text_options(wildcards, input):
+    return [text for path in input for text in ("--rows", path)]
+
+
+def tokenised_rows(wildcards):
+    return own_rows([wildcards.dataset], wildcards.split)
+
+
+def tokenised_row_options(wildcards, input):
+    return ["--rows", input.rows[0]] if input.rows else []
+
+
+def revision_of_tokenise(wildcards):
+    task = TASKS.get(wildcards.dataset)
+    return revisions.TOKENISE + (task.revision if task else 0)
 
 
 def operator_of(wildcards):

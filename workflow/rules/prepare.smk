@@ -1,7 +1,40 @@
 """Backbones and data: fetched, checked or generated once, shared by every job."""
 
 
+rule rows:
+    input:
+        source_files,
+    output:
+        multiext(
+            "<results>/rows/{dataset}/",
+            "train.parquet",
+            "validation.parquet",
+            "about.json",
+        ),
+    log:
+        "<logs>/rows/{dataset}.log",
+    benchmark:
+        "<logs>/rows/{dataset}.tsv"
+    wildcard_constraints:
+        dataset="|".join(map(re.escape, study.tasks)) or "(?!)",
+    # What is found in the data should be seen before anything runs long.
+    priority: 50
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        arguments=lambda wildcards: jobs.rows(study, wildcards.dataset),
+        folder=subpath(output[0], parent=True),
+        revision=revisions.ROWS,
+    message:
+        "read the rows of {wildcards.dataset}"
+    shell:
+        "pipeops rows {params.arguments:q} --output {params.folder:q} 2>&1 | tee {log:q}"
+
+
 rule backbone:
+    input:
+        pretraining_texts(),
     output:
         multiext(f"<results>/{jobs.BASE}", *jobs.BACKBONE),
     log:
@@ -14,12 +47,13 @@ rule backbone:
         runtime=30,
     params:
         arguments=jobs.backbone(study),
+        texts=pretraining_text_options,
         folder=subpath(output[0], parent=True),
         revision=revisions.BACKBONE,
     message:
         f"prepare the backbone {study.model.backbone}"
     shell:
-        "pipeops backbone {params.arguments:q} --output {params.folder:q} > {log:q} 2>&1"
+        "pipeops backbone {params.arguments:q} {params.texts:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule student:
@@ -48,6 +82,7 @@ rule student:
 rule tokenise:
     input:
         backbone=together(f"<results>/{jobs.BASE}", USED_BACKBONE),
+        rows=tokenised_rows,
     output:
         "<results>/data/{dataset}/{split}.parquet",
     log:
@@ -62,10 +97,10 @@ rule tokenise:
             study, wildcards.dataset, wildcards.split
         ),
         backbone=input_folder("backbone"),
-        revision=lambda wildcards: (
-            revisions.TOKENISE + TASKS[wildcards.dataset].revision
-        ),
+        rows=tokenised_row_options,
+        revision=revision_of_tokenise,
     message:
         "tokenise {wildcards.dataset}, {wildcards.split} split"
     shell:
-        "pipeops tokenise {params.arguments:q} --backbone {params.backbone:q} --output {output:q} > {log:q} 2>&1"
+        "pipeops tokenise {params.arguments:q} --backbone {params.backbone:q} {params.rows:q} --output {output:q}"
+        " 2>&1 | tee {log:q}"

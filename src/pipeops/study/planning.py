@@ -160,7 +160,7 @@ def training_minutes(study: Config, pipeline: Pipeline, dataset: str) -> int:
 
 def evaluating_minutes(study: Config, dataset: str) -> int:
     """Run time to ask for to evaluate a pipeline: every example is run in fp32 and in int8."""
-    task = TASKS[dataset]
+    task = study.task(dataset)
     rows = min(study.data.validation_examples or task.rows["validation"], task.rows["validation"])
     length = min(task.mean_tokens, study.model.max_length)
     flops = 2 * rows * shape_of(study, Pipeline("O")).flops(length)[-1]
@@ -173,15 +173,16 @@ def shape_of(study: Config, pipeline: Pipeline) -> ModelShape:
     Raises:
         PipeOpsError: an architecture is not known.
     """
-    backbone = known_architecture(study.model.backbone, "model.backbone")
-    labels = max(len(TASKS[name].labels) for name in study.datasets)
+    backbone = known_architecture(study.encoder, "model.backbone")
+    # The classes of one's own data are not known yet; they hardly change a size.
+    labels = max(len(TASKS[name].labels) if name in TASKS else 2 for name in study.datasets)
     original = backbone.shape(num_labels=labels, pooling=study.model.pooling)
     return shape_after(pipeline.trained, original, study.setup)
 
 
 def training_flops(study: Config, pipeline: Pipeline, dataset: str) -> float:
     """Operations of one training at the task's mean length."""
-    task, operator = TASKS[dataset], OPERATORS[pipeline.operator]
+    task, operator = study.task(dataset), OPERATORS[pipeline.operator]
     examples = min(study.data.train_examples or task.rows["train"], task.rows["train"])
     assert operator.flops is not None
     return operator.flops(
@@ -210,6 +211,7 @@ def _jobs(study: Config) -> dict[str, int]:
     jobs = {
         "backbone": 1,
         "student": int(STUDENT in inputs),
+        "rows": len(study.own_datasets),
         "tokenise": 2 * len(study.datasets),
         "train": runs * len(study.trainings),
         "export": runs * len(_exported(study)),
