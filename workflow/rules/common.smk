@@ -141,6 +141,10 @@ def training_inputs(wildcards):
             files[name] = together(f"<results>/{path}", whole)
         else:
             files[name] = f"<results>/{path}"
+    if "parent" not in paths:
+        # So that prices can be taken before the first training: they need all cores at once, and once trainings run
+        # there is always one that takes the next free core.
+        files["priced"] = ancient("<results>/data/{dataset}/validation.parquet")
     return files
 
 

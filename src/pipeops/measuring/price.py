@@ -38,7 +38,7 @@ _WEIGHT_SCALE = 0.02
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
     """One way of running the model whose time is measured."""
 
     inference: str
@@ -105,12 +105,12 @@ def measure_prices(
     cores = quietest_cores(settings.threads)
     with tempfile.TemporaryDirectory() as folder, pinned(cores):
         models = {
-            quantised: _random_model(shape, Path(folder) / "set.onnx", quantised, settings, cores)
+            quantised: random_model(shape, Path(folder) / "set.onnx", quantised, settings, cores)
             for quantised in (False, True)
         }
-        original_model = _random_model(original, Path(folder) / "O.onnx", False, settings, cores)
+        original_model = random_model(original, Path(folder) / "O.onnx", False, settings, cores)
         padded = random_input(original, int(np.median(lengths)), max_length, seed=settings.seed)
-        targets = _targets(models, lengths, max_length, settings)
+        targets = targets_of(models, lengths, max_length, settings)
         found = steady_rounds(
             [target.run for target in targets],
             lambda: original_model.run(*padded),
@@ -180,20 +180,28 @@ def _refuse_lengths(lengths: NDArray[np.int64], max_length: int, shape: ModelSha
         )
 
 
-def _random_model(
+def random_model(
     shape: ModelShape, path: Path, quantised: bool, settings: PricesSection, cores: Sequence[int]
 ) -> EarlyExitModel:
+    """Load a graph of this shape with random weights, by way of the file ``path``."""
     write(random_graph(shape, quantised=quantised, seed=settings.seed), path)
     return EarlyExitModel.load(path, threads=settings.threads, cores=cores)
 
 
-def _targets(
+def targets_of(
     models: Mapping[bool, EarlyExitModel],
     lengths: NDArray[np.int64],
     max_length: int,
     settings: PricesSection,
-) -> list[_Target]:
-    """Every exit of every inference variant at every length that is measured, in the order of the CSV."""
+) -> list[Target]:
+    """Every exit of every inference variant at every length that is measured, in the order of the CSV.
+
+    Args:
+        models: the fp32 one, and by True the int8 one.
+        lengths: of the validation inputs in tokens.
+        max_length: what inputs are padded to without L.
+        settings: how many lengths, and the seed of the inputs.
+    """
     typical, targets = int(np.median(lengths)), []
     for inference in INFERENCE:
         model = models["Q" in inference]
@@ -202,11 +210,11 @@ def _targets(
             inputs = random_input(model.shape, length, width, seed=settings.seed)
             for layer in model.shape.exit_layers:
                 arguments = (*inputs, force_exit(layer, model.shape.exit_layers))
-                targets.append(_Target(inference, width, layer, partial(model.run, *arguments)))
+                targets.append(Target(inference, width, layer, partial(model.run, *arguments)))
     return targets
 
 
-def _table(targets: Sequence[_Target], rounds: Sequence[Round], original_ms: float) -> pd.DataFrame:
+def _table(targets: Sequence[Target], rounds: Sequence[Round], original_ms: float) -> pd.DataFrame:
     low, median, high = quartiles(rounds)
     rows = [(target.inference, target.length, target.exit_layer) for target in targets]
     table = pd.DataFrame(rows, columns=COLUMNS[:3])
