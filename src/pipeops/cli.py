@@ -35,6 +35,7 @@ from pipeops.settings import (
     PretrainingSection,
     PricesSection,
     Section,
+    Split,
     TaskSection,
     TrainingSettings,
     finding,
@@ -186,7 +187,7 @@ pipeops tokenise generated-sentiment train --backbone results/backbones/base \\
 """)
 def tokenise(
     dataset: Annotated[str, typer.Argument(help="Name of the task.")],
-    split: Annotated[str, typer.Argument(help="train or validation.")],
+    split: Annotated[Split, typer.Argument(help="Which half.")],
     backbone: Backbone,
     output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
