@@ -137,6 +137,7 @@ def backbone(
         typer.Option(help="Rows of one's own that `tiny` is pretrained on instead; may be repeated."),
     ] = None,
     max_length: Annotated[int, typer.Option(help="Longest of those texts in tokens.")] = 128,
+    classifier: Annotated[bool, typer.Option("--classifier", help="Fetch it with its classifier.")] = False,
 ) -> None:
     """Fetch a pretrained encoder, or pretrain the built-in one."""
     if source == TINY and rows:
@@ -156,6 +157,11 @@ def backbone(
             )
         with disk_full_in_one_line(output):
             pretrain_tiny(output, parsed, tasks)
+    elif classifier:
+        from pipeops.models.classifiers import fetch_classifier
+
+        with disk_full_in_one_line(output):
+            fetch_classifier(source, output)
     else:
         from pipeops.models.backbones import fetch_backbone
 

@@ -160,6 +160,9 @@ class ModelSection(Section):
     student: str = ALTERNATE
     """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
     size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
+    finetuned: bool = False
+    """Whether the backbone is a classifier already. Then it is O as it is, and nothing trains it; D starts
+    from its encoder. Its classes must be those of the data, and `pooling` must be first."""
     pooling: Pooling = "mean"
     """What a classifier sees of its layer's output: the first token's state, or the mean over the tokens that
     are not padding. The paper: first."""
@@ -170,6 +173,19 @@ class ModelSection(Section):
     def has_student(self) -> bool:
         """Whether D starts from a pretrained model of its own."""
         return self.student != ALTERNATE
+
+    @model_validator(mode="after")
+    def _can_be_finetuned(self) -> Self:
+        if self.finetuned and self.backbone == TINY:
+            raise ValueError(
+                "finetuned: 'tiny' is no classifier yet; name one as backbone, or set it to false"
+            )
+        if self.finetuned and self.pooling != "first":
+            raise ValueError(
+                f"finetuned: a classifier of the RoBERTa or BERT family sees the first token, and pooling is "
+                f"{self.pooling}; set pooling: first"
+            )
+        return self
 
     @field_validator("backbone", "student")
     @classmethod

@@ -5,13 +5,14 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import write_classifier
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import TINY_OF_OWN_ARCHITECTURE
 from pipeops.pipeline import Pipeline
 from pipeops.study import jobs
 from pipeops.study.config import load_config
-from pipeops.study.planning import plan, shape_of
+from pipeops.study.planning import plan, shape_of, training_flops
 
 HEADER = "id,title,body,stars"
 ROWS = [f"{number},t{number},word word,{number % 3}" for number in range(9)]
@@ -181,6 +182,40 @@ def test_jobs_are_given_what_their_results_depend_on(folder):
     assert "--glue" not in jobs.tokenise(found, "reviews", "train")
     assert jobs.backbone(found)[-2:] == ["--max-length", "40"]
     assert "--task" not in jobs.backbone(found)
+
+
+def test_a_classifier_as_backbone(tmp_path):
+    source = write_classifier(tmp_path / "source", "bert")
+    model = {"backbone": str(source), "finetuned": True, "pooling": "first", "max_length": 20}
+    values = {"datasets": ["sst2"], "model": model, "costeff": {"compression": 2}}
+    found = load_config(values)
+    assert jobs.train_inputs(found, Pipeline("O"), "sst2", "1") == {
+        "classifier": "backbones/classifier/",
+        "validation": "data/sst2/validation.parquet",
+    }
+    assert set(jobs.train_inputs(found, Pipeline("D"), "sst2", "1")) == {"parent"}
+    assert training_flops(found, Pipeline("O"), "sst2") == 0 < training_flops(found, Pipeline("E"), "sst2")
+    assert plan(found).jobs["classifier"] == 1
+    trained = load_config(values | {"model": model | {"finetuned": False}})
+    assert jobs.train_inputs(trained, Pipeline("O"), "sst2", "1") == {}
+    steps, more = (one.steps_of_orderings["sst2"] for one in (found, trained))
+    of_o = trained.steps(Pipeline("O"), 4000)
+    assert (more["EP"] - steps["EP"], more["ED"] - steps["ED"]) == (of_o, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"finetuned": True, "pooling": "first"}, "model: finetuned: 'tiny' is no classifier yet"),
+        (
+            {"finetuned": True, "backbone": "owner/name"},
+            "finetuned: .* pooling is mean; set pooling: first",
+        ),
+    ],
+)
+def test_a_backbone_that_cannot_be_o_is_refused(model, message):
+    with pytest.raises(PipeOpsError, match=message):
+        load_config({"datasets": ["sst2"], "model": model})
 
 
 def test_the_plan_knows_the_encoder_of_own_texts(folder):

@@ -15,7 +15,7 @@ from snakemake.exceptions import WorkflowError
 try:
     from pipeops import revisions
     from pipeops.data.tasks import TASKS
-    from pipeops.operators.declaration import STUDENT
+    from pipeops.operators.declaration import CLASSIFIER, STUDENT
     from pipeops.operators.registry import OPERATORS
     from pipeops.pipeline import Pipeline, trained_pipelines
     from pipeops.settings import TINY

@@ -56,6 +56,26 @@ rule backbone:
         "pipeops backbone {params.arguments:q} {params.texts:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
+rule classifier:
+    output:
+        multiext(f"<results>/{CLASSIFIER}", *jobs.BACKBONE),
+    log:
+        "<logs>/backbones/classifier.log",
+    benchmark:
+        "<logs>/backbones/classifier.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        source=study.model.backbone,
+        folder=subpath(output[0], parent=True),
+        revision=revisions.BACKBONE,
+    message:
+        f"fetch the classifier {study.model.backbone}"
+    shell:
+        "pipeops backbone {params.source:q} --classifier --output {params.folder:q} > {log:q} 2>&1"
+
+
 rule student:
     input:
         teacher=together(f"<results>/{jobs.BASE}", USED_BACKBONE),

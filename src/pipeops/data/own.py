@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeops.data.sources import SEPARATORS, check_columns, read_header, wrong_encoding
+from pipeops.data.sources import SEPARATORS, check_columns, glance, read_header, wrong_encoding
 from pipeops.data.tasks import SUBSET_SEED, Task
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.settings import Split, TaskSection
-from pipeops.text import markdown_table, shortened
+from pipeops.text import listed, markdown_table, shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,8 +41,6 @@ BATCH_BYTES, BATCH_ROWS = 2**26, 10_000
 CSV_CHUNK = 1000
 """Rows of a CSV that are parsed at a time."""
 LEAST_OF_A_CLASS = 2
-MOST_NAMED = 3
-"""Classes that a message lists."""
 RARE = 10
 """A class with this many times fewer training rows than the largest is pointed out."""
 NO_LABEL = -1
@@ -70,6 +68,12 @@ class About:
     """Training rows whose texts also stand in a row with another label."""
     overlapping: int
     """Validation rows whose texts stand in a training row."""
+
+    def task(self, name: str) -> Task:
+        """The task with its classes; how long its texts are is not known."""
+        return Task(
+            name=name, columns=self.columns, labels=self.labels, rows=self.rows, mean_tokens=0, own=True
+        )
 
     def text(self, name: str) -> str:
         """The counts as a table, and a warning for each that may spoil a result."""
@@ -102,11 +106,11 @@ class About:
         largest = max(self.classes["train"].values())
         if rare := [label for label in self.labels if self.classes["train"][label] * RARE < largest]:
             found.append(
-                f"{_named(rare)}: fewer than a tenth of the largest class's training rows; "
+                f"{listed(rare)}: fewer than a tenth of the largest class's training rows; "
                 f"always answering the largest is right in {largest / self.rows['train']:.1%}"
             )
         if absent := [label for label in self.labels if not self.classes["validation"].get(label)]:
-            found.append(f"validation has no row of {_named(absent)}")
+            found.append(f"validation has no row of {listed(absent)}")
         return found
 
     def _share(self, split: str, label: str) -> float:
@@ -198,16 +202,13 @@ def read_about(path: Path) -> About:
 
 
 def task_of(rows: Path) -> Task:
-    """The task of a file of rows.
+    """The task of a file of rows, with the file's names of the columns.
 
     Raises:
         PipeOpsError: see :func:`read_about`.
     """
-    about = read_about(rows.with_name(ABOUT))
-    columns = TEXTS[: len(about.columns)]
-    return Task(
-        name=rows.parent.name, columns=columns, labels=about.labels, rows=about.rows, mean_tokens=0, own=True
-    )
+    task = read_about(rows.with_name(ABOUT)).task(rows.parent.name)
+    return replace(task, columns=TEXTS[: len(task.columns)])
 
 
 def row_batches(rows: Path, *, examples: int | None) -> Iterator[pa.Table]:
@@ -253,19 +254,13 @@ def load(section: TaskSection, split: Split, *, cache: str, key: str) -> "Datase
     from datasets import concatenate_datasets
 
     if section.hub:
-        where = f"{section.hub}, {section.splits.get(split, split)}"
         loaded = _load_from_hub(section, split, key)
-    else:
-        paths = [Path(path).expanduser() for path in section.files[split]]
-        where = str(paths[0])
-        parts = [_load_file(path, section, cache) for path in paths]
-        for path, part in zip(paths, parts, strict=True):
-            check_columns(part.column_names, section, where=str(path), key=key)
-        loaded = concatenate_datasets([part.select_columns(section.columns) for part in parts])
-    check_columns(loaded.column_names, section, where=where, key=key)
-    if not len(loaded):
-        raise PipeOpsError(f"{key}: '{where}' has no rows; add some")
-    return loaded.select_columns(section.columns)
+        check_columns(loaded.column_names, section, where=section.hub, key=key)
+        return loaded.select_columns(section.columns)
+    paths = [Path(path).expanduser() for path in section.files[split]]
+    for path in paths:
+        glance(path, section, key)
+    return concatenate_datasets([_load_file(path, section, cache) for path in paths])
 
 
 def _load_file(path: Path, section: TaskSection, cache: str) -> "Dataset":
@@ -283,7 +278,8 @@ def _load_file(path: Path, section: TaskSection, cache: str) -> "Dataset":
             "chunksize": CSV_CHUNK,
         }
     try:
-        return load_dataset({".jsonl": "json", ".parquet": "parquet"}.get(suffix, "csv"), **options)
+        loaded = load_dataset({".jsonl": "json", ".parquet": "parquet"}.get(suffix, "csv"), **options)
+        return loaded.select_columns(section.columns)
     except Exception as error:  # every format has errors of its own, wrapped in one of the library's
         raise _unreadable(path, error) from None
 
@@ -336,13 +332,13 @@ def _facts(dataset: "Dataset", section: TaskSection, where: str) -> Facts:
     )
     for start, table in _batches(dataset, section.columns):
         rows = slice(start, start + len(table))
-        frame = pd.DataFrame({name: _texts(table[name], name, where).to_pylist() for name in section.text})
+        frame = pd.DataFrame({name: _listed(table[name], name, where) for name in section.text})
         texts[rows] = pd.util.hash_pandas_object(frame, index=False)
         empty[rows] = np.logical_and.reduce([frame[name].str.strip() == "" for name in section.text])
         said = _label_texts(table[section.label], named, section.label, where)
         label_ids[rows] = [numbers.setdefault(one, len(numbers)) if one else NO_LABEL for one in said]
         if section.group:
-            group = pd.Series(_texts(table[section.group], section.group, where).to_pylist())
+            group = pd.Series(_listed(table[section.group], section.group, where))
             groups[rows] = pd.util.hash_pandas_object(group, index=False)
     if not section.group:
         groups = texts
@@ -355,6 +351,13 @@ def _texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
         return pc.fill_null(column.cast(pa.large_string()), "")
     except pa.ArrowException:
         raise PipeOpsError(f"{where}: column '{name}' holds {column.type}, no texts; name another") from None
+
+
+def _listed(column: pa.ChunkedArray, name: str, where: str) -> list[str]:
+    try:
+        return _texts(column, name, where).to_pylist()
+    except UnicodeDecodeError:
+        raise PipeOpsError(f"{where}: column '{name}' is not UTF-8; convert the file") from None
 
 
 def _label_texts(column: pa.ChunkedArray, names: Sequence[str] | None, name: str, where: str) -> list[str]:
@@ -370,7 +373,7 @@ def _label_texts(column: pa.ChunkedArray, names: Sequence[str] | None, name: str
         return ["" if one is None or one != one else str(int(one)) for one in values]
     if pa.types.is_nested(column.type):
         raise PipeOpsError(f"{where}: column '{name}' holds {column.type}, no labels; name another")
-    return [one.strip() for one in _texts(column, name, where).to_pylist()]
+    return [" ".join(one.split()) for one in _listed(column, name, where)]
 
 
 def _class_names(facts: Mapping[Split, Facts], section: TaskSection, key: str) -> list[str]:
@@ -383,7 +386,7 @@ def _class_names(facts: Mapping[Split, Facts], section: TaskSection, key: str) -
         raise PipeOpsError(f"{key}.label: column '{section.label}' has {found}; two classes are the least")
     if "validation" in facts and (strange := sorted(set(facts["validation"].labels) - set(labels))):
         raise PipeOpsError(
-            f"{key}: validation has {len(strange)} labels that no training row has: {_named(strange)}; "
+            f"{key}: validation has {len(strange)} labels that no training row has: {listed(strange)}; "
             "correct them, or leave those rows out"
         )
     return labels
@@ -412,7 +415,7 @@ def _refuse_too_few(ids: NDArray[np.int64], labels: Sequence[str], key: str) -> 
     counts = np.bincount(ids, minlength=len(labels))
     if rare := [label for label, count in zip(labels, counts, strict=True) if count < LEAST_OF_A_CLASS]:
         raise PipeOpsError(
-            f"{key}: {_named(rare)}: fewer than {LEAST_OF_A_CLASS} training rows in {len(rare)} of "
+            f"{key}: {listed(rare)}: fewer than {LEAST_OF_A_CLASS} training rows in {len(rare)} of "
             f"{len(labels)} classes; add rows, or leave theirs out"
         )
 
@@ -423,7 +426,7 @@ def _refuse_missing(out: NDArray[np.bool_], ids: NDArray[np.int64], labels: Sequ
         counts = np.bincount(rows, minlength=len(labels))
         if absent := [label for label, count in zip(labels, counts, strict=True) if not count]:
             raise PipeOpsError(
-                f"{key}.held_out: no {what} row of {_named(absent)}: rows of one group, or of the same "
+                f"{key}.held_out: no {what} row of {listed(absent)}: rows of one group, or of the same "
                 "texts, stay together; add rows, or name the validation rows"
             )
 
@@ -512,11 +515,6 @@ def _write(
                 for split, (origin, mask) in chosen.items():
                     if origin == source and mask[rows].any():
                         writers[split].write_table(whole.filter(pa.array(mask[rows])))
-
-
-def _named(labels: Sequence[str]) -> str:
-    listed = ", ".join(f"'{shortened(label)}'" for label in labels[:MOST_NAMED])
-    return listed + (f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else "")
 
 
 def _counts(by_split: Mapping[str, int]) -> list[str]:

@@ -68,7 +68,7 @@ def own_task(name: str, section: TaskSection) -> Task:
     )
 
 
-def glance(path: str, section: TaskSection, key: str) -> Glance:
+def glance(path: str | Path, section: TaskSection, key: str) -> Glance:
     """Look at a file and check that its columns are there.
 
     Args:
@@ -87,7 +87,9 @@ def glance(path: str, section: TaskSection, key: str) -> Glance:
         raise PipeOpsError(f"{key}.files: '{path}' is of no known format; it must end in one of {known}")
     state = file.stat()
     found = _look(file, state.st_size, state.st_mtime_ns, section.encoding, tuple(section.text))
-    check_columns(found.columns, section, where=path, key=key)
+    check_columns(found.columns, section, where=str(path), key=key)
+    if not found.rows:
+        raise PipeOpsError(f"{key}.files: '{path}' has no rows; add some")
     return found
 
 

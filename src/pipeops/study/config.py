@@ -361,7 +361,8 @@ class BaseConfig(Section):
     def steps(self, pipeline: Pipeline, examples: int) -> int:
         """Number of steps that the model that a pipeline ends in was trained, from its pretrained weights.
 
-        D starts from pretrained weights again, so what was trained before it does not count.
+        D starts from pretrained weights again, so what was trained before it does not count. Nor does what an
+        O that is given was trained.
 
         Args:
             pipeline: a trained one.
@@ -370,7 +371,8 @@ class BaseConfig(Section):
         total, step = 0, pipeline
         while True:
             settings = self.training_of(step)
-            total += round(-(-examples // settings.batch_size) * settings.epochs)
+            if step.parent or not self.model.finetuned:
+                total += round(-(-examples // settings.batch_size) * settings.epochs)
             if step.parent is None or OPERATORS[step.operator].restarts:
                 return total
             step = step.parent

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeops.data.tasks import TASKS
 from pipeops.models.architectures import known_architecture
 from pipeops.models.shape import INT8_SHARE, ModelShape
-from pipeops.operators.declaration import STUDENT, Work
+from pipeops.operators.declaration import CLASSIFIER, STUDENT, Work
 from pipeops.operators.registry import OPERATORS, shape_after
 from pipeops.pipeline import Pipeline, closure
 from pipeops.study.analyses import asked_for
@@ -210,6 +210,7 @@ def _jobs(study: Config) -> dict[str, int]:
     inputs = {path for pipeline in study.trainings for path in study.inputs_of(pipeline.operator).values()}
     jobs = {
         "backbone": 1,
+        "classifier": int(CLASSIFIER in inputs),
         "student": int(STUDENT in inputs),
         "rows": len(study.own_datasets),
         "tokenise": 2 * len(study.datasets),
