@@ -118,6 +118,32 @@ AskedDataset = Annotated[str | None, typer.Option("--dataset", help="Which, wher
 
 
 @command("""
+pipeops init reviews.csv tiny --output study.yaml
+pipeops init train.csv nreimers/MiniLM-L6-H384-uncased --validation dev.csv --text title --text body
+""")
+def init(
+    data: Annotated[Path, typer.Argument(help="Labelled training rows: .csv, .tsv, .jsonl or .parquet.")],
+    model: Annotated[
+        str, typer.Argument(help="`tiny`, a hub id, or the folder of an encoder or a fine-tuned classifier.")
+    ],
+    validation: Annotated[
+        Path | None, typer.Option(help="Validation rows; default: a part of the training rows is held out.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Column of texts; repeat it for pairs. Default: guessed.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column of labels; default: guessed.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the task; default: that of the file.")] = None,
+    output: Annotated[Path, typer.Option(help="The configuration to write.")] = Path("study.yaml"),
+) -> None:
+    """Write a configuration for data of your own; columns, longest input and recipe are guessed."""
+    from pipeops.study.starting import start
+
+    with disk_full_in_one_line(output):
+        print(start(data, model, output, validation=validation, text=text or (), label=label, name=name))
+
+
+@command("""
 pipeops backbone tiny --task generated-sentiment --output results/backbones/base
 pipeops backbone FacebookAI/roberta-base --output results/backbones/base
 """)

@@ -38,7 +38,11 @@ def test_every_format_gives_the_cells_as_they_are_written(tmp_path, suffix):
         ("x.csv", None, "x.csv: not found; name a file of labelled texts"),
         ("x.csv", b"", "x.csv: is empty; it needs a line of column names"),
         ("x.csv", b"text,label\n", "x.csv: has no rows; add some"),
-        ("x.csv", b"texts,label\na,b\n", "has no column 'text' (did you mean 'texts'?); it has texts, label"),
+        (
+            "x.csv",
+            b"texts,label\na,b\n",
+            "has no column 'text' (did you mean 'texts'?); it has 'texts',",
+        ),
         ("x.csv", b"text,label\n\xff\xfe,b\n", "x.csv: cannot be read as csv ('utf-8' codec"),
         ("x.csv", b'text,label\n"a,b\n', "x.csv: cannot be read as csv ("),
         ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text": "a"}\n', "x.jsonl, row 2: has no 'label'"),
@@ -79,8 +83,11 @@ def test_labels_are_matched_by_name_and_else_by_id():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["no", "yess"], "x.csv, row 2: the model has no label 'yess' (did you mean 'yes'?); it has no, yes"),
-        (["0", "2"], "x.csv, row 2: the model has no label '2'; it has no, yes"),
+        (
+            ["no", "yess"],
+            "x.csv, row 2: the model has no label 'yess' (did you mean 'yes'?); it has",
+        ),
+        (["0", "2"], "x.csv, row 2: the model has no label '2'; it has 'no', 'yes'"),
         (["-1"], "row 1: the model has no label '-1'"),
         (["no", "1"], "row 2: the model has no label '1'"),
         (["no", ""], "row 2: the model has no label ''"),
@@ -93,5 +100,5 @@ def test_labels_that_the_model_does_not_have_are_named(labels, message):
 
 
 def test_of_many_classes_only_some_are_listed():
-    with pytest.raises(PipeOpsError, match=r"it has c0, .*, c9 and 67 more$"):
+    with pytest.raises(PipeOpsError, match=r"it has 'c0', .*, 'c9' and 67 more$"):
         ids(["x"], [f"c{number}" for number in range(77)])

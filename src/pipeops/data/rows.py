@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
-from pipeops.text import nearest
+from pipeops.text import listed, nearest, shortened
 
 MOST_NAMED = 10
 """Classes or columns that a message names at most."""
@@ -64,12 +63,13 @@ def read_rows(path: Path, *, text: Sequence[str], label: str) -> Rows:
     Raises:
         PipeOpsError: the file is absent, empty or unreadable, or a column or cell is missing.
     """
-    table = _read(path)
+    table = read_table(path)
     for column in (*text, label):
         if column not in table.columns:
             names = list(map(str, table.columns))
             raise PipeOpsError(
-                f"{path}: has no column '{column}'{nearest(column, names)}; it has {_listed(names)}"
+                f"{path}: has no column '{column}'{nearest(column, names)}; it has "
+                f"{listed(names, most=MOST_NAMED)}"
             )
         cells = table[column]
         if len(missing := np.flatnonzero(cells.isna())):
@@ -109,12 +109,17 @@ def label_ids(rows: Rows, names: Sequence[str]) -> tuple[NDArray[np.int64], str]
     meant = by_id if all(label.lstrip("-").isdecimal() for label in rows.labels) else by_name
     number, label = next((i, label) for i, label in enumerate(rows.labels, start=1) if label not in meant)
     raise PipeOpsError(
-        f"{rows.path}, row {number}: the model has no label '{label}'{nearest(label, names)}; "
-        f"it has {_listed(names)}"
+        f"{rows.path}, row {number}: the model has no label '{shortened(label)}'{nearest(label, names)}; "
+        f"it has {listed(names, most=MOST_NAMED)}"
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """Read all columns; what is no text keeps its type, where the format has one.
+
+    Raises:
+        PipeOpsError: the file is absent, empty or unreadable.
+    """
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise PipeOpsError(f"{path}: its name ends in none of {', '.join(READERS)}; convert or rename it")
@@ -127,8 +132,3 @@ def _read(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise PipeOpsError(f"{path}: cannot be read as {path.suffix.lower()[1:]} ({reason})") from None
-
-
-def _listed(names: Sequence[Any]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(map(str, names[:MOST_NAMED])) + more

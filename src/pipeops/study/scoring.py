@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.score import Scored
 from pipeops.measuring.score import score as score_deployed
@@ -52,11 +51,8 @@ def _deployed(exported: Path, text: Sequence[str], *, int8: bool) -> Iterator[Pa
             f"{exported}: is an exported model, whose tokenizer is in no folder of results beside it; deploy "
             "it with `pipeops deploy`, and score what that writes"
         )
-    columns = tuple(text) or (TASKS[dataset].columns if dataset in TASKS else ())
-    if not columns:
-        raise PipeOpsError(f"--text: is needed, as the columns of '{dataset}' are not known; name them")
     pipeline = Pipeline(f"{ModelShape.pipeline_of(checkpoint)}L{'Q' * int8}")
-    answers = Choice(results=place.parents[3], dataset=dataset, pipeline=pipeline, seed=int(number)).answers
+    choice = Choice(results=place.parents[3], dataset=dataset, pipeline=pipeline, seed=int(number))
     trained = read_trained(checkpoint, exported, pipeline=pipeline)
     exits = len(trained.shape.exit_layers)
     never = [exits if trained.confidence == "patience" else MOST_SURE] if exits > 1 else []
@@ -64,8 +60,8 @@ def _deployed(exported: Path, text: Sequence[str], *, int8: bool) -> Iterator[Pa
         trained,
         pipeline,
         thresholds=thresholds_per_exit(never, trained.shape, trained.confidence),
-        max_length=answers.max_length if answers else None,
-        text_columns=columns,
+        max_length=choice.answers.max_length if choice.answers else None,
+        text_columns=tuple(text) or choice.task.columns,
     )
     with TemporaryDirectory() as folder:
         deploy(trained, policy, Path(folder), card="")
