@@ -2,17 +2,26 @@
 
 import csv
 import json
+import re
+import shlex
 import subprocess
 import sys
 from random import Random
 
 import pytest
 import yaml
-from helpers import STUDY, planned, snakemake
+from helpers import ROOT, planned, snakemake
 
 WORDS = {"bad": "awful dull poor", "fine, really": "great warm witty", "so-so": "plain usual common"}
 SHARES = {"bad": 40, "fine, really": 80, "so-so": 20}
-TARGET = "results/answers/reviews/O/seed1.parquet"
+PAGE = (ROOT / "docs/own-data.md").read_text()
+COMMANDS = re.search(r"```\n(snakemake .*?)```", PAGE, flags=re.DOTALL)[1].splitlines()
+TARGET = COMMANDS[0].split()[-1]
+
+
+def documented(language):
+    """The study of the page."""
+    return yaml.safe_load(re.search(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)[1])
 
 
 def write_reviews(path, *, copies=1, seed=0):
@@ -31,12 +40,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     write_reviews(folder / "train.csv")
     write_reviews(folder / "dev.csv", seed=1)
-    files = {"train": "train.csv", "validation": "dev.csv"}
-    task = {"files": files, "text": ["title", "body"], "label": "stars"}
-    study = STUDY | {"tasks": {"reviews": task}, "datasets": ["reviews"], "seeds": [1]}
-    study |= {"data": {"train_examples": 128, "validation_examples": None}}
-    study |= {"pretraining": {"examples": 64, "threads": 1}, "training": {"epochs": 1}}
-    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    few = {"pretraining": {"examples": 64, "threads": 1}, "training": {"epochs": 1}}
+    (folder / "study.yaml").write_text(yaml.safe_dump(documented("yaml") | few))
     run = snakemake(folder, "--cores", "1", TARGET)
     (folder / "output.txt").write_text(run.stdout + run.stderr)
     return folder
@@ -45,7 +50,7 @@ def finished(tmp_path_factory):
 def test_what_the_rows_are_is_printed_before_anything_trains(finished):
     output = (finished / "output.txt").read_text()
     counted, trained = output.index("reviews: 3 classes"), output.index("train O, reviews, seed 1")
-    assert counted < output.index("reviews, train: 128 examples, ") < trained
+    assert counted < output.index("reviews, train: 140 examples, ") < trained
     assert "| class fine, really | 80 (57.1%) | 80 (57.1%) |" in output
     about = json.loads((finished / "results/rows/reviews/about.json").read_text())
     assert about["classes"]["train"] == SHARES
@@ -55,16 +60,16 @@ def test_class_names_reach_the_checkpoint_and_the_deployed_folder(finished):
     names = {str(number): label for number, label in enumerate(sorted(SHARES))}
     config = json.loads((finished / "results/models/reviews/O/seed1/config.json").read_text())
     assert config["id2label"] == names
-    command = [sys.executable, "-m", "pipeops", "deploy", "OLQ", "out", "--dataset", "reviews", "--seed", "1"]
+    command = [sys.executable, "-m", *shlex.split(COMMANDS[1])]
     subprocess.run(command, cwd=finished, check=True)
-    assert json.loads((finished / "out/labels.json").read_text()) == names
-    policy = json.loads((finished / "out/policy.json").read_text())
+    assert json.loads((finished / "deployed/labels.json").read_text()) == names
+    policy = json.loads((finished / "deployed/policy.json").read_text())
     assert policy["text_columns"] == ["title", "body"]
-    card = (finished / "out/README.md").read_text()
+    card = (finished / "deployed/README.md").read_text()
     assert "answers `bad` or `fine, really` or `so-so` for two texts" in card
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["model-index"][0]["results"][0]["dataset"]["type"] == "reviews"
-    asked = [sys.executable, "out/classify.py", "a title", "awful dull poor " * 200]
+    asked = [sys.executable, *shlex.split(COMMANDS[2])[1:-1], "awful dull poor " * 200]
     run = subprocess.run(asked, cwd=finished, check=True, capture_output=True, text=True)
     label, probability = run.stdout.rstrip("\n").split("\t")
     assert label in SHARES

@@ -85,7 +85,7 @@ class TaskSection(Section):
     """Whether rows without a text and rows without a label are left out. Otherwise an empty text counts as a
     text, and a missing label is an error."""
     metric: Metric = "accuracy"
-    """What curves and tables show."""
+    """What curves and tables show; accuracy is the only one."""
 
     @field_validator("files", mode="before")
     @classmethod
@@ -103,6 +103,15 @@ class TaskSection(Section):
     @classmethod
     def _hub_exists(cls, source: str | None) -> str | None:
         return source and existing_if_path(source)
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _known_metric(cls, metric: Any) -> Any:
+        if metric not in get_args(Metric):
+            raise ValueError(
+                f"'{metric}' is not offered: curves, estimates and tests count right answers; leave metric out"
+            )
+        return metric
 
     @field_validator("encoding")
     @classmethod

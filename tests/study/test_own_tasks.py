@@ -66,7 +66,10 @@ BAD = {
         {"files": {"train": "train.csv"}, "held_out": 0.2, "group": "ids"},
         r"tasks.reviews.group: 'train.csv' has no column 'ids' \(did you mean 'id'\?\)",
     ),
-    "unknown metric": ({"metric": "auc"}, "tasks.reviews.metric: "),
+    "other metric": (
+        {"metric": "macro_f1"},
+        "tasks.reviews.metric: 'macro_f1' is not offered: .*; leave metric",
+    ),
     "unknown key": ({"colunm": "x"}, "unknown key 'tasks.reviews.colunm'"),
     "unknown split": ({"files": {"dev": "dev.csv"}}, r"tasks.reviews.files.dev.* 'train' or 'validation'"),
     "no validation": ({"files": {"train": "train.csv"}}, "has no validation; name its file, or set held_out"),
