@@ -246,8 +246,8 @@ class TrainingSettings(Section):
     length_grouped: bool = True
     """Whether batches hold examples of similar length (less padding, faster)."""
     precision: Precision = "auto"
-    """Arithmetic of the forward and backward pass; weights and optimiser stay fp32. auto: bf16 on a GPU or
-    CPU with instructions for it, else fp32."""
+    """Arithmetic of the forward and backward pass; weights and optimiser stay fp32. auto: bf16 on a GPU that
+    has it and on a CPU that is faster with it, else fp32."""
     threads: PositiveInt = 1
     """CPU threads of a training without a GPU."""
     checkpoint_every: Fraction = 0.5
