@@ -15,7 +15,9 @@ import yaml
 from deployed import PAIR, SINGLE, read_policy, run_script, write_study
 from helpers import BIN, ROOT
 from measured import MAX_LENGTH, costs
+from typer.testing import CliRunner
 
+from pipeops.cli import app
 from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import read_answers
@@ -194,6 +196,12 @@ def test_the_command_line_deploys_without_torch_and_the_folder_classifies(result
     found = run_script(tmp_path / "out", "w1 w2 w3")
     assert (found.returncode, found.stderr) == (0, b"")
     assert re.fullmatch(rb"(no|yes)\t[01]\.\d{4}\n", found.stdout)
+
+
+def test_how_the_model_is_run_is_printed_as_json(results, tmp_path):
+    command = ["deploy", "EPL", str(tmp_path), "--results", str(results), "--dataset", SINGLE, "--seed", "1"]
+    printed = CliRunner().invoke(app, [*command, "--json"])
+    assert json.loads(printed.stdout) == {"folder": str(tmp_path)} | read_policy(tmp_path)
 
 
 def blocks(language=""):
