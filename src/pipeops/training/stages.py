@@ -24,6 +24,7 @@ from pipeops.models.multi_exit import (
 )
 from pipeops.operators.base import Loss, Stage
 from pipeops.operators.gradient_equilibrium import gradient_equilibrium
+from pipeops.progress import say
 from pipeops.provenance import write_json
 from pipeops.settings import TrainingSettings
 from pipeops.training.batches import Collator, Examples
@@ -78,9 +79,7 @@ class StageRun:
             return
         trainer = self._trained(stage, folder, accumulated=1)
         if trainer is None:
-            print(
-                "out of GPU memory: again, with half the examples at a time in the same batches", flush=True
-            )
+            say("out of GPU memory: again, with half the examples at a time in the same batches")
             gc.collect()
             torch.cuda.empty_cache()
             trainer = self._trained(stage, folder, accumulated=2)
@@ -127,7 +126,7 @@ class StageRun:
         )
         checkpoint = last_checkpoint(folder)
         if checkpoint:
-            print(f"resuming at {checkpoint.name}", flush=True)
+            say(f"resuming at {checkpoint.name}")
         try:
             balanced = gradient_equilibrium(trainee.model) if trainee.equilibrium else nullcontext()
             with balanced, fast_attention(self.settings.precision, max_length=self.split.max_length):
