@@ -70,10 +70,12 @@ def test_a_pipeline_of_transformers_gives_the_models_answer(family, tmp_path):
         assert answer["score"] == pytest.approx(float(logits.softmax(-1).max()), abs=1e-6)
 
 
-def test_import_of_the_package_is_light_and_still_registers_the_model(tmp_path):
+@pytest.mark.parametrize("first", ["transformers", "transformers.models.bert.modeling_bert"])
+def test_import_of_the_package_is_light_and_still_registers_the_model(tmp_path, first):
     tiny_model(exits=True).save_pretrained(tmp_path)
     script = (
         "import sys, pipeops; assert 'torch' not in sys.modules and 'transformers' not in sys.modules;"
+        f"import {first};"
         "from transformers import AutoModelForSequenceClassification as A;"
         f"print(type(A.from_pretrained({str(tmp_path)!r})).__name__)"
     )
