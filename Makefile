@@ -9,7 +9,7 @@ CORES  ?= $(shell nproc)
 BIN    := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup table1 report test lint format bench ablations schema lock
+.PHONY: help setup table1 report test lint format bench ablations schema reference lock
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -54,6 +54,10 @@ ablations: setup
 # The configuration's schema, for editors; written from pipeops.study.config.
 schema: setup
 	$(BIN)/python -c "import json; from pipeops.study.config import Config; print(json.dumps(Config.model_json_schema(), indent=2))" > workflow/schemas/config.schema.json
+
+# The page of all commands; written from pipeops.cli.
+reference: setup
+	$(BIN)/python docs/reference.py
 
 # requirements.lock from pyproject.toml. A local build of torch is locked as its release.
 lock: setup

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeops.analysis.cumulativeness import combined_saving
 from pipeops.analysis.paper import paper_table2, title
-from pipeops.data.tasks import TASKS
+from pipeops.data.tasks import TASKS, split_batches
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised, tokenise
 from pipeops.measuring.price import measure_prices
 from pipeops.measuring.price_list import mean_over_lengths
@@ -70,7 +70,9 @@ def lengths_of(dataset: str, glue: Path, tokenizer: Path, folder: Path) -> Token
 
     path = folder / f"{dataset}.parquet"
     loaded = load_tokenizer(tokenizer)
-    tokenise(TASKS[dataset], "validation", loaded, path, glue=str(glue), max_length=MAX_LENGTH, examples=None)
+    task = TASKS[dataset]
+    rows = split_batches(task, "validation", glue=str(glue), examples=None)
+    tokenise(task, rows, loaded, path, max_length=MAX_LENGTH)
     return load_tokenised(path)
 
 

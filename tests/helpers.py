@@ -117,6 +117,23 @@ def write_backbone(folder: Path, *, family: str = "roberta", layers: int = 4, hi
     return folder
 
 
+CLASSES = {0: "Negative", 1: "neutral", 2: "POSITIVE"}
+
+
+def write_classifier(folder: Path, family: str, *, names=CLASSES, model_class=None, **changes) -> Path:
+    """A random classifier of transformers' own, with a tokenizer; ``changes`` are of its configuration."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(write_backbone(folder, family=family))
+    named = {"id2label": dict(names), "label2id": {name: number for number, name in names.items()}}
+    config.update(named | {"initializer_range": 0.3} | changes)
+    torch.manual_seed(3)
+    make = model_class or AutoModelForSequenceClassification.from_config
+    make(config).save_pretrained(folder)
+    return folder
+
+
 def write_examples(path: Path, *, rows: int = 48, seed: int = 0, pad_token_id: int = 1) -> Path:
     """A tokenised split that can be learned: the label is whether the second token is below 30."""
     import json

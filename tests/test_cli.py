@@ -1,21 +1,100 @@
-import re
+import json
+import os
+import runpy
+import shlex
+import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
+import typer
+from helpers import BIN, ROOT
 from typer.testing import CliRunner
 
 from pipeops import __version__
-from pipeops.cli import app, main
+from pipeops.cli import EXIT_STATUS, app, main
+from pipeops.operators.builtin import PruningSection
+from pipeops.settings import (
+    CheckSection,
+    ExitTraining,
+    MeasuringSection,
+    PretrainingSection,
+    PricesSection,
+    TrainingSettings,
+)
 
-RULES = ["backbone", "tokenise", "train", "export", "evaluate", "price", "check"]
+COMMANDS = typer.main.get_command(app).commands
 
 
-@pytest.mark.parametrize("command", RULES)
-def test_every_command_explains_itself(command):
-    result = CliRunner().invoke(app, [command, "--help"])
+def example_of(command) -> list[str]:
+    """The lines of a command's example, continuation lines joined."""
+    return COMMANDS[command].epilog.partition("Example:\n")[2].replace("\\\n", " ").splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_explains_itself_with_an_example(command, option):
+    result = CliRunner().invoke(app, [command, option])
     assert result.exit_code == 0
-    assert re.search(r"--output", result.output)
+    assert "\nExample:\n" in result.stdout.replace("  ", "")
+    for line in example_of(command):
+        assert " ".join(line.split()) in " ".join(result.stdout.replace("\\\n", " ").split())
+    records = [parameter.help for parameter in COMMANDS[command].params]
+    assert all(records), "an argument or option without help"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_example_is_understood(command):
+    lines = example_of(command)
+    assert lines
+    for line in lines:
+        program, name, *arguments = shlex.split(line)
+        assert (program, name) == ("pipeops", command)
+        COMMANDS[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "sections"),
+    [
+        ("train", {"training": TrainingSettings, "exits": ExitTraining, "pruning": PruningSection}),
+        ("price", {"prices": PricesSection, "pruning": PruningSection}),
+        ("check", {"check": CheckSection, "measuring": MeasuringSection}),
+        ("backbone", {"examples": PretrainingSection}),
+    ],
+)
+def test_the_help_of_settings_names_their_keys(command, sections):
+    (option,) = [parameter for parameter in COMMANDS[command].params if parameter.name == "settings"]
+    for name, section in sections.items():
+        assert name in option.help
+        assert ", ".join(section.model_fields) in option.help
+
+
+def test_the_list_of_commands_cuts_no_sentence():
+    result = CliRunner().invoke(app, ["--help"])
+    assert "..." not in result.stdout.partition("Commands:")[2]
+    for status in EXIT_STATUS:
+        assert f"{status} " in result.stdout
+
+
+def test_the_page_of_commands_is_the_codes():
+    path = ROOT / "docs/reference.py"
+    made = runpy.run_path(str(path))["reference"]()
+    assert path.with_suffix(".md").read_text() == made, "run `make reference`"
+    assert all(f"\n## {command}\n" in made for command in COMMANDS)
+
+
+def test_the_shell_completes_commands_and_options():
+    for words, expected in (("pipeops de", "deploy"), ("pipeops deploy --thr", "--threshold")):
+        completing = {
+            "_PIPEOPS_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        run = subprocess.run(
+            [BIN / "pipeops"], env=os.environ | completing, capture_output=True, text=True, check=False
+        )
+        assert run.stdout.split() == [expected]
 
 
 @pytest.mark.parametrize(
@@ -113,11 +192,51 @@ def test_python_m_pipeops_and_a_missing_option():
     run = subprocess.run(
         [sys.executable, "-m", "pipeops", "export"], capture_output=True, text=True, check=False
     )
-    assert run.returncode == 2
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "Missing argument 'checkpoint'" in run.stderr
     assert "Traceback" not in run.stderr
 
 
-def test_the_command_line_imports_nothing_heavy():
-    script = "import sys, pipeops.cli; print(*sorted(sys.modules))"
+def test_an_interrupted_command_ends_with_130():
+    script = (
+        "import sys, time, pipeops.cli, pipeops.study.config as config; sys.argv = ['pipeops', 'predict']\n"
+        "config.read_study = lambda _: (print('ready', flush=True), time.sleep(60))\npipeops.cli.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 130
+
+
+HEAVY = {"torch", "transformers", "datasets", "onnx", "onnxruntime", "numpy", "pandas", "rich.progress"}
+
+
+def test_the_command_line_and_its_help_import_nothing_heavy():
+    script = (
+        "import sys, pipeops.cli; sys.argv[1:] = ['--help']\n"
+        "try: pipeops.cli.main()\nexcept SystemExit: print(*sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert not {"torch", "transformers", "datasets", "onnxruntime", "pandas"} & set(run.stdout.split())
+    assert not HEAVY & set(run.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [(["plan", "--examples-per-second", "400"], {"jobs", "gpu_hours", "wall_hours", "operators"})],
+)
+def test_results_are_printed_as_json(arguments, keys):
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert keys <= set(json.loads(result.stdout))
+
+
+def test_the_price_list_is_printed_as_json(monkeypatch, tmp_path):
+    table = pd.DataFrame({"operators": ["O"], "time_ms": [1.5]})
+    monkeypatch.setattr("pipeops.measuring.commands.price_pipelines", lambda *_: table)
+    arguments = ["price", "--backbone", "tiny", "--lengths", "lengths.txt", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert json.loads(result.stdout) == [{"operators": "O", "time_ms": 1.5}]
+    refused = CliRunner().invoke(app, [*arguments, "--operators", "E", "--output", "E.csv"])
+    assert "--json: prints the list of every pipeline" in str(refused.exception)

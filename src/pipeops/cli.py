@@ -8,7 +8,8 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,6 +22,8 @@ from pipeops.data.synthetic import SYNTHETIC_TASKS
 from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
+from pipeops.operators.builtin import BUILTIN
+from pipeops.progress import tracked
 from pipeops.settings import (
     TINY,
     CheckSection,
@@ -32,21 +35,63 @@ from pipeops.settings import (
     PretrainingSection,
     PricesSection,
     Section,
+    Split,
+    TaskSection,
     TrainingSettings,
     finding,
 )
-from pipeops.text import unknown_key
+from pipeops.text import nearest, unknown_key
 
 T = TypeVar("T", bound=Section)
+EXIT_STATUS = {
+    0: "done",
+    1: "refused, for a reason that standard error gives in one line",
+    2: "the command line cannot be understood",
+    130: "interrupted",
+}
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0], rich_markup_mode=None
+    no_args_is_help=True,
+    help="Apply efficiency operators to transformers, measure them, recommend one and deploy it.",
+    epilog=f"Exit status: {'; '.join(f'{status} {meaning}' for status, meaning in EXIT_STATUS.items())}.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+OPERATOR_SECTIONS: Mapping[str, type[Section]] = {o.section: o.settings for o in BUILTIN if o.section}
+TRAIN_SECTIONS: Mapping[str, type[Section]] = {"training": TrainingSettings, "exits": ExitTraining}
+PRICE_SECTIONS: Mapping[str, type[Section]] = {"prices": PricesSection, "exits": ExitTraining}
+CHECK_SECTIONS: Mapping[str, type[Section]] = {
+    "check": CheckSection,
+    "prices": PricesSection,
+    "measuring": MeasuringSection,
+    "exits": ExitsSection,
+}
+
+
+def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose help ends with an example; the list of commands shows its whole first line."""
+    lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(short_help=function.__doc__, epilog=f"\b\nExample:\n{lines}")(function)
+
+    return register
+
+
+def _keys(section: type[Section]) -> str:
+    return ", ".join(section.model_fields)
+
+
+def _sections(sections: Mapping[str, type[Section]]) -> str:
+    """Say which keys the sections of a settings document have."""
+    return "; ".join(f"`{name}`: {_keys(section)}" for name, section in sections.items())
+
 
 Seed = Annotated[int, typer.Option(help="Seed of the run.")]
 Data = Annotated[Path, typer.Option(help="Tokenised examples.")]
 Output = Annotated[Path, typer.Option(help="Where to write.")]
 Backbone = Annotated[Path, typer.Option(help="Folder of the pretrained encoder.")]
-Settings = Annotated[str, typer.Option(help="Settings as JSON: keys of the configuration's section.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -72,19 +117,62 @@ ConfigFiles = Annotated[
 AskedDataset = Annotated[str | None, typer.Option("--dataset", help="Which, where the study has several.")]
 
 
-@app.command()
+@command("""
+pipeops init reviews.csv tiny --output study.yaml
+pipeops init train.csv nreimers/MiniLM-L6-H384-uncased --validation dev.csv --text title --text body
+""")
+def init(
+    data: Annotated[Path, typer.Argument(help="Labelled training rows: .csv, .tsv, .jsonl or .parquet.")],
+    model: Annotated[
+        str, typer.Argument(help="`tiny`, a hub id, or the folder of an encoder or a fine-tuned classifier.")
+    ],
+    validation: Annotated[
+        Path | None, typer.Option(help="Validation rows; default: a part of the training rows is held out.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Column of texts; repeat it for pairs. Default: guessed.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column of labels; default: guessed.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the task; default: that of the file.")] = None,
+    output: Annotated[Path, typer.Option(help="The configuration to write.")] = Path("study.yaml"),
+) -> None:
+    """Write a configuration for data of your own; columns, longest input and recipe are guessed."""
+    from pipeops.study.starting import start
+
+    with disk_full_in_one_line(output):
+        print(start(data, model, output, validation=validation, text=text or (), label=label, name=name))
+
+
+@command("""
+pipeops backbone tiny --task generated-sentiment --output results/backbones/base
+pipeops backbone FacebookAI/roberta-base --output results/backbones/base
+""")
 def backbone(
     source: Annotated[str, typer.Argument(help="Hub id, folder, or `tiny`.")],
     output: Output,
     teacher: Annotated[Path | None, typer.Option(help="Backbone whose student this will be.")] = None,
-    settings: Settings = "{}",
+    settings: Annotated[
+        str, typer.Option(help=f"Of `tiny`: a JSON object with keys {_keys(PretrainingSection)}.")
+    ] = "{}",
     task: Annotated[
         list[str] | None,
         typer.Option(help="Generated task that `tiny` is pretrained for; may be repeated. Default: all."),
     ] = None,
+    rows: Annotated[
+        list[Path] | None,
+        typer.Option(help="Rows of one's own that `tiny` is pretrained on instead; may be repeated."),
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Longest of those texts in tokens.")] = 128,
+    classifier: Annotated[bool, typer.Option("--classifier", help="Fetch it with its classifier.")] = False,
 ) -> None:
     """Fetch a pretrained encoder, or pretrain the built-in one."""
-    if source == TINY:
+    if source == TINY and rows:
+        from pipeops.training.pretraining import pretrain_tiny_on
+
+        with disk_full_in_one_line(output):
+            parsed = _parse(PretrainingSection, settings, "pretraining")
+            pretrain_tiny_on(rows, output, parsed, max_length=max_length)
+    elif source == TINY:
         from pipeops.training.pretraining import pretrain_tiny
 
         parsed = _parse(PretrainingSection, settings, "pretraining")
@@ -95,6 +183,11 @@ def backbone(
             )
         with disk_full_in_one_line(output):
             pretrain_tiny(output, parsed, tasks)
+    elif classifier:
+        from pipeops.models.classifiers import fetch_classifier
+
+        with disk_full_in_one_line(output):
+            fetch_classifier(source, output)
     else:
         from pipeops.models.backbones import fetch_backbone
 
@@ -102,23 +195,55 @@ def backbone(
             fetch_backbone(source, output, teacher=teacher)
 
 
-@app.command()
+@command("""
+pipeops rows reviews --output results/rows/reviews \\
+  --settings '{"files": {"train": "reviews.csv"}, "text": "review", "label": "stars", "held_out": 0.2}'
+""")
+def rows(
+    dataset: Annotated[str, typer.Argument(help="Name of a task of one's own.")],
+    output: Annotated[Path, typer.Option(help="Folder for the rows of both splits, and what they are.")],
+    settings: Annotated[
+        str, typer.Option(help=f"The task as in `tasks`: a JSON object with keys {_keys(TaskSection)}.")
+    ],
+) -> None:
+    """Read one's own data once: check, count and split them."""
+    from pipeops.data.own import gather
+
+    with disk_full_in_one_line(output):
+        print(gather(dataset, _parse(TaskSection, settings, f"tasks.{dataset}"), output).text(dataset))
+
+
+@command("""
+pipeops tokenise generated-sentiment train --backbone results/backbones/base \\
+  --output results/data/generated-sentiment/train.parquet
+""")
 def tokenise(
-    dataset: str,
-    split: Annotated[str, typer.Argument(help="train or validation.")],
+    dataset: Annotated[str, typer.Argument(help="Name of the task.")],
+    split: Annotated[Split, typer.Argument(help="Which half.")],
     backbone: Backbone,
     output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
     max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
-    examples: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+    examples: Annotated[int | None, typer.Option(help="How many are drawn; default: all.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="Rows of a task of one's own.")] = None,
 ) -> None:
-    """Load one split of a dataset and tokenise it."""
+    """Tokenise one split of a dataset."""
+    from pipeops.data.tasks import split_batches
     from pipeops.data.tokenised import tokenise as run
     from pipeops.models.architectures import architecture
     from pipeops.models.backbones import load_tokenizer
 
-    if dataset not in TASKS:
-        raise PipeOpsError(f"unknown dataset '{dataset}'; known are {', '.join(TASKS)}")
+    if rows is not None:
+        from pipeops.data.own import row_batches, task_of
+
+        task, batches = task_of(rows), row_batches(rows, examples=examples)
+    elif dataset in TASKS:
+        task, batches = TASKS[dataset], split_batches(TASKS[dataset], split, glue=glue, examples=examples)
+    else:
+        raise PipeOpsError(
+            f"unknown dataset '{dataset}'{nearest(dataset, TASKS)}; known are {', '.join(TASKS)}; "
+            "of a task of your own, name the --rows"
+        )
     tokenizer = load_tokenizer(backbone)
     known = architecture(str(backbone))
     if known and max_length > known.max_length:
@@ -126,11 +251,18 @@ def tokenise(
             f"model.max_length: {max_length} is more than the backbone's {known.max_length} positions; "
             "lower it"
         )
+    total = min(examples or task.rows[split], task.rows[split])
     with disk_full_in_one_line(output):
-        run(TASKS[dataset], split, tokenizer, output, glue=glue, max_length=max_length, examples=examples)
+        shown = tracked(batches, "tokenise", total=total, size=len)
+        counts = run(task, shown, tokenizer, output, max_length=max_length)
+    print(counts.text(f"{dataset}, {split}", max_length))
 
 
-@app.command()
+@command("""
+pipeops train P --parent results/models/generated-sentiment/O/seed1 --seed 1 \\
+  --backbone results/backbones/base --data results/data/generated-sentiment/train.parquet \\
+  --output results/models/generated-sentiment/P/seed1 --settings '{"pruning": {"keep_heads": 0.5}}'
+""")
 def train(
     operator: Annotated[str, typer.Argument(help="Letter of the operator: O, D, P, E, C or an added one.")],
     backbone: Backbone,
@@ -143,7 +275,11 @@ def train(
         typer.Option("--input", help="NAME=PATH, an input that the operator declares; may be repeated."),
     ] = None,
     settings: Annotated[
-        str, typer.Option(help="JSON: `training`, `exits`, and the operator's own section.")
+        str,
+        typer.Option(
+            help=f"A JSON object of sections, as in the configuration. {_sections(TRAIN_SECTIONS)}; and the "
+            f"operator's own. {_sections(OPERATOR_SECTIONS)}."
+        ),
     ] = "{}",
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
@@ -158,10 +294,8 @@ def train(
     from pipeops.training.gpus import leased
 
     declaration = declared(operator)
-    sections: dict[str, type[Section]] = {"training": TrainingSettings, "exits": ExitTraining}
-    if declaration.section:
-        sections[declaration.section] = declaration.settings
-    parsed = _parse_sections(sections, settings)
+    own = {declaration.section: declaration.settings} if declaration.section else {}
+    parsed = _parse_sections({**TRAIN_SECTIONS, **own}, settings)
     with leased(device, slots=gpu_slots, gpus=processes):
         if processes > 1 and "RANK" not in os.environ:
             _again_in(processes)
@@ -188,9 +322,12 @@ def train(
         )
 
 
-@app.command()
+@command("""
+pipeops export results/models/generated-sentiment/P/seed1 \\
+  --output results/onnx/generated-sentiment/P/seed1
+""")
 def export(
-    checkpoint: Path,
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     output: Output,
     confidence: Annotated[Confidence, typer.Option(help="How sure an exit is.")] = "max_probability",
 ) -> None:
@@ -201,7 +338,12 @@ def export(
         run(checkpoint, output, confidence=confidence)
 
 
-@app.command()
+@command("""
+pipeops evaluate results/onnx/generated-sentiment/P/seed1 \\
+  --data results/data/generated-sentiment/validation.parquet \\
+  --output results/answers/generated-sentiment/P/seed1.parquet \\
+  --dataset generated-sentiment --pipeline P --seed 1
+""")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of the exported pipeline.")],
     data: Data,
@@ -218,7 +360,10 @@ def evaluate(
         run(model, data, output, dataset=dataset, pipeline=pipeline, seed=seed, threads=threads)
 
 
-@app.command()
+@command("""
+pipeops price --backbone tiny --lengths lengths.txt --output prices.csv
+pipeops price --backbone tiny --lengths lengths.txt --operators DE --output DE.csv
+""")
 def price(
     backbone: Annotated[str, typer.Option(help="Folder of the encoder, or `tiny`.")],
     lengths: Annotated[Path, typer.Option(help="Tokenised examples, or a text with one length a line.")],
@@ -233,27 +378,42 @@ def price(
         int | None, typer.Option(min=1, help="Padded length; default: that of the examples, or the longest.")
     ] = None,
     settings: Annotated[
-        str, typer.Option(help="JSON: `prices`, `exits` and operators' sections, as in the configuration.")
+        str,
+        typer.Option(
+            help="A JSON object of sections, as in the configuration. "
+            f"{_sections({**PRICE_SECTIONS, **OPERATOR_SECTIONS})}."
+        ),
     ] = "{}",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """Measure what leaving at each exit costs on this CPU, on random weights: nothing need be trained."""
     from pipeops.measuring.commands import PriceInputs, price_pipelines, price_set
+    from pipeops.measuring.price_list import price_list_text
     from pipeops.operators.registry import OPERATORS
 
     declared: dict[str, type[Section]] = {o.section: o.settings for o in OPERATORS.values() if o.section}
-    parsed = _parse_sections({"prices": PricesSection, "exits": ExitTraining, **declared}, settings)
+    parsed = _parse_sections({**PRICE_SECTIONS, **declared}, settings)
     inputs = PriceInputs(backbone, lengths, student, max_length, parsed)
     if operators is None:
         with disk_full_in_one_line(output or Path()):
-            print(price_pipelines(inputs, output))
+            table = price_pipelines(inputs, output)
+        print(table.to_json(orient="records", indent=2) if as_json else price_list_text(table))
         return
+    if as_json:
+        raise PipeOpsError("--json: prints the list of every pipeline; leave --operators or --json out")
     if output is None:
         raise PipeOpsError("--output: is needed with --operators; name the CSV to write")
     with disk_full_in_one_line(output):
         price_set(operators, inputs, output)
 
 
-@app.command()
+@command("""
+pipeops check results/onnx/generated-sentiment/PE/seed1 \\
+  --original results/onnx/generated-sentiment/O/seed1 \\
+  --data results/data/generated-sentiment/validation.parquet \\
+  --answers results/answers/generated-sentiment/PE/seed1.parquet \\
+  --prices results/prices/generated-sentiment/PE.csv --output results/checks/generated-sentiment/PE.csv
+""")
 def check(
     model: Annotated[Path, typer.Argument(help="Folder of the exported pipeline.")],
     original: Annotated[Path, typer.Option(help="Folder of the exported O.")],
@@ -261,24 +421,22 @@ def check(
     answers: Annotated[Path, typer.Option(help="What its exits answer.")],
     prices: Annotated[Path, typer.Option(help="What leaving at them costs.")],
     output: Annotated[Path, typer.Option(help="The CSV to write.")],
-    settings: Annotated[str, typer.Option(help="JSON: `check`, `prices`, `measuring`, `exits`.")] = "{}",
+    settings: Annotated[
+        str,
+        typer.Option(
+            help=f"A JSON object of sections, as in the configuration. {_sections(CHECK_SECTIONS)}."
+        ),
+    ] = "{}",
 ) -> None:
     """Really run a pipeline at some thresholds: same exits as replayed, and the time that its price says."""
     from pipeops.measuring.commands import check_pipeline
 
-    sections: dict[str, type[Section]] = {
-        "check": CheckSection,
-        "prices": PricesSection,
-        "measuring": MeasuringSection,
-        "exits": ExitsSection,
-    }
+    parsed = _parse_sections(CHECK_SECTIONS, settings)
     with disk_full_in_one_line(output):
-        check_pipeline(
-            model, original, data, answers, prices, output, sections=_parse_sections(sections, settings)
-        )
+        check_pipeline(model, original, data, answers, prices, output, sections=parsed)
 
 
-@app.command()
+@command("pipeops plan --configfile configs/paper.yaml --gpus 8 --examples-per-second 400")
 def plan(
     configfile: Annotated[
         list[Path] | None, typer.Option(help="Over the defaults, as Snakemake's; may be repeated.")
@@ -293,11 +451,12 @@ def plan(
         ),
     ] = None,
     length: Annotated[int, typer.Option(min=1, help="Tokens per example of that rate.")] = 128,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a study costs without running it: jobs, disk, GPU hours."""
     from pipeops.pipeline import Pipeline
     from pipeops.study.config import read_study
-    from pipeops.study.plan_text import plan_text
+    from pipeops.study.plan_text import plan_report, plan_text
     from pipeops.study.planning import plan as make_plan
     from pipeops.study.planning import shape_of
 
@@ -316,20 +475,19 @@ def plan(
         examples_per_second = throughput.examples_per_second(original, settings, length=length)
         precision = hardware.compute_dtype(settings.precision)
         source = f"measured on {hardware.device_name()}, batch {settings.batch_size}, {precision}"
-    print(
-        plan_text(
-            planned,
-            original,
-            examples_per_second=examples_per_second,
-            source=source,
-            length=length,
-            gpus=gpus,
-            jobs_per_gpu=jobs_per_gpu,
-        )
+    report = plan_report(
+        planned,
+        original,
+        examples_per_second=examples_per_second,
+        source=source,
+        length=length,
+        gpus=gpus,
+        jobs_per_gpu=jobs_per_gpu,
     )
+    print(json.dumps(report, indent=2) if as_json else plan_text(report))
 
 
-@app.command()
+@command("pipeops publish published --configfile config.yaml")
 def publish(
     output: Annotated[Path, typer.Argument(help="Folder for prices, answers and a README of them.")],
     configfile: ConfigFiles = None,
@@ -343,7 +501,7 @@ def publish(
         run(read_study(files), output, configfiles=files)
 
 
-@app.command()
+@command("pipeops predict --configfile config.yaml")
 def predict(
     configfile: ConfigFiles = None,
     dataset: AskedDataset = None,
@@ -365,7 +523,7 @@ def predict(
     print(table.to_json(orient="records", indent=2) if as_json else predictions_text(asked, table))
 
 
-@app.command()
+@command("pipeops recommend --max-time 5ms --max-size 30MB")
 def recommend(
     configfile: ConfigFiles = None,
     dataset: AskedDataset = None,
@@ -408,7 +566,7 @@ def recommend(
         print(f"\n{measured.text() if measured else 'It was measured before; there is nothing to verify.'}")
 
 
-@app.command()
+@command("pipeops deploy DEPLQ deployed --dataset generated-sentiment --seed 1")
 def deploy(
     pipeline: Annotated[str, typer.Argument(help="What to deploy: letters in order, L and Q too, as DEPLQ.")],
     output: Annotated[Path, typer.Argument(help="Folder of the deployed model.")],
@@ -433,6 +591,7 @@ def deploy(
     base_model: Annotated[
         str | None, typer.Option(help="Hub id of the pretrained encoder, for the model card.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a folder that classifies texts with onnxruntime, tokenizers and numpy alone."""
     from pipeops.pipeline import Pipeline
@@ -450,8 +609,37 @@ def deploy(
     )
     with disk_full_in_one_line(output):
         policy = deploy_choice(choice, output)
+    if as_json:
+        print(json.dumps({"folder": str(output)} | asdict(policy), indent=2))
+        return
     at = f", threshold {policy.thresholds_text}" if policy.thresholds else ""
     print(f"{output}: {policy.pipeline}{at}; try: python {output / 'classify.py'} --help")
+
+
+@command("""
+pipeops score deployed --data reviews.csv
+pipeops score deployed --data pairs.jsonl --text question --text answer --label relevant --json
+""")
+def score(
+    folder: Annotated[
+        Path, typer.Argument(help="What `pipeops deploy` wrote, or an exported model of a study's results.")
+    ],
+    data: Annotated[Path, typer.Option(help="Labelled rows: .csv, .tsv, .jsonl or .parquet.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of texts; repeat it for pairs. Default: those of the model's task."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="Column of labels: class names, or class ids.")] = "label",
+    int8: Annotated[bool, typer.Option("--int8", help="Of an exported model, take the int8 graph.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Say how good a model is on new rows: accuracy, each class, and accuracy and time by threshold."""
+    from pipeops.measuring.score import score_text
+    from pipeops.study.scoring import score as run
+
+    scored = run(folder, data, text=text or (), label=label, int8=int8, threads=threads)
+    print(json.dumps(scored.report(), indent=2, ensure_ascii=False) if as_json else score_text(scored))
 
 
 def _quantity(option: str, text: str | None, unit: str) -> tuple[float | None, bool]:

@@ -5,6 +5,7 @@ are parameters. Raise only what changed, for every raise costs its users the com
 own revision stands in its declaration.
 """
 
+ROWS = 1
 BACKBONE = 2
 TOKENISE = 1
 EXPORT = 2

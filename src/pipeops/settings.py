@@ -3,9 +3,10 @@
 Nothing heavy is imported: the Snakefile reads this.
 """
 
+import codecs
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -24,6 +25,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 Confidence = Literal["max_probability", "entropy", "patience"]
 Pooling = Literal["first", "mean"]
 ExitLoss = Literal["sum", "mean"]
+Split = Literal["train", "validation"]
+Metric = Literal["accuracy"]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -54,15 +57,121 @@ class Pathvars(Section):
     """Folder of the jobs' logs, times and memory."""
 
 
+class TaskSection(Section):
+    """A classification task of one's own: where its rows are, and which of their columns are used."""
+
+    files: dict[Split, list[str]] = {}
+    """CSV, TSV, JSONL or Parquet files of `train` and of `validation`: a path, or a list of them."""
+    hub: str | None = None
+    """Instead of files: hub id of a data set, or a folder of the same layout."""
+    subset: str | None = None
+    """Of a hub's data set that has several."""
+    splits: dict[Split, str] = {}
+    """What a hub's data set calls its splits, where that is not train and validation."""
+    text: Annotated[list[str], Field(min_length=1, max_length=2)]
+    """Column of the texts, or two columns for pairs of texts."""
+    label: str
+    """Column of the labels: class names, or integers."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Fraction of the training rows that is held out for validation, in the same shares of the classes; null:
+    the validation rows are given."""
+    group: str | None = None
+    """Column of what is held out whole, such as an author; null: rows of the same texts."""
+    seed: Seed = 0
+    """Decides which rows are held out."""
+    encoding: str = "utf-8"
+    """Of CSV and TSV files."""
+    drop_empty: bool = False
+    """Whether rows without a text and rows without a label are left out. Otherwise an empty text counts as a
+    text, and a missing label is an error."""
+    metric: Metric = "accuracy"
+    """What curves and tables show; accuracy is the only one."""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _paths_in_lists(cls, files: Any) -> Any:
+        if not isinstance(files, dict):
+            return files
+        return {split: [paths] if isinstance(paths, str) else paths for split, paths in files.items()}
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _columns_in_a_list(cls, text: Any) -> Any:
+        return [text] if isinstance(text, str) else text
+
+    @field_validator("hub")
+    @classmethod
+    def _hub_exists(cls, source: str | None) -> str | None:
+        return source and existing_if_path(source)
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _known_metric(cls, metric: Any) -> Any:
+        if metric not in get_args(Metric):
+            raise ValueError(
+                f"'{metric}' is not offered: curves and estimates count right answers; leave metric out"
+            )
+        return metric
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise ValueError(f"'{encoding}' is no encoding; write utf-8 or latin-1, for example") from None
+        return encoding
+
+    @model_validator(mode="after")
+    def _rows_come_from_one_place(self) -> Self:
+        if bool(self.hub) == bool(self.files):
+            raise ValueError("name either files or a hub's data set; files: {train: ..., validation: ...}")
+        if not self.hub and (self.subset or self.splits):
+            raise ValueError("subset and splits are a hub's; leave them out, or name hub instead of files")
+        if self.hub and self.encoding != "utf-8":
+            raise ValueError("encoding is for files; leave it out")
+        if self.files and "train" not in self.files:
+            raise ValueError("files: has no train; name its file")
+        if self.held_out is None and self.group is not None:
+            raise ValueError("group is for held_out; set held_out, such as 0.2, or leave group out")
+        if self.held_out is not None and ("validation" in self.files or "validation" in self.splits):
+            raise ValueError("held_out: validation rows are given too; leave one of them out")
+        if self.files and self.held_out is None and "validation" not in self.files:
+            raise ValueError("files: has no validation; name its file, or set held_out, such as 0.2")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Self:
+        for number, column in enumerate(self.columns):
+            if column in self.columns[:number]:
+                raise ValueError(
+                    f"column '{column}' is named twice; text, label and group are different columns"
+                )
+        return self
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is read."""
+        return [*self.text, self.label, *([self.group] if self.group else [])]
+
+    @property
+    def given(self) -> list[Split]:
+        """The splits whose rows are given."""
+        return ["train", "validation"] if self.held_out is None else ["train"]
+
+
 class ModelSection(Section):
     """Which encoder is fine-tuned."""
 
     backbone: str = TINY
     """Pretrained encoder of the RoBERTa or BERT family: a hub id, a folder, or `tiny` (built in, pretrained
-    on generated text)."""
+    on generated text, or on the training texts of one's own tasks)."""
     student: str = ALTERNATE
     """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
     size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
+    finetuned: bool = False
+    """Whether the backbone is a classifier already. Then it is O as it is, and nothing trains it; D starts
+    from its encoder. Its classes must be those of the data, and `pooling` must be first."""
     pooling: Pooling = "mean"
     """What a classifier sees of its layer's output: the first token's state, or the mean over the tokens that
     are not padding. The paper: first."""
@@ -73,6 +182,19 @@ class ModelSection(Section):
     def has_student(self) -> bool:
         """Whether D starts from a pretrained model of its own."""
         return self.student != ALTERNATE
+
+    @model_validator(mode="after")
+    def _can_be_finetuned(self) -> Self:
+        if self.finetuned and self.backbone == TINY:
+            raise ValueError(
+                "finetuned: 'tiny' is no classifier yet; name one as backbone, or set it to false"
+            )
+        if self.finetuned and self.pooling != "first":
+            raise ValueError(
+                f"finetuned: a classifier of the RoBERTa or BERT family sees the first token, and pooling is "
+                f"{self.pooling}; set pooling: first"
+            )
+        return self
 
     @field_validator("backbone", "student")
     @classmethod
@@ -90,10 +212,10 @@ class DataSection(Section):
 
 
 class PretrainingSection(Section):
-    """Masked language modelling of the `tiny` backbone on generated text."""
+    """Masked language modelling of the `tiny` backbone on generated text, or on one's own."""
 
     examples: PositiveInt = 48000
-    """Generated sentence pairs."""
+    """Generated sentence pairs; or one's own training texts, taken again where they are fewer."""
     epochs: Annotated[float, Field(ge=0)] = 1
     """Passes over them; 0 starts fine-tuning from random weights."""
     batch_size: PositiveInt = 32
@@ -312,7 +434,10 @@ def finding(detail: Mapping[str, Any], section: type[BaseModel], *, within: str 
 def _known_keys(section: Any, parents: Sequence[str]) -> list[str]:
     """The keys of the section that ``parents`` leads to."""
     for part in parents:
-        section = section.model_fields[part].annotation
+        if get_origin(section) is dict:
+            section = get_args(section)[1]
+        else:
+            section = section.model_fields[part].annotation
     return list(section.model_fields)
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em; max-width: 70em }
@@ -22,6 +22,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A suggestion, where one is close enough."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def shortened(text: object, most: int = 20) -> str:
+    """At most ``most`` characters on one line: messages hold no one's texts."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def listed(names: Sequence[str], *, most: int = 3) -> str:
+    """The first names, shortened and quoted, and how many more there are."""
+    first = ", ".join(f"'{shortened(name)}'" for name in names[:most])
+    return first + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,18 +1,27 @@
+import itertools
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from helpers import write_backbone, write_examples
 
 from pipeops.data.synthetic import generate
-from pipeops.data.tasks import TASKS
-from pipeops.data.tokenised import load_tokenised, pad, tokenise
+from pipeops.data.tasks import TASKS, Task, split_batches
+from pipeops.data.tokenised import _few_characters, load_tokenised, longest_first, pad, tokenise
 from pipeops.errors import PipeOpsError
 from pipeops.models.backbones import load_tokenizer
+from pipeops.onnx import classify
 from pipeops.training.pretraining import word_tokenizer
+
+
+def first_rows(task):
+    return split_batches(task, "train", glue="", examples=20)
 
 
 def test_round_trip_of_a_generated_task(tmp_path):
     task, tokenizer = TASKS["generated-paraphrase"], word_tokenizer()
-    tokenise(task, "train", tokenizer, tmp_path / "a.parquet", glue="", max_length=64, examples=20)
+    counts = tokenise(task, first_rows(task), tokenizer, tmp_path / "a.parquet", max_length=64)
+    assert (counts.examples, counts.truncated, sum(counts.classes.values())) == (20, 0, 20)
     split = load_tokenised(tmp_path / "a.parquet")
     rows = generate(task.name, "train", 20)
     assert split.label_ids.tolist() == rows["label"]
@@ -27,16 +36,54 @@ def test_round_trip_of_a_generated_task(tmp_path):
         "</s>",
     ]
     assert all(tokenizer.unk_token_id not in ids for ids in split.input_ids)
-    tokenise(task, "train", tokenizer, tmp_path / "b.parquet", glue="", max_length=64, examples=20)
+    tokenise(task, first_rows(task), tokenizer, tmp_path / "b.parquet", max_length=64)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_longer_inputs_are_truncated(tmp_path):
     task, tokenizer = TASKS["generated-sentiment"], word_tokenizer()
-    tokenise(task, "train", tokenizer, tmp_path / "a.parquet", glue="", max_length=8, examples=20)
+    counts = tokenise(task, first_rows(task), tokenizer, tmp_path / "a.parquet", max_length=8)
+    assert counts.truncated == sum(
+        len(tokenizer(text)["input_ids"]) > 8 for text in generate(task.name, "train", 20)["sentence"]
+    )
     split = load_tokenised(tmp_path / "a.parquet")
     assert max(map(len, split.input_ids)) == 8
     assert {ids[-1] for ids in split.input_ids} == {tokenizer.sep_token_id}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pair", [False, True])
+def test_inputs_are_cut_as_the_library_cuts_them(tmp_path, side, pair):
+    tokenizer = word_tokenizer()
+    tokenizer.truncation_side = side
+    words, rng = list(tokenizer.get_vocab())[5:], np.random.default_rng(0)
+    texts = [[" ".join(rng.choice(words, n)) for n in rng.integers(0, 14, 200)] for _ in range(1 + pair)]
+    columns = ("text", "text2")[: len(texts)]
+    task = Task(name="x", columns=columns, labels=("a", "b"), rows={}, mean_tokens=0)
+    batch = pa.table([*texts, [0] * 200], names=[*columns, "label"])
+    counts = tokenise(task, [batch], tokenizer, tmp_path / "a.parquet", max_length=9)
+    expected = tokenizer(*texts, truncation="longest_first", max_length=9)["input_ids"]
+    assert [ids.tolist() for ids in load_tokenised(tmp_path / "a.parquet").input_ids] == expected
+    assert counts.truncated == sum(len(ids) > 9 for ids in tokenizer(*texts)["input_ids"]) > 0
+    assert "1 of 2 classes have no example" in counts.text("x", 9)
+
+
+def test_a_deployed_model_cuts_alike():
+    for first, second, room in itertools.product(range(9), range(9), range(1, 9)):
+        if first + second > room:
+            assert longest_first([first, second], room) == classify._longest_first([first, second], room)
+
+
+def test_pairs_of_very_long_texts_take_little_memory(tmp_path):
+    tokenizer = word_tokenizer()
+    task = Task(name="x", columns=("text", "text2"), labels=("a",), rows={}, mean_tokens=0)
+    long = "the " * 25_000
+    batch = pa.table([[long] * 3, [long] * 3, [0] * 3], names=["text", "text2", "label"])
+    tokenise(task, [batch], tokenizer, tmp_path / "a.parquet", max_length=16)
+    assert [len(ids) for ids in load_tokenised(tmp_path / "a.parquet").input_ids] == [16] * 3
+    # With the library's own truncation one such pair keeps millions of combinations.
+    encoded = list(_few_characters([["a" * 800_000] * 4, [""] * 4]))
+    assert [len(columns[0]) for columns in encoded] == [2, 2]
 
 
 def test_pad_by_hand():

@@ -139,3 +139,13 @@ def test_time_lost_to_unsteady_rounds_is_bounded(clock):
     with pytest.raises(PipeOpsError, match=r"of \d+ rounds \d+ were steady"):
         steady(clock, [clock.model(1.0)], lambda: clock.pass_by(random.uniform(5, 20)), unsteady=1e-4, wait=3)
     assert 2 < clock.ns / 1e9 < 30  # and a second of waiting
+
+
+def test_what_is_done_is_told_between_rounds(clock):
+    told = []
+    settings = PricesSection(rounds=6, most_rounds=20)
+    steady_rounds([clock.model(100.0)], clock.model(50.0), settings, what="price", reached=told.append)
+    assert told[0] == 0
+    assert told == sorted(told)
+    assert all(part < 1 for part in told)
+    assert len(set(told)) > 1

@@ -48,10 +48,34 @@ def test_save_and_reload(family, exits, changes, pooling, tmp_path):
     assert not list(tmp_path.glob("*.bin"))
 
 
-def test_import_of_the_package_is_light_and_still_registers_the_model(tmp_path):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pipeline_of_transformers_gives_the_models_answer(family, tmp_path):
+    from deployed import word_tokenizer
+    from transformers import AutoTokenizer, pipeline
+
+    model = tiny_model(family, exits=True)
+    model.save_pretrained(tmp_path)
+    tokenizer = word_tokenizer(family)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    inputs = [{"text": "w1 w2", "text_pair": "w3"}, {"text": "w4 w5 w6", "text_pair": "w7 w8"}]
+    answers = pipeline("text-classification", model=str(tmp_path))(inputs)
+    for given, answer in zip(inputs, answers, strict=True):
+        tokens = AutoTokenizer.from_pretrained(tmp_path)(*given.values(), return_tensors="pt")
+        assert tokens["input_ids"].shape[1] == len(tokenizer.encode(*given.values()))
+        with torch.no_grad():
+            logits = model(tokens["input_ids"], tokens["attention_mask"]).logits[0]
+        assert answer["label"] == model.config.id2label[int(logits.argmax())]
+        assert answer["score"] == pytest.approx(float(logits.softmax(-1).max()), abs=1e-6)
+
+
+@pytest.mark.parametrize("first", ["transformers", "transformers.models.bert.modeling_bert"])
+def test_import_of_the_package_is_light_and_still_registers_the_model(tmp_path, first):
     tiny_model(exits=True).save_pretrained(tmp_path)
     script = (
         "import sys, pipeops; assert 'torch' not in sys.modules and 'transformers' not in sys.modules;"
+        f"import {first};"
         "from transformers import AutoModelForSequenceClassification as A;"
         f"print(type(A.from_pretrained({str(tmp_path)!r})).__name__)"
     )

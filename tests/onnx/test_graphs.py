@@ -9,7 +9,7 @@ from export_models import SHAPES, random_tokens, random_weights, tiny_shape
 from onnx import GraphProto, ModelProto
 
 from pipeops.errors import PipeOpsError
-from pipeops.onnx.graphs import MAX_EXITS, early_exit_graph, straight_graph, with_confidence
+from pipeops.onnx.graphs import MAX_EXITS, early_exit_graph, straight_graph, straightened, with_confidence
 from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.runtime import EarlyExitModel
 from pipeops.onnx.stages import emit_stages
@@ -188,6 +188,19 @@ def test_restitching_for_entropy_decides_as_stages_with_entropy(quantised, tmp_p
             np.testing.assert_array_equal(*(answer.logits for answer in answers))
             layers.add(answers[0].exit_layer)
     assert layers == {1, 2, 3}
+
+
+@pytest.mark.parametrize("confidence", ["max_probability", "entropy", "patience"])
+@pytest.mark.parametrize("exit_layers", [(1, 2, 3), (2, 3), (3,)])
+def test_a_straightened_graph_is_the_profiling_graph(confidence, exit_layers):
+    shape = tiny_shape(exit_layers=exit_layers)
+    stages = emit_stages(shape, random_weights(shape).__getitem__, confidence=confidence)
+    model = early_exit_graph(stages, shape, confidence=confidence)
+    before, expected = (
+        graph.SerializeToString(deterministic=True) for graph in (model, straight_graph(stages, shape))
+    )
+    assert straightened(model).SerializeToString(deterministic=True) == expected
+    assert model.SerializeToString(deterministic=True) == before
 
 
 def test_what_need_not_be_stitched_anew_is_left_as_it_is():

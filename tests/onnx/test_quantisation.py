@@ -202,7 +202,7 @@ def test_padded_and_unpadded_int8_agree_on_real_sentences(glue, minilm, tmp_path
     """All of SST-2's validation split, on a real pretrained encoder under random classifiers."""
     import torch
 
-    from pipeops.data.tasks import TASKS
+    from pipeops.data.tasks import TASKS, split_batches
     from pipeops.data.tokenised import load_tokenised, tokenise
     from pipeops.models.backbones import fetch_backbone, load_backbone, load_tokenizer
     from pipeops.models.multi_exit import from_pretrained_backbone
@@ -214,8 +214,8 @@ def test_padded_and_unpadded_int8_agree_on_real_sentences(glue, minilm, tmp_path
     from_pretrained_backbone(encoder, sep_token_id=102, labels=labels).save_pretrained(tmp_path / "torch")
     export(tmp_path / "torch", tmp_path)
     data = tmp_path / "validation.parquet"
-    options = {"glue": str(glue), "max_length": 128, "examples": None}
-    tokenise(TASKS["sst2"], "validation", load_tokenizer(backbone), data, **options)
+    rows = split_batches(TASKS["sst2"], "validation", glue=str(glue), examples=None)
+    tokenise(TASKS["sst2"], rows, load_tokenizer(backbone), data, max_length=128)
     split = load_tokenised(data)
     profiler = Profiler.load(graph_path(tmp_path, "profile", quantised=True), threads=1)
     unpadded = [profiler.run(ids[None], np.ones_like(ids)[None]).logits.argmax() for ids in split.input_ids]

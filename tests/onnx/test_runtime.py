@@ -9,7 +9,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from pipeops.errors import PipeOpsError
 from pipeops.onnx.export import export
-from pipeops.onnx.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
+from pipeops.onnx.runtime import NEVER, EarlyExitModel, Profiler, chosen_exits, force_exit
 
 
 def load(shape, folder, **options) -> tuple[EarlyExitModel, Profiler]:
@@ -167,11 +167,11 @@ def test_files_that_are_no_model_are_refused(tmp_path):
 
 
 def test_force_exit():
-    np.testing.assert_array_equal(force_exit(1, (1, 2, 3)), [0, 2])
-    np.testing.assert_array_equal(force_exit(2, (1, 2, 3)), [2, 0])
-    np.testing.assert_array_equal(force_exit(3, (1, 2, 3)), [2, 2])
+    np.testing.assert_array_equal(force_exit(1, (1, 2, 3)), [0, NEVER])
+    np.testing.assert_array_equal(force_exit(2, (1, 2, 3)), [NEVER, 0])
+    np.testing.assert_array_equal(force_exit(3, (1, 2, 3)), [NEVER, NEVER])
     np.testing.assert_array_equal(force_exit(6, (6,)), [])
-    np.testing.assert_array_equal(force_exit(6, (4, 6)), [2])
+    np.testing.assert_array_equal(force_exit(6, (4, 6)), [NEVER])
     with pytest.raises(ValueError):
         force_exit(5, (4, 6))
 

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,12 +15,15 @@ import yaml
 from deployed import PAIR, SINGLE, read_policy, run_script, write_study
 from helpers import BIN, ROOT
 from measured import MAX_LENGTH, costs
+from typer.testing import CliRunner
 
+from pipeops.cli import app
 from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.policies import scores
 from pipeops.onnx.classify import Classifier
+from pipeops.onnx.deploy import FILES
 from pipeops.pipeline import Pipeline
 from pipeops.settings import MeasuringSection
 from pipeops.study.deploying import Choice, deploy_choice, fastest
@@ -193,20 +198,62 @@ def test_the_command_line_deploys_without_torch_and_the_folder_classifies(result
     assert re.fullmatch(rb"(no|yes)\t[01]\.\d{4}\n", found.stdout)
 
 
+def test_how_the_model_is_run_is_printed_as_json(results, tmp_path):
+    command = ["deploy", "EPL", str(tmp_path), "--results", str(results), "--dataset", SINGLE, "--seed", "1"]
+    printed = CliRunner().invoke(app, [*command, "--json"])
+    assert json.loads(printed.stdout) == {"folder": str(tmp_path)} | read_policy(tmp_path)
+
+
+def blocks(language=""):
+    """The page's code blocks in a language."""
+    page = (ROOT / "docs/deploy.md").read_text()
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    return [text for name, text in found if name == language]
+
+
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
     """In a folder that holds what the workflow leaves there, with random weights."""
     write_study(tmp_path / "results", "DEP", dataset="generated-sentiment")
     write_study(tmp_path / "results", "EP", dataset="generated-paraphrase")
+    (tmp_path / "reviews.csv").write_text("sentence,label\nw1 w2,yes\nw3,no\n")
     monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
+    assert blocks()
+    for block in blocks():
         script = f"set -eo pipefail\n{block}"
         run = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert run.returncode == 0, run.stderr
         assert run.stdout
+
+
+def test_the_upload_of_the_page_is_one_of_the_hubs_library(results, tmp_path, monkeypatch):
+    """Up to the network: the call fits the library's signature, and the folder's card is one of a hub."""
+    from huggingface_hub import HfApi, ModelCard
+
+    (upload,) = [snippet for snippet in blocks("python") if "upload_folder" in snippet]
+    monkeypatch.chdir(tmp_path)
+    deploy_choice(choice(results, base_model="owner/encoder"), tmp_path / "deployed")
+    with patch.object(HfApi, "upload_folder", autospec=True) as called:
+        exec(upload, {})
+    folder = Path(called.call_args.kwargs["folder_path"])
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    data = ModelCard.load(folder / "README.md").data
+    assert (data.base_model, data.library_name, data.pipeline_tag) == (
+        "owner/encoder",
+        "onnx",
+        "text-classification",
+    )
+
+
+def test_a_checkpoint_runs_in_transformers_as_the_page_says(tmp_path):
+    write_study(tmp_path / "results", "DEP", dataset="generated-sentiment", answers=False, prices=False)
+    (snippet,) = [snippet for snippet in blocks("python") if "pipeline(" in snippet]
+    run = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert re.fullmatch(r"\[\{'label': '(no|yes)', 'score': 0\.\d+\}\]\n", run.stdout)
 
 
 @pytest.mark.parametrize(("confidence", "threshold"), [("entropy", 0.6), ("patience", 2)])

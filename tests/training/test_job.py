@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import write_backbone, write_examples
+from helpers import write_backbone, write_classifier, write_examples
 from safetensors.torch import load_file
 
 from pipeops.data.tokenised import load_tokenised, pad
 from pipeops.errors import PipeOpsError
+from pipeops.models.classifiers import as_original
 from pipeops.models.multi_exit import MultiExitForSequenceClassification, fold_standardisation
 from pipeops.onnx.export import export
 from pipeops.onnx.runtime import Profiler
@@ -159,7 +160,8 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(
 
     resumed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
-    assert "resuming at checkpoint-" in resumed.stdout
+    assert "resuming at checkpoint-" in resumed.stderr
+    assert resumed.stdout == ""
     for name in ("model.safetensors", "config.json"):
         assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     assert not list(state.iterdir())
@@ -359,7 +361,7 @@ def test_out_of_memory_is_tried_once_more_in_two_parts(without_dropout, tmp_path
     capfd.readouterr()
     out_of_memory_above(4, monkeypatch)
     train(plain, tmp_path / "parts", state_root=tmp_path / "s")
-    assert "out of GPU memory: again, with half the examples at a time" in capfd.readouterr().out
+    assert "out of GPU memory: again, with half the examples at a time" in capfd.readouterr().err
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     out_of_memory_above(3, monkeypatch)
     with pytest.raises(PipeOpsError, match="the GPU's memory does not hold 4 examples; lower training.batch"):
@@ -553,3 +555,25 @@ def test_an_operator_that_cannot_be_applied_is_refused(workshop, tmp_path):
     ]:
         with pytest.raises(PipeOpsError, match=message):
             train(job(workshop, operator, parent), tmp_path / "out", state_root=tmp_path / "state")
+
+
+def test_a_given_classifier_is_o_without_training_and_is_measured_first(workshop, tmp_path, capsys):
+    source = write_classifier(tmp_path / "source", "roberta", names={0: "YES", 1: "no"})
+    validation = write_examples(tmp_path / "validation.parquet", seed=1)
+    given = {"classifier": source, "validation": validation}
+    train(job(workshop, inputs=given), tmp_path / "O", state_root=tmp_path / "state")
+    ours, theirs = load_model(tmp_path / "O"), as_original(source, sep_token_id=2, labels=["no", "yes"])
+    assert all(torch.equal(weight, theirs.state_dict()[name]) for name, weight in ours.state_dict().items())
+    assert ours.config.pipeline == "O"
+    split = load_tokenised(validation)
+    answers = [int(ours(torch.tensor(ids[None])).logits.argmax()) for ids in split.input_ids]
+    right = sum(said == label for said, label in zip(answers, split.label_ids, strict=True))
+    log = json.loads((tmp_path / "O/training.json").read_text())["log"]
+    examples = {"examples": len(split), "split": "validation"}
+    assert log == [{"stage": "taking", "accuracy": right / len(split)} | examples]
+    assert f"O as it is given: {right / len(split):.1%} of 48 validation examples" in capsys.readouterr().out
+    train(job(workshop, "E", tmp_path / "O"), tmp_path / "E", state_root=tmp_path / "state")
+    assert load_model(tmp_path / "E").config.exit_layers == [1, 2, 3, 4]
+    pooled = replace(job(workshop, inputs=given), exits=ExitTraining(pooling="mean"))
+    with pytest.raises(PipeOpsError, match="model.pooling: mean, but a classifier sees the first token"):
+        train(pooled, tmp_path / "mean", state_root=tmp_path / "state")

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shlex
 import sys
 import time
@@ -14,9 +15,10 @@ from snakemake.exceptions import WorkflowError
 try:
     from pipeops import revisions
     from pipeops.data.tasks import TASKS
-    from pipeops.operators.declaration import STUDENT
+    from pipeops.operators.declaration import CLASSIFIER, STUDENT
     from pipeops.operators.registry import OPERATORS
     from pipeops.pipeline import Pipeline, trained_pipelines
+    from pipeops.settings import TINY
     from pipeops.study import jobs, planning
     from pipeops.study.analyses import FIGURES, FORMS, STUDY, TABLES, asked_for
     from pipeops.study.config import load_config
@@ -47,13 +49,18 @@ CHECKPOINT = jobs.MODEL if study.keep_checkpoints and not STORED else jobs.CHECK
 USED_BACKBONE = jobs.BACKBONE if STORED else [jobs.WEIGHTS]
 
 
+# The datasets of the user's own, as a wildcard; none matches where there are none.
+OWN = "|".join(map(re.escape, study.tasks)) or "(?!)"
+PRETRAINED_ON_OWN = study.model.backbone == TINY and study.own_datasets
+
+
 @cache
 def pipeline_of(text):
     return Pipeline(text)
 
 
 wildcard_constraints:
-    dataset="|".join(TASKS),
+    dataset="|".join([*TASKS, OWN]),
     pipeline="|".join(trained_pipelines()),
     operators="|".join(
         sorted({pipeline_of(text).operators for text in trained_pipelines()})
@@ -85,6 +92,11 @@ def input_folder(name):
         return folder_of(input[name])
 
     return parameter
+
+
+def source_files(wildcards):
+    """The user's own files, which lie where they are also if results are stored elsewhere."""
+    return local(jobs.source_files(study, wildcards.dataset))
 
 
 def operator_of(wildcards):

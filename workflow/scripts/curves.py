@@ -14,6 +14,8 @@ from pipeops.provenance import write_json
 with errors_in_one_line(Path(snakemake.log[0])):
     prices = read_prices(Path(snakemake.input.prices), this_cpu=not snakemake.params.allow_other_cpu)
     folder = Path(snakemake.output.csv).with_suffix("")
+    task = TASKS.get(snakemake.wildcards.dataset)
+    labels = task.labels if task else None  # one's own classes are those of the rows
     outputs = [folder / f"seed{seed}.csv" for seed in snakemake.params.seeds]
     for seed, path, output in zip(snakemake.params.seeds, snakemake.input.answers, outputs, strict=True):
         answers = read_answers(
@@ -21,7 +23,7 @@ with errors_in_one_line(Path(snakemake.log[0])):
             dataset=snakemake.wildcards.dataset,
             pipeline=snakemake.wildcards.pipeline,
             seed=seed,
-            labels=TASKS[snakemake.wildcards.dataset].labels,
+            labels=labels,
         )
         curves(answers, prices, output, **snakemake.params.rule_of_exits)
     for table, output in (

@@ -52,7 +52,8 @@ def save(table: Table, outputs: Mapping[str, str], parameters: Mapping[str, Any]
 
 
 Steps = Mapping[str, Mapping[str, int]]
-"""By dataset and ordering: steps that the model which the ordering ends in was trained."""
+"""By dataset and ordering: steps that the model which the ordering ends in was trained; without the datasets
+of which they are not known."""
 
 
 def table1(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float, steps: Steps) -> Table:
@@ -133,8 +134,10 @@ def _said(table: pd.DataFrame, steps: Steps) -> list[str]:
     said = []
     for (dataset, _), cell in cells:
         orderings = dict.fromkeys([*cell["first"], *cell["second"]])
-        trained = ", ".join(f"{ordering} {steps[dataset][ordering]:,}" for ordering in orderings)
-        said.append(f"{sentence(cell)}. Steps trained: {trained}")
+        said.append(sentence(cell))
+        if dataset in steps:
+            trained = ", ".join(f"{ordering} {steps[dataset][ordering]:,}" for ordering in orderings)
+            said[-1] += f". Steps trained: {trained}"
     return said
 
 

@@ -1,15 +1,16 @@
-"""The classification tasks: four of GLUE's, and generated ones that need no download.
+"""The built-in classification tasks: four of GLUE's, and generated ones that need no download.
 
 The table imports nothing heavy; loading imports ``datasets``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeops.errors import PipeOpsError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 SPLITS = ("train", "validation")
@@ -24,13 +25,15 @@ class Task:
     columns: tuple[str, ...]
     """Text columns: one, or two for a pair of sentences."""
     labels: tuple[str, ...]
-    """Class names in the order of their ids."""
+    """Class names in the order of their ids; empty where only the rows tell."""
     rows: Mapping[str, int]
     """Examples in each split."""
     mean_tokens: int
     """Mean length of a training example in tokens, separators included; what planning counts with."""
     generated: bool = False
     """Whether the rows are made by `pipeops.data.synthetic` instead of loaded."""
+    own: bool = False
+    """Whether it is one of the configuration's `tasks`: its classes are in its rows."""
     revision: int = 0
     """Raised by hand when other rows are made."""
 
@@ -89,7 +92,7 @@ TASKS = {
     )
 }
 
-_SUBSET_SEED = 0  # which examples a subset holds does not vary with the run's seed
+SUBSET_SEED = 0  # which examples a subset holds does not vary with the run's seed
 
 
 def load_split(task: Task, split: str, *, glue: str, examples: int | None) -> "Dataset":
@@ -120,8 +123,13 @@ def load_split(task: Task, split: str, *, glue: str, examples: int | None) -> "D
             raise PipeOpsError(f"{glue}: {task.name}/{split} has an empty cell in column '{column}'")
     _check_labels(task, split, dataset["label"], glue)
     if examples is not None and examples < len(dataset):
-        dataset = dataset.shuffle(seed=_SUBSET_SEED).select(range(examples))
+        dataset = dataset.shuffle(seed=SUBSET_SEED).select(range(examples))
     return dataset
+
+
+def split_batches(task: Task, split: str, *, glue: str, examples: int | None) -> Iterator["pa.Table"]:
+    """Load one split of a task batch by batch; arguments and errors as of :func:`load_split`."""
+    return load_split(task, split, glue=glue, examples=examples).with_format("arrow").iter(batch_size=1000)
 
 
 def _generate(task: Task, split: str, examples: int | None) -> "Dataset":

@@ -1,7 +1,7 @@
 """Tokenised splits: made once per dataset and backbone, read by every training and measuring job."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from pipeops.data.tasks import Task, load_split
+from pipeops.data.tasks import Task
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 
@@ -19,6 +20,27 @@ if TYPE_CHECKING:
 
 
 _METADATA = "pipeops"
+CHARACTERS = 2**20
+"""How many are tokenised at a time, and one more text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What was tokenised."""
+
+    examples: int
+    truncated: int
+    """Examples that were longer than the longest input."""
+    classes: Mapping[str, int]
+    """Examples by class."""
+
+    def text(self, what: str, max_length: int) -> str:
+        """A line, and a warning where a class has no example."""
+        said = f"{what}: {self.examples:,} examples, {self.truncated:,} of them cut at {max_length} tokens"
+        absent = sum(not count for count in self.classes.values())
+        if absent:
+            said += f"\nwarning: {what}: {absent} of {len(self.classes)} classes have no example; draw more"
+        return said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,49 +68,107 @@ class TokenisedSplit:
 
 def tokenise(
     task: Task,
-    split: str,
+    batches: Iterable[pa.Table],
     tokenizer: "PreTrainedTokenizerBase",
     output: Path,
     *,
-    glue: str,
     max_length: int,
-    examples: int | None,
-) -> None:
-    """Load one split of a task and write it, tokenised, as a Parquet file.
+) -> Counts:
+    """Write examples, tokenised, as a Parquet file.
 
     Args:
-        task: what to load.
-        split: ``train`` or ``validation``.
+        task: whose texts and classes they are.
+        batches: its text columns and ``label``; see :func:`pipeops.data.tasks.split_batches`.
         tokenizer: the backbone's.
         output: the file to write.
-        glue: see :func:`pipeops.data.tasks.load_split`.
         max_length: longer inputs are truncated, the longer sentence of a pair first.
-        examples: how many examples to take, None for all.
 
-    Raises:
-        PipeOpsError: the split cannot be loaded.
+    Returns:
+        How many were written, how many of them truncated, and how many there are of each class.
     """
-    dataset = load_split(task, split, glue=glue, examples=examples)
-    encoded = tokenizer(
-        *(list(dataset[column]) for column in task.columns),
-        truncation="longest_first",
-        max_length=max_length,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
-    columns = {
-        "input_ids": pa.array(encoded["input_ids"], type=pa.list_(pa.int32())),
-        "label": pa.array(list(dataset["label"]), type=pa.int64()),
-    }
+    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int64())])
     about = {
         "labels": task.labels,
         "pad_token_id": tokenizer.pad_token_id,
         "sep_token_id": tokenizer.sep_token_id,
         "max_length": max_length,
     }
-    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about)})
-    with replaced(output) as path:
-        pq.write_table(table, path)
+    schema = schema.with_metadata({_METADATA: json.dumps(about)})
+    truncated, classes = 0, np.zeros(len(task.labels), dtype=np.int64)
+    with replaced(output) as path, pq.ParquetWriter(path, schema) as writer:
+        for batch in batches:
+            texts = [batch[column].to_pylist() for column in task.columns]
+            rows: list[list[int]] = []
+            for few in _few_characters(texts):
+                for ids, too_long in _encoded(tokenizer, few, max_length):
+                    rows.append(ids)
+                    truncated += too_long
+            labels = batch["label"].to_numpy()
+            classes += np.bincount(labels, minlength=len(classes))
+            writer.write_table(pa.table([pa.array(rows, type=schema.types[0]), labels], schema=schema))
+    by_class = dict(zip(task.labels, classes.tolist(), strict=True))
+    return Counts(examples=int(classes.sum()), truncated=truncated, classes=by_class)
+
+
+def _few_characters(texts: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
+    """Cut columns into parts of few characters: a tokenizer takes some hundred bytes for each token."""
+    start, characters = 0, 0
+    for end, row in enumerate(zip(*texts, strict=True)):
+        characters += sum(map(len, row))
+        if characters > CHARACTERS:
+            yield [list(column[start : end + 1]) for column in texts]
+            start, characters = end + 1, 0
+    if start < len(texts[0]):
+        yield [list(column[start:]) for column in texts]
+
+
+def _encoded(
+    tokenizer: "PreTrainedTokenizerBase", texts: list[list[str]], max_length: int
+) -> Iterator[tuple[list[int], bool]]:
+    """Yield token ids, and whether they were truncated.
+
+    The library truncates alike, but of two long texts it keeps every combination of what it cuts.
+    """
+    encoded = tokenizer(
+        *texts, truncation=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )
+    for index, ids in enumerate(encoded["input_ids"]):
+        if len(ids) <= max_length:
+            yield ids, False
+        else:
+            of_text = np.array([-1 if text is None else text for text in encoded.sequence_ids(index)])
+            kept = kept_places(of_text, max_length, from_left=tokenizer.truncation_side == "left")
+            yield np.array(ids)[kept].tolist(), True
+
+
+def kept_places(of_text: NDArray[np.int64], max_length: int, *, from_left: bool) -> NDArray[np.int64]:
+    """Which tokens of an input that is too long stay: special ones, and the texts' first ones.
+
+    The longer text is cut first, then both alike, as ``longest_first`` of the ``tokenizers`` library does.
+
+    Args:
+        of_text: number of the text that each token is of, -1 for special tokens, shape (tokens,).
+        max_length: how many stay.
+        from_left: whether a text's beginning is cut, and not its end.
+    """
+    special = np.flatnonzero(of_text < 0)
+    places = [np.flatnonzero(of_text == text) for text in range(of_text.max() + 1)]
+    counts = longest_first([len(place) for place in places], max_length - len(special))
+    kept = [special]
+    for place, count in zip(places, counts, strict=True):
+        kept.append(place[len(place) - count :] if from_left else place[:count])
+    return np.sort(np.concatenate(kept))
+
+
+def longest_first(lengths: list[int], room: int) -> list[int]:
+    """How many tokens of each text are kept. The script of a deployed model, standing alone, has its own."""
+    if len(lengths) == 1:
+        return [min(lengths[0], room)]
+    shorter, longer = sorted(lengths)
+    if shorter + longer > room:
+        longer = max(room - shorter, room - room // 2)
+        shorter = min(shorter, room // 2)
+    return [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
 
 
 def load_tokenised(path: Path) -> TokenisedSplit:
@@ -105,10 +185,19 @@ def load_tokenised(path: Path) -> TokenisedSplit:
     except (pa.ArrowInvalid, KeyError, TypeError) as error:
         raise PipeOpsError(f"{path}: not readable ({error}); delete it and tokenise again") from None
     return TokenisedSplit(
-        input_ids=[np.asarray(ids, dtype=np.int64) for ids in table["input_ids"].to_pylist()],
+        input_ids=_arrays(table["input_ids"]),
         label_ids=table["label"].to_numpy(),
         **about | {"labels": tuple(about["labels"])},
     )
+
+
+def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """One int64 array per list."""
+    arrays = []
+    for chunk in column.chunks:
+        ids = chunk.flatten().to_numpy().astype(np.int64)
+        arrays += np.split(ids, np.cumsum(chunk.value_lengths().to_numpy())[:-1])
+    return arrays
 
 
 def pad(

@@ -23,6 +23,7 @@ from pipeops.onnx.graphs import with_confidence
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import EarlyExitModel
 from pipeops.pipeline import INFERENCE
+from pipeops.progress import tracked
 from pipeops.provenance import provenance, write_json
 from pipeops.settings import CheckSection, Confidence, PricesSection
 
@@ -99,7 +100,7 @@ def check(
             )
             for quantised in (False, True)
         }
-        for inference in INFERENCE:
+        for inference in tracked(INFERENCE, what, total=len(INFERENCE)):
             for attempt in range(1, ROUNDS + 1):
                 rows = [
                     _run(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised
@@ -16,7 +17,7 @@ from pipeops.measuring.answers import read_answers
 from pipeops.measuring.check import check
 from pipeops.measuring.policies import thresholds_of
 from pipeops.measuring.price import price
-from pipeops.measuring.price_list import price_list, price_list_text, read_lengths
+from pipeops.measuring.price_list import price_list, read_lengths
 from pipeops.measuring.prices import read_prices
 from pipeops.measuring.replay import Replay
 from pipeops.models.architectures import known_architecture
@@ -93,8 +94,8 @@ def price_set(operators: str, inputs: PriceInputs, output: Path) -> None:
     )
 
 
-def price_pipelines(inputs: PriceInputs, output: Path | None) -> str:
-    """Price every pipeline; return the list as text, and write it as CSV where ``output`` names one.
+def price_pipelines(inputs: PriceInputs, output: Path | None) -> pd.DataFrame:
+    """Price every pipeline; return the table of ``price_list``, and write it where ``output`` names a CSV.
 
     Raises:
         PipeOpsError: there is no such file, or the machine is too busy.
@@ -105,12 +106,11 @@ def price_pipelines(inputs: PriceInputs, output: Path | None) -> str:
         lengths=lengths,
         max_length=inputs.padded(lengths),
         settings=inputs.sections["prices"],
-        progress=lambda operators: print(f"pricing {operators}", flush=True),
     )
     if output is not None:
         with replaced(output) as path:
             table.to_csv(path, index=False)
-    return price_list_text(table)
+    return table
 
 
 def check_pipeline(

@@ -19,6 +19,7 @@ from pipeops.hardware import int8_kernels
 from pipeops.measuring.answers import METADATA, PRECISIONS
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import Profiler
+from pipeops.progress import tracked
 from pipeops.provenance import provenance
 
 
@@ -61,7 +62,7 @@ def evaluate(
         "label": pa.array(split.label_ids, pa.int32()),
     }
     for precision, profiler in profilers.items():
-        flat = pa.array(answers(profiler, split).ravel())
+        flat = pa.array(answers(profiler, split, what=f"evaluate, {precision}").ravel())
         columns[precision] = pa.FixedSizeListArray.from_arrays(
             flat, len(shape.exit_layers) * shape.num_labels
         )
@@ -89,7 +90,7 @@ def evaluate(
         )
 
 
-def answers(profiler: Profiler, split: TokenisedSplit) -> NDArray[np.float32]:
+def answers(profiler: Profiler, split: TokenisedSplit, *, what: str = "evaluate") -> NDArray[np.float32]:
     """Logits of every exit for every example, shape (examples, exits, labels).
 
     Each example is run by itself and unpadded, as a deployed model runs it: in int8 all activations of a
@@ -97,7 +98,7 @@ def answers(profiler: Profiler, split: TokenisedSplit) -> NDArray[np.float32]:
     """
     known: dict[bytes, NDArray[np.float32]] = {}
     rows = []
-    for ids in split.input_ids:
+    for ids in tracked(split.input_ids, what, total=len(split)):
         key = ids.tobytes()
         if key not in known:
             known[key] = profiler.run(ids[None], np.ones_like(ids)[None]).logits[0]

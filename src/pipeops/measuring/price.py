@@ -5,7 +5,7 @@ Measured on graphs of that shape with random weights, so nothing need be trained
 
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.runtime import EarlyExitModel, force_exit
 from pipeops.onnx.stages import Weights, emit_stages
 from pipeops.pipeline import INFERENCE
+from pipeops.progress import progress
 from pipeops.provenance import provenance, write_json
 from pipeops.settings import PricesSection
 
@@ -70,9 +71,16 @@ def price(
     Raises:
         PipeOpsError: the machine is too busy, times stay unsteady, or the inputs are too long for the model.
     """
-    table, record = measure_prices(
-        shape, original, lengths=lengths, max_length=max_length, settings=settings, operators=operators
-    )
+    with progress(f"price {operators}", 1) as shown:
+        table, record = measure_prices(
+            shape,
+            original,
+            lengths=lengths,
+            max_length=max_length,
+            settings=settings,
+            operators=operators,
+            reached=shown.reach,
+        )
     write_json(output.with_suffix(".json"), record)
     with replaced(output) as path:
         table.to_csv(path, index=False)
@@ -86,8 +94,12 @@ def measure_prices(
     max_length: int,
     settings: PricesSection,
     operators: str = "",
+    reached: Callable[[float], None] = lambda _: None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Measure as :func:`price` does; return the rows of its CSV and the content of its JSON."""
+    """Measure as :func:`price` does; return the rows of its CSV and the content of its JSON.
+
+    ``reached`` is told which part is done, 0 to 1.
+    """
     _refuse_lengths(lengths, max_length, shape)
     load = psutil.getloadavg()
     cores = quietest_cores(settings.threads)
@@ -104,6 +116,7 @@ def measure_prices(
             lambda: original_model.run(*padded),
             settings,
             what=f"price of {operators or 'this shape'}",
+            reached=reached,
         )
     steady = found.steady(settings.unsteady)
     original_ms = np.concatenate([one.original for one in steady])

@@ -1,6 +1,7 @@
 """The times of all pipelines of one encoder on this CPU, without training any."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.measuring.price import measure_prices
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE, OPERATORS, Pipeline, trained_pipelines
+from pipeops.progress import Progress, progress
 from pipeops.settings import PricesSection
 from pipeops.text import markdown_table
 
@@ -60,7 +62,6 @@ def price_list(
     max_length: int,
     settings: PricesSection,
     pipelines: Sequence[str] | None = None,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> pd.DataFrame:
     """Price every pipeline on this CPU, on random weights.
 
@@ -70,7 +71,6 @@ def price_list(
         max_length: what they are padded to without L.
         settings: threads, rounds, and what counts as a quiet machine.
         pipelines: trained ones; None: all that are valid.
-        progress: told each set of operators before it is priced.
 
     Returns:
         A row per set of operators, inference variant and exit, with ``COLUMNS``.
@@ -79,19 +79,27 @@ def price_list(
         PipeOpsError: as :func:`pipeops.measuring.price.price`.
     """
     original, tables = shape_of(Pipeline("O")), []
-    for operators, orders in operator_sets(pipelines or trained_pipelines()).items():
-        progress(operators)
-        table, _ = measure_prices(
-            shape_of(Pipeline(orders[0])),
-            original,
-            lengths=lengths,
-            max_length=max_length,
-            settings=settings,
-            operators=operators,
-        )
-        by_exit = mean_over_lengths(table, lengths, max_length)
-        tables.append(by_exit.assign(operators=operators, pipelines=", ".join(orders))[COLUMNS])
+    sets = operator_sets(pipelines or trained_pipelines())
+    with progress("price", len(sets)) as shown:
+        for number, (operators, orders) in enumerate(sets.items()):
+            shown.what = f"price {operators}, {number + 1} of {len(sets)}"
+            table, _ = measure_prices(
+                shape_of(Pipeline(orders[0])),
+                original,
+                lengths=lengths,
+                max_length=max_length,
+                settings=settings,
+                operators=operators,
+                reached=partial(_reach, shown, number),
+            )
+            by_exit = mean_over_lengths(table, lengths, max_length)
+            tables.append(by_exit.assign(operators=operators, pipelines=", ".join(orders))[COLUMNS])
     return pd.concat(tables, ignore_index=True)
+
+
+def _reach(shown: Progress, sets: int, part: float) -> None:
+    """So many sets are done, and this part of one more."""
+    shown.reach(sets + part)
 
 
 def mean_over_lengths(table: pd.DataFrame, lengths: NDArray[np.int64], max_length: int) -> pd.DataFrame:

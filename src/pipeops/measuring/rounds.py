@@ -95,7 +95,14 @@ class Rounds:
         return [one for one, is_near in zip(self.every, near, strict=True) if is_near]
 
 
-def steady_rounds(targets: Sequence[Run], original: Run, settings: PricesSection, *, what: str) -> Rounds:
+def steady_rounds(
+    targets: Sequence[Run],
+    original: Run,
+    settings: PricesSection,
+    *,
+    what: str,
+    reached: Callable[[float], None] = lambda _: None,
+) -> Rounds:
     """Run rounds until every target's median is as sure as ``settings.precision``.
 
     Args:
@@ -103,6 +110,7 @@ def steady_rounds(targets: Sequence[Run], original: Run, settings: PricesSection
         original: O, on an input of its own.
         settings: how many rounds, and what counts as steady.
         what: what is measured, for messages.
+        reached: told between rounds which part of them is done, 0 to 1, as far as it can be foreseen.
 
     Raises:
         PipeOpsError: the machine is too busy, or times stay unsteady.
@@ -113,6 +121,7 @@ def steady_rounds(targets: Sequence[Run], original: Run, settings: PricesSection
     while not _enough(steady := found.steady(settings.unsteady), settings):
         if _hopeless(found, steady, settings):
             raise PipeOpsError(_why_unsteady(found, steady, settings, what))
+        reached(_part_done(steady, settings))
         before, block = Reading.now(), [run_round(targets, original)]
         while time.perf_counter() - before.at < _BLOCK_SECONDS:
             block.append(run_round(targets, original))
@@ -147,6 +156,14 @@ def quartiles(rounds: Sequence[Round]) -> NDArray[np.float64]:
 
 def _enough(rounds: Sequence[Round], settings: PricesSection) -> bool:
     return len(rounds) >= settings.rounds and bool((standard_errors(rounds) <= settings.precision).all())
+
+
+def _part_done(rounds: Sequence[Round], settings: PricesSection) -> float:
+    """Rounds over those that are needed: a standard error falls with the square root of their number."""
+    if len(rounds) < settings.rounds:
+        return len(rounds) / settings.rounds
+    missing = float(standard_errors(rounds).max()) / settings.precision
+    return len(rounds) / min(settings.most_rounds, len(rounds) * max(1.0, missing) ** 2)
 
 
 def _hopeless(found: Rounds, steady: Sequence[Round], settings: PricesSection) -> bool:

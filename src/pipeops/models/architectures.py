@@ -87,7 +87,9 @@ TINY_ARCHITECTURE = Architecture(
     segment_rows=1,
     max_length=64,
 )
-
+TINY_OF_OWN_TEXTS = "tiny, of own texts"
+"""Name of the `tiny` backbone where it is pretrained on one's own texts; no hub or folder has it."""
+TINY_OF_OWN_ARCHITECTURE = replace(TINY_ARCHITECTURE, vocab_size=2048, position_rows=258, max_length=256)
 
 _ROBERTA_BASE = Architecture(
     family="roberta",
@@ -111,6 +113,7 @@ _BERT_BASE = replace(
 )
 KNOWN: Mapping[str, Architecture] = {
     TINY: TINY_ARCHITECTURE,
+    TINY_OF_OWN_TEXTS: TINY_OF_OWN_ARCHITECTURE,
     "FacebookAI/roberta-base": _ROBERTA_BASE,
     "distilbert/distilroberta-base": replace(_ROBERTA_BASE, layers=6),
     "FacebookAI/roberta-large": replace(_ROBERTA_BASE, layers=24, hidden_size=1024, heads=16, ffn_size=4096),

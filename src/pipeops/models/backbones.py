@@ -42,9 +42,9 @@ def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) ->
     Raises:
         PipeOpsError: the source cannot be read, is of another family, or is no student of ``teacher``.
     """
-    config = _from_source(AutoConfig, source)
+    config = read_source(AutoConfig, source)
     check_family(config.model_type, source)
-    tokenizer = _from_source(AutoTokenizer, source)
+    tokenizer = read_source(AutoTokenizer, source)
     if len(tokenizer) < config.vocab_size // 2:
         raise PipeOpsError(
             f"backbone '{source}': its tokenizer has {len(tokenizer)} tokens, its vocabulary "
@@ -63,7 +63,12 @@ def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     make_shareable(output / WEIGHTS)
 
 
-def _from_source(auto_class: Any, source: str) -> Any:
+def read_source(auto_class: Any, source: str) -> Any:
+    """Load a configuration or tokenizer of a hub or folder.
+
+    Raises:
+        PipeOpsError: it cannot be read.
+    """
     try:
         return auto_class.from_pretrained(source)
     except (OSError, ValueError) as error:

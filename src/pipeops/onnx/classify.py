@@ -92,6 +92,22 @@ class Classifier:
         Raises:
             Refused: another number of texts, or a text that is no Unicode or has no tokens.
         """
+        ids, mask, truncated = self.prepare(*texts)
+        inputs = {"input_ids": ids[None], "attention_mask": mask[None]}
+        if len(self.thresholds):
+            inputs["thresholds"] = self.thresholds
+        logits, exit_layer = self.session.run(None, inputs)
+        probabilities = np.exp(logits[0].astype(np.float64) - logits[0].max())
+        probabilities /= probabilities.sum()
+        best = int(logits[0].argmax())
+        return Answer(self.labels[best], float(probabilities[best]), int(exit_layer[0]), truncated)
+
+    def prepare(self, *texts: str) -> tuple[Any, Any, bool]:
+        """Tokenise one input as ``encode`` does, unless it cannot be classified.
+
+        Raises:
+            Refused: another number of texts, or a text that is no Unicode or has no tokens.
+        """
         if len(texts) != len(self.columns):
             raise Refused(
                 f"{len(texts)} texts where the model takes {len(self.columns)}: {', '.join(self.columns)}; "
@@ -103,14 +119,7 @@ class Classifier:
         ids, mask, truncated = self.encode(*texts)
         if not mask.any():
             raise Refused("a text without tokens; give one with words")
-        inputs = {"input_ids": ids[None], "attention_mask": mask[None]}
-        if len(self.thresholds):
-            inputs["thresholds"] = self.thresholds
-        logits, exit_layer = self.session.run(None, inputs)
-        probabilities = np.exp(logits[0].astype(np.float64) - logits[0].max())
-        probabilities /= probabilities.sum()
-        best = int(logits[0].argmax())
-        return Answer(self.labels[best], float(probabilities[best]), int(exit_layer[0]), truncated)
+        return ids, mask, truncated
 
     def encode(self, *texts: str) -> tuple[Any, Any, bool]:
         """Tokenise one input as in training.

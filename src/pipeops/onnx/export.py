@@ -14,6 +14,7 @@ from pipeops.onnx.graphs import early_exit_graph, straight_graph
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.stages import Weights, emit_stages
+from pipeops.progress import tracked
 from pipeops.settings import Confidence
 
 # A Protocol Buffers file ends at 2 GiB; the graph around the weights takes far less than 16 MiB.
@@ -36,7 +37,7 @@ def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_prob
     with checked_weights(checkpoint / "model.safetensors", shape) as weights:
         stages = emit_stages(shape, weights, confidence=confidence)
     _write_graphs(stages, shape, output, quantised=False, confidence=confidence)
-    quantised = [quantise(stage) for stage in stages]
+    quantised = [quantise(stage) for stage in tracked(stages, "quantise", total=len(stages))]
     _write_graphs(quantised, shape, output, quantised=True, confidence=confidence)
 
 

@@ -101,13 +101,31 @@ def with_confidence(model: ModelProto, confidence: Confidence) -> ModelProto:
         return model
     changed = _model("early-exit", [], shape, confidence=confidence)
     changed.functions.extend(model.functions)
+    _stitch_early_exits(changed, _calls(model), shape, "entropy" if confidence == "entropy" else "patience")
+    return changed
+
+
+def straightened(model: ModelProto) -> ModelProto:
+    """Return the profiling graph (:func:`straight_graph`) of an exported graph with early exits.
+
+    Args:
+        model: as :func:`early_exit_graph` makes it, with any confidence; it is not changed.
+    """
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
+    straight = _model("straight", [], shape)
+    straight.functions.extend(model.functions)
+    _stitch_straight(straight, _calls(model), shape)
+    return straight
+
+
+def _calls(model: ModelProto) -> list[_Interface]:
+    """The stages of an exported graph, which are its functions."""
     types = {value.name: value for graph in _nested(model.graph) for value in graph.value_info}
-    calls = [
+    return [
         _Interface(function.name, list(function.input), [types[name] for name in function.output])
         for function in model.functions
     ]
-    _stitch_early_exits(changed, calls, shape, "entropy" if confidence == "entropy" else "patience")
-    return changed
 
 
 def _stitch_early_exits(
@@ -131,14 +149,19 @@ def straight_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProt
     Inputs ``input_ids`` and ``attention_mask``, int64 (batch, length). Outputs ``logits``, float32
     (batch, exits, num_labels), and ``confidence``, float32 (batch, exits).
     """
-    exits = len(shape.exit_layers)
     model = _model("straight", stages, shape)
-    graph = model.graph
+    _stitch_straight(model, [_interface(stage) for stage in stages], shape)
+    return model
+
+
+def _stitch_straight(model: ModelProto, calls: Sequence[_Interface], shape: ModelShape) -> None:
+    """Fill the model's empty graph with calls of its functions, and join what the exits answer."""
+    graph, exits = model.graph, len(shape.exit_layers)
     graph.input.extend(token_inputs("batch"))
     graph.output.append(tensor("logits", TensorProto.FLOAT, "batch", exits, shape.num_labels))
     graph.output.append(tensor("confidence", TensorProto.FLOAT, "batch", exits))
-    for stage in stages:
-        _call(graph, _interface(stage))
+    for call in calls:
+        _call(graph, call)
     graph.initializer.append(numpy_helper.from_array(np.array([1]), "exits.axis"))
     for output in ("logits", "confidence"):
         rows = []
@@ -146,7 +169,6 @@ def straight_graph(stages: Sequence[ModelProto], shape: ModelShape) -> ModelProt
             rows.append(f"{output}.{layer}.row")
             graph.node.append(_node("Unsqueeze", [f"{output}.{layer}", "exits.axis"], rows[-1]))
         graph.node.append(_node("Concat", rows, output, axis=1))
-    return model
 
 
 def _model(kind: GraphKind, stages: Sequence[ModelProto], shape: ModelShape, **metadata: str) -> ModelProto:

@@ -13,11 +13,12 @@ from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
+from pipeops.settings import Confidence
 
-NEVER = 2.0
-"""A threshold that no confidence reaches."""
+NEVER = float("inf")
+"""A threshold that no confidence reaches, and no number of exits that agree."""
 ALWAYS = 0.0
-"""A threshold that every confidence reaches."""
+"""A threshold that all of them reach."""
 
 
 class Answer(NamedTuple):
@@ -61,7 +62,7 @@ class EarlyExitModel:
         return cls(*_open(path, kind="early-exit", threads=threads, cores=cores))
 
     @property
-    def confidence(self) -> str:
+    def confidence(self) -> Confidence:
         """What its ``thresholds`` are compared with; see :func:`pipeops.onnx.graphs.early_exit_graph`."""
         return self.session.get_modelmeta().custom_metadata_map.get("pipeops.confidence", "max_probability")
 

@@ -72,6 +72,8 @@ class Trainee:
     loss: Loss
     equilibrium: bool = False
     """Whether the gradients of the exits are balanced (``gradient_equilibrium``)."""
+    log: Mapping[str, Any] = field(default_factory=dict)
+    """Of a model that is taken as it is: what the record of the training says of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,8 @@ class Stage:
     """Times the epochs of the settings."""
     learning_rate: float = 1
     """Times the learning rate of the settings."""
+    trains: bool = True
+    """Whether it is trained; if not, it is taken as it is prepared."""
 
 
 Stages = Sequence[Stage]

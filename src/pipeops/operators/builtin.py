@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeops.models.shape import ModelShape
 from pipeops.operators.declaration import (
+    CLASSIFIER,
     FORWARD_AND_BACKWARD,
     STUDENT,
     Operator,
@@ -28,13 +29,25 @@ def _unchanged(before: ModelShape, _: Setup) -> ModelShape:
     return before
 
 
+def _original_flops(work: Work) -> float:
+    return 0 if work.setup.model.finetuned else trained_on_labels(work)
+
+
+def _original_inputs(setup: Setup) -> Mapping[str, str]:
+    if not setup.model.finetuned:
+        return {}
+    return {"classifier": CLASSIFIER, "validation": "data/{dataset}/validation.parquet"}
+
+
 ORIGINAL = Operator(
     letter="O",
     name="original",
     kind="original",
     target="pipeops.operators.finetuning:finetune",
     shape=_unchanged,
-    flops=trained_on_labels,
+    flops=_original_flops,
+    inputs=_original_inputs,
+    input_names=("classifier", "validation"),
 )
 
 

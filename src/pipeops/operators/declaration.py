@@ -18,6 +18,8 @@ FORWARD_AND_BACKWARD = 3
 """Operations of a training step over those of its forward pass."""
 STUDENT = "backbones/student/"
 """Where the workflow keeps the pretrained model that D starts from, within the results."""
+CLASSIFIER = "backbones/classifier/"
+"""Where it keeps the classifier that O is made of."""
 
 # (kind of the earlier operator, of the later one) -> why this ordering makes no sense; Xin et al. 2022, 5.1
 _NEVER_AFTER: Mapping[tuple[Kind, Kind], str] = {

@@ -4,17 +4,19 @@
 when they drift apart. Nothing heavy is imported: the Snakefile reads this.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, create_model, field_validator, model_validator
 
-from pipeops.data.tasks import REGRESSION_TASKS, SPLITS, TASKS
+from pipeops.data.sources import own_task
+from pipeops.data.tasks import REGRESSION_TASKS, SPLITS, TASKS, Task
 from pipeops.errors import PipeOpsError
-from pipeops.models.architectures import architecture
+from pipeops.models.architectures import TINY_OF_OWN_TEXTS, architecture
 from pipeops.operators.declaration import NoSettings, Setup
 from pipeops.operators.registry import OPERATORS, TRAINABLE, shape_after
 from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, parts_of
@@ -33,6 +35,7 @@ from pipeops.settings import (
     PricesSection,
     Section,
     Seed,
+    TaskSection,
     TrainingSection,
     TrainingSettings,
     existing_if_path,
@@ -48,8 +51,11 @@ class BaseConfig(Section):
     """A study: datasets, seeds, operator sets and how everything is trained and measured."""
 
     pathvars: Pathvars = Pathvars()
+    tasks: dict[str, TaskSection] = {}
+    """Tasks of one's own, by name; see docs/own-data.md."""
     datasets: Annotated[list[str], Field(min_length=1)] = ["generated-sentiment"]
-    """GLUE tasks (mrpc, sst2, qnli, qqp) or generated ones (generated-sentiment, generated-paraphrase)."""
+    """GLUE tasks (mrpc, sst2, qnli, qqp), generated ones (generated-sentiment, generated-paraphrase), or
+    names of `tasks`."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3, 4, 5, 6]
     """One run of everything per seed."""
     operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
@@ -81,17 +87,29 @@ class BaseConfig(Section):
     check: CheckSection = CheckSection()
     commutativity: CommutativitySection = CommutativitySection()
 
+    @field_validator("tasks")
+    @classmethod
+    def _names_of_their_own(cls, tasks: dict[str, TaskSection]) -> dict[str, TaskSection]:
+        for name in tasks:
+            if name in (*TASKS, *REGRESSION_TASKS):
+                raise ValueError(f"'{name}' is the name of a built-in task; choose another")
+            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+                raise ValueError(f"'{name}' names files too; use letters, digits, '.', '_' and '-' only")
+        return tasks
+
     @field_validator("datasets")
     @classmethod
-    def _known_datasets(cls, names: list[str]) -> list[str]:
+    def _known_datasets(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        known = [*TASKS, *info.data.get("tasks", names)]  # what is wrong with tasks is said by itself
         for name in names:
             if name in REGRESSION_TASKS:
                 raise ValueError(
-                    f"'{name}' is a regression task; PipeOps studies classification: {', '.join(TASKS)}"
+                    f"'{name}' is a regression task; PipeOps studies classification: {', '.join(known)}"
                 )
-            if name not in TASKS:
+            if name not in known:
                 raise ValueError(
-                    f"unknown dataset '{name}'{nearest(name, TASKS)}; known are {', '.join(TASKS)}"
+                    f"unknown dataset '{name}'{nearest(name, known)}; known are {', '.join(known)}; "
+                    "data of your own are described in tasks"
                 )
         return _each_once(names)
 
@@ -212,7 +230,7 @@ class BaseConfig(Section):
     def _glue_has_the_tasks(self) -> Self:
         """Look for the files of a local GLUE; what is in them is checked when they are read."""
         folder = Path(self.glue)
-        for task in (TASKS[name] for name in self.datasets):
+        for task in (TASKS[name] for name in self.datasets if name in TASKS):
             if task.generated or not folder.is_dir():
                 continue
             for split in SPLITS:
@@ -222,22 +240,45 @@ class BaseConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _own_files_are_there(self) -> Self:
+        """Look at the beginning of the files; what is in them is checked when they are read."""
+        for name in self.datasets:
+            if name in self.tasks and not self.tasks[name].hub and not self.answers:
+                try:
+                    self.task(name)
+                except PipeOpsError as error:
+                    raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
     def _check_sources(self) -> Self:
         if self.model.student == TINY:
             raise ValueError(
                 "model.student: 'tiny' is a backbone only; use 'alternate' or name a pretrained model"
             )
-        if self.model.backbone == TINY and any(not TASKS[name].generated for name in self.datasets):
+        kinds = {self._kind(name) for name in self.datasets}
+        if self.model.backbone == TINY and "glue" in kinds:
             raise ValueError(
-                "model.backbone: 'tiny' knows only the generated tasks' words; name a pretrained one"
+                "model.backbone: 'tiny' knows only the generated tasks' words, or those of your own texts; "
+                "name a pretrained one"
+            )
+        if self.model.backbone == TINY and len(kinds) > 1:
+            raise ValueError(
+                "model.backbone: 'tiny' is pretrained on generated text or on texts of your own; make two "
+                "studies, or name a pretrained one"
             )
         return self
+
+    def _kind(self, name: str) -> str:
+        if name in self.tasks:
+            return "own"
+        return "generated" if TASKS[name].generated else "glue"
 
     @model_validator(mode="after")
     def _fits_backbone(self) -> Self:
         """Check what can be known of the backbone without loading it; a hub's are checked when fetched."""
         try:
-            backbone = architecture(self.model.backbone)
+            backbone = architecture(self.encoder)
             student = None if self.model.student == ALTERNATE else architecture(self.model.student)
         except PipeOpsError as error:
             raise ValueError(f"model: {error}") from None
@@ -295,6 +336,24 @@ class BaseConfig(Section):
                 )
         return self
 
+    def task(self, name: str) -> Task:
+        """The task of this name, built in or one's own; see :func:`pipeops.data.sources.own_task`.
+
+        Raises:
+            PipeOpsError: one's own rows cannot be looked at.
+        """
+        return TASKS[name] if name in TASKS else own_task(name, self.tasks[name])
+
+    @property
+    def encoder(self) -> str:
+        """The backbone, by the name that its architecture is known under."""
+        return TINY_OF_OWN_TEXTS if self.model.backbone == TINY and self.own_datasets else self.model.backbone
+
+    @property
+    def own_datasets(self) -> list[str]:
+        """The studied datasets that are one's own."""
+        return [name for name in self.datasets if name in self.tasks]
+
     def training_of(self, pipeline: Pipeline) -> TrainingSettings:
         """The settings of the training that makes a pipeline."""
         return self.training.of(pipeline.operator, str(pipeline))
@@ -302,7 +361,8 @@ class BaseConfig(Section):
     def steps(self, pipeline: Pipeline, examples: int) -> int:
         """Number of steps that the model that a pipeline ends in was trained, from its pretrained weights.
 
-        D starts from pretrained weights again, so what was trained before it does not count.
+        D starts from pretrained weights again, so what was trained before it does not count. Nor does what an
+        O that is given was trained.
 
         Args:
             pipeline: a trained one.
@@ -311,20 +371,22 @@ class BaseConfig(Section):
         total, step = 0, pipeline
         while True:
             settings = self.training_of(step)
-            total += round(-(-examples // settings.batch_size) * settings.epochs)
+            if step.parent or not self.model.finetuned:
+                total += round(-(-examples // settings.batch_size) * settings.epochs)
             if step.parent is None or OPERATORS[step.operator].restarts:
                 return total
             step = step.parent
 
     @property
     def steps_of_orderings(self) -> dict[str, dict[str, int]]:
-        """By dataset and ordering: number of steps that the model it ends in was trained (`steps`)."""
+        """By built-in dataset and ordering: steps that the model it ends in was trained (`steps`)."""
         return {
             dataset: {
                 str(ordering): self.steps(ordering, min(self.data.train_examples or rows, rows))
                 for ordering in self.orderings
             }
             for dataset in self.datasets
+            if dataset in TASKS
             for rows in [TASKS[dataset].rows["train"]]
         }
 
@@ -352,8 +414,8 @@ class BaseConfig(Section):
 
     def setup(self, letter: str) -> Setup:
         """What the shape, cost and inputs of an operator depend on."""
-        section = OPERATORS[letter].section
-        return Setup(model=self.model, settings=getattr(self, section) if section else NoSettings())
+        section, model = OPERATORS[letter].section, self.model.model_copy(update={"backbone": self.encoder})
+        return Setup(model=model, settings=getattr(self, section) if section else NoSettings())
 
     def inputs_of(self, letter: str) -> Mapping[str, str]:
         """Extra inputs of an operator's trainings: name -> path within the results."""

@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeops import __version__
+from pipeops.data.own import ABOUT, read_about
 from pipeops.data.tasks import TASKS, Task
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import Answers, read_answers
@@ -34,6 +35,8 @@ from pipeops.provenance import versions
 from pipeops.settings import Confidence, MeasuringSection
 from pipeops.text import markdown_table, nearest
 
+ROWS = "rows"
+"""Folder of the results with the rows of own tasks."""
 NEEDED = ("onnxruntime", "tokenizers", "numpy")
 """Packages of a deployed model."""
 
@@ -63,12 +66,16 @@ class Choice:
         Raises:
             PipeOpsError: it is not known.
         """
-        if self.dataset not in TASKS:
-            raise PipeOpsError(
-                f"--dataset: unknown dataset '{self.dataset}'{nearest(self.dataset, TASKS)}; known are "
-                f"{', '.join(TASKS)}"
-            )
-        return TASKS[self.dataset]
+        if self.dataset in TASKS:
+            return TASKS[self.dataset]
+        rows = self.results / ROWS
+        if (rows / self.dataset / ABOUT).is_file():
+            return read_about(rows / self.dataset / ABOUT).task(self.dataset)
+        known = [*TASKS, *sorted(path.parent.name for path in rows.glob(f"*/{ABOUT}"))]
+        raise PipeOpsError(
+            f"--dataset: unknown dataset '{self.dataset}'{nearest(self.dataset, known)}; known are "
+            f"{', '.join(known)}"
+        )
 
     def of_seed(self, kind: str) -> Path:
         """The folder of this model within a folder of the results."""
@@ -312,8 +319,9 @@ def _front_matter(choice: Choice, measured: dict[str, Any]) -> str:
     if choice.base_model:
         content["base_model"] = choice.base_model
     if measured:
-        generated = choice.task.generated
-        about = {"type": choice.dataset} if generated else {"type": "nyu-mll/glue", "config": choice.dataset}
+        task = choice.task
+        glue = not (task.generated or task.own)
+        about = {"type": "nyu-mll/glue", "config": choice.dataset} if glue else {"type": choice.dataset}
         dataset = {"name": choice.dataset, **about, "split": "validation"}
         metric = {"type": "accuracy", "value": round(measured["accuracy"], 4)}
         result = {

@@ -5,6 +5,7 @@ A job's arguments hold what its result depends on and nothing else: other settin
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeops.data.tasks import TASKS
@@ -16,6 +17,8 @@ from pipeops.study.config import Config
 
 WEIGHTS = "model.safetensors"
 """Written last: where it is, the folder is whole."""
+ROWS = ("train.parquet", "validation.parquet", "about.json")
+"""Files of the rows of a task of one's own."""
 BACKBONE = ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS)
 """Files of a pretrained encoder."""
 MODEL = ("config.json", WEIGHTS)
@@ -29,19 +32,33 @@ BASE = "backbones/base/"
 
 
 def backbone(study: Config) -> list[str]:
-    """Arguments of ``pipeops backbone`` for the encoder that O starts from."""
+    """Arguments of ``pipeops backbone`` for the encoder that O starts from, without the rows of own data."""
     arguments = [study.model.backbone]
     if study.model.backbone == TINY:
         arguments += ["--settings", study.pretraining.model_dump_json()]
-        for dataset in sorted(study.datasets):
-            arguments += ["--task", dataset]
+        if study.own_datasets:
+            arguments += ["--max-length", str(study.model.max_length)]
+        else:
+            for dataset in sorted(study.datasets):
+                arguments += ["--task", dataset]
     return arguments
+
+
+def rows(study: Config, dataset: str) -> list[str]:
+    """Arguments of ``pipeops rows``."""
+    settings = study.tasks[dataset].model_dump_json(exclude={"metric"}, exclude_defaults=True)
+    return [dataset, "--settings", settings]
+
+
+def source_files(study: Config, dataset: str) -> list[str]:
+    """The files that the rows of a task of one's own come from; none where a hub has them."""
+    return [str(Path(path).expanduser()) for paths in study.tasks[dataset].files.values() for path in paths]
 
 
 def tokenise(study: Config, dataset: str, split: str) -> list[str]:
     """Arguments of ``pipeops tokenise``."""
     options: dict[str, object] = {"--max-length": study.model.max_length}
-    if not TASKS[dataset].generated:
+    if dataset in TASKS and not TASKS[dataset].generated:
         options["--glue"] = study.glue
     examples = getattr(study.data, f"{split}_examples")
     if examples is not None:

@@ -1,4 +1,6 @@
-"""What a study costs, as text."""
+"""What a study costs, as plain data and as text."""
+
+from typing import Any
 
 from pipeops.models.shape import ModelShape
 from pipeops.operators.declaration import FORWARD_AND_BACKWARD
@@ -6,7 +8,7 @@ from pipeops.study.planning import Plan, wall_seconds
 from pipeops.text import markdown_table
 
 
-def plan_text(
+def plan_report(
     plan: Plan,
     original: ModelShape,
     *,
@@ -15,8 +17,8 @@ def plan_text(
     length: int,
     gpus: int,
     jobs_per_gpu: int,
-) -> str:
-    """Print what ``planning.plan`` returns, with times.
+) -> dict[str, Any]:
+    """Join what ``planning.plan`` returns with times, JSON-ready.
 
     Args:
         plan: the plan.
@@ -28,27 +30,53 @@ def plan_text(
         jobs_per_gpu: trainings that share one; each is taken to run at the full rate divided by them.
     """
     rate = examples_per_second * FORWARD_AND_BACKWARD * original.flops(length)[-1]
-    hours = plan.flops / rate / 3600
     slots = gpus * jobs_per_gpu
-    wall = wall_seconds(plan.trainings, flops_per_second=rate / jobs_per_gpu, slots=slots) / 3600
-    operators: dict[str, list[float]] = {}
+    wall = wall_seconds(plan.trainings, flops_per_second=rate / jobs_per_gpu, slots=slots)
+    operators: dict[str, dict[str, float]] = {}
     for training in plan.trainings:
-        operators.setdefault(training.pipeline.operator, []).append(training.flops / rate / 3600)
-    by_operator = [[name, str(len(each)), f"{sum(each):.3g}"] for name, each in operators.items()]
-    gigabytes = {
-        "checkpoints": plan.checkpoint_bytes,
-        "exported graphs": plan.graph_bytes,
-        "both with keep_checkpoints: false, on one machine": plan.peak_bytes_unkept,
+        of = operators.setdefault(training.pipeline.operator, {"trainings": 0, "gpu_hours": 0.0})
+        of["trainings"] += 1
+        of["gpu_hours"] += training.flops / rate / 3600
+    return {
+        "jobs": dict(plan.jobs),
+        "trainings": len(plan.trainings),
+        "trainings_alone": plan.trainings_alone,
+        "checkpoint_bytes": plan.checkpoint_bytes,
+        "graph_bytes": plan.graph_bytes,
+        "peak_bytes_unkept": plan.peak_bytes_unkept,
+        "operators": operators,
+        "gpu_hours": plan.flops / rate / 3600,
+        "wall_hours": wall / 3600,
+        "gpus": gpus,
+        "jobs_per_gpu": jobs_per_gpu,
+        "examples_per_second": examples_per_second,
+        "rate_source": source,
+        "length": length,
+    }
+
+
+def plan_text(report: dict[str, Any]) -> str:
+    """Write what :func:`plan_report` returns for people."""
+    by_operator = [
+        [name, str(of["trainings"]), f"{of['gpu_hours']:.3g}"] for name, of in report["operators"].items()
+    ]
+    disk = {
+        "checkpoints": report["checkpoint_bytes"],
+        "exported graphs": report["graph_bytes"],
+        "both with keep_checkpoints: false, on one machine": report["peak_bytes_unkept"],
     }
     return "\n\n".join(
         [
-            markdown_table(["Rule", "Jobs"], [[rule, str(count)] for rule, count in plan.jobs.items()]),
-            f"{len(plan.trainings)} trainings; {plan.trainings_alone} if pipelines did not share prefixes.",
-            markdown_table(["Disk", "GB"], [[name, f"{b / 1e9:.3g}"] for name, b in gigabytes.items()]),
+            markdown_table(["Rule", "Jobs"], [[rule, str(count)] for rule, count in report["jobs"].items()]),
+            f"{report['trainings']} trainings; {report['trainings_alone']} if pipelines did not share "
+            "prefixes.",
+            markdown_table(["Disk", "GB"], [[name, f"{b / 1e9:.3g}"] for name, b in disk.items()]),
             markdown_table(["Operator", "Trainings", "GPU hours"], by_operator),
-            f"Training: {hours:.3g} GPU hours, {wall:.3g} hours of wall clock on {gpus} GPU(s) with "
-            f"{jobs_per_gpu} job(s) each,\nat {examples_per_second:.4g} examples per second of fine-tuning O "
-            f"at {length} tokens ({source}).\nMean lengths of the tasks, without padding; measuring on CPUs "
-            "is not counted, nor are pretrained models and what interrupted trainings resume from.",
+            f"Training: {report['gpu_hours']:.3g} GPU hours, {report['wall_hours']:.3g} hours of wall clock "
+            f"on {report['gpus']} GPU(s) with {report['jobs_per_gpu']} job(s) each,\nat "
+            f"{report['examples_per_second']:.4g} examples per second of fine-tuning O at "
+            f"{report['length']} tokens ({report['rate_source']}).\n"
+            "Mean lengths of the tasks, without padding; measuring on CPUs is not counted, nor are "
+            "pretrained models and what interrupted trainings resume from.",
         ]
     )

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeops.data.tasks import TASKS
-from pipeops.models.architectures import known_architecture
+from pipeops.models.architectures import TINY_OF_OWN_TEXTS, known_architecture
 from pipeops.models.shape import INT8_SHARE, ModelShape
-from pipeops.operators.declaration import STUDENT, Work
+from pipeops.operators.declaration import CLASSIFIER, STUDENT, Work
 from pipeops.operators.registry import OPERATORS, shape_after
 from pipeops.pipeline import Pipeline, closure
 from pipeops.study.analyses import asked_for
@@ -160,7 +160,7 @@ def training_minutes(study: Config, pipeline: Pipeline, dataset: str) -> int:
 
 def evaluating_minutes(study: Config, dataset: str) -> int:
     """Run time to ask for to evaluate a pipeline: every example is run in fp32 and in int8."""
-    task = TASKS[dataset]
+    task = study.task(dataset)
     rows = min(study.data.validation_examples or task.rows["validation"], task.rows["validation"])
     length = min(task.mean_tokens, study.model.max_length)
     flops = 2 * rows * shape_of(study, Pipeline("O")).flops(length)[-1]
@@ -173,15 +173,16 @@ def shape_of(study: Config, pipeline: Pipeline) -> ModelShape:
     Raises:
         PipeOpsError: an architecture is not known.
     """
-    backbone = known_architecture(study.model.backbone, "model.backbone")
-    labels = max(len(TASKS[name].labels) for name in study.datasets)
+    backbone = known_architecture(study.encoder, "model.backbone")
+    # The classes of one's own data are not known yet; they hardly change a size.
+    labels = max(len(TASKS[name].labels) if name in TASKS else 2 for name in study.datasets)
     original = backbone.shape(num_labels=labels, pooling=study.model.pooling)
     return shape_after(pipeline.trained, original, study.setup)
 
 
 def training_flops(study: Config, pipeline: Pipeline, dataset: str) -> float:
     """Operations of one training at the task's mean length."""
-    task, operator = TASKS[dataset], OPERATORS[pipeline.operator]
+    task, operator = study.task(dataset), OPERATORS[pipeline.operator]
     examples = min(study.data.train_examples or task.rows["train"], task.rows["train"])
     assert operator.flops is not None
     return operator.flops(
@@ -208,9 +209,12 @@ def _jobs(study: Config) -> dict[str, int]:
     runs = len(study.datasets) * len(study.seeds)
     inputs = {path for pipeline in study.trainings for path in study.inputs_of(pipeline.operator).values()}
     jobs = {
-        "backbone": 1,
+        "pretrain" if study.encoder == TINY_OF_OWN_TEXTS else "backbone": 1,
+        "classifier": int(CLASSIFIER in inputs),
         "student": int(STUDENT in inputs),
-        "tokenise": 2 * len(study.datasets),
+        "rows": len(study.own_datasets),
+        "tokenise": 2 * (len(study.datasets) - len(study.own_datasets)),
+        "tokenise_own": 2 * len(study.own_datasets),
         "train": runs * len(study.trainings),
         "export": runs * len(_exported(study)),
         "price": len(study.datasets) * len({pipeline.operators for pipeline in study.measured}),

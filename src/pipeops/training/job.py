@@ -21,6 +21,7 @@ from pipeops.models.shape import ModelShape
 from pipeops.operators.base import Context
 from pipeops.operators.registry import OPERATORS, training_function
 from pipeops.pipeline import InvalidPipeline, Pipeline
+from pipeops.progress import say
 from pipeops.provenance import provenance, write_json
 from pipeops.settings import Device, ExitTraining, Section, TrainingSettings
 from pipeops.training.batches import batches
@@ -107,7 +108,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         if run.is_finished(stage):
             continue
         if len(stages) > 1:
-            print(f"stage {number} of {len(stages)}: {stage.name}", flush=True)
+            say(f"stage {number} of {len(stages)}: {stage.name}")
         with disk_full_in_one_line(run.state, advice=RESUME):
             run.train(stage)
     if is_first_process():

@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeops.models.multi_exit import (
 )
 from pipeops.operators.base import Loss, Stage
 from pipeops.operators.gradient_equilibrium import gradient_equilibrium
+from pipeops.progress import say
 from pipeops.provenance import write_json
 from pipeops.settings import TrainingSettings
 from pipeops.training.batches import Collator, Examples
@@ -62,7 +64,7 @@ class StageRun:
         return load_model(self.finished(name)).to(self.device)
 
     def train(self, stage: Stage) -> None:
-        """Train one stage and put its model and log into its folder.
+        """Train one stage, or take it as it is, and put its model and log into its folder.
 
         A GPU that is too small gets half the examples at a time, and two such halves make a step.
 
@@ -70,11 +72,14 @@ class StageRun:
             PipeOpsError: the GPU does not hold half a batch either.
         """
         folder = self.state / stage.name
+        if not stage.trains:
+            if is_first_process():
+                taken = stage.prepare(self.load_stage)
+                self._keep(stage, taken.model, [dict(taken.log)])
+            return
         trainer = self._trained(stage, folder, accumulated=1)
         if trainer is None:
-            print(
-                "out of GPU memory: again, with half the examples at a time in the same batches", flush=True
-            )
+            say("out of GPU memory: again, with half the examples at a time in the same batches")
             gc.collect()
             torch.cuda.empty_cache()
             trainer = self._trained(stage, folder, accumulated=2)
@@ -84,15 +89,19 @@ class StageRun:
                 "training.batch_size, or let fewer trainings share it (training.gpu_slots)"
             )
         if is_first_process():
-            with written_last(folder / FINISHED) as temporary:
-                fold_standardisation(trainer.model)
-                trainer.model.save_pretrained(temporary)
-                write_json(
-                    temporary / LOG, [{"stage": stage.name} | row for row in trainer.state.log_history]
-                )
+            fold_standardisation(trainer.model)
+            self._keep(stage, trainer.model, trainer.state.log_history)
             for leftover in folder.glob("checkpoint-*"):
                 shutil.rmtree(leftover)
         trainer.accelerator.wait_for_everyone()
+
+    def _keep(
+        self, stage: Stage, model: MultiExitForSequenceClassification, log: Sequence[dict[str, Any]]
+    ) -> None:
+        """Write the model and log of a finished stage."""
+        with written_last(self.finished(stage.name)) as temporary:
+            model.save_pretrained(temporary)
+            write_json(temporary / LOG, [{"stage": stage.name} | row for row in log])
 
     def _trained(self, stage: Stage, folder: Path, *, accumulated: int) -> "OperatorTrainer | None":
         """Run the training, ``accumulated`` batches to a step; None where the GPU's memory is too small."""
@@ -117,7 +126,7 @@ class StageRun:
         )
         checkpoint = last_checkpoint(folder)
         if checkpoint:
-            print(f"resuming at {checkpoint.name}", flush=True)
+            say(f"resuming at {checkpoint.name}")
         try:
             balanced = gradient_equilibrium(trainee.model) if trainee.equilibrium else nullcontext()
             with balanced, fast_attention(self.settings.precision, max_length=self.split.max_length):

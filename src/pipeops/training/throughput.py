@@ -8,6 +8,7 @@ import torch
 from pipeops.hardware import compute_dtype, device
 from pipeops.models.multi_exit import MultiExitConfig, MultiExitForSequenceClassification
 from pipeops.models.shape import ModelShape
+from pipeops.progress import tracked
 from pipeops.settings import TrainingSettings
 
 _WARM_UP = 3
@@ -33,7 +34,7 @@ def examples_per_second(
     ids = torch.randint(5, shape.vocab_size, (settings.batch_size, length), device=where)
     labels = torch.zeros(settings.batch_size, dtype=torch.long, device=where)
     seconds = []
-    for _ in range(_WARM_UP + steps):
+    for _ in tracked(range(_WARM_UP + steps), "measure the rate of training", total=_WARM_UP + steps):
         start = time.perf_counter()
         with torch.autocast(where.type, torch.bfloat16, enabled=compute_dtype(settings.precision) == "bf16"):
             loss = model(input_ids=ids, labels=labels).loss

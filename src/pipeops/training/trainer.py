@@ -1,6 +1,6 @@
 """Hugging Face's Trainer as every training here uses it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from pipeops.hardware import compute_dtype
+from pipeops.progress import Progress, duration
 from pipeops.settings import Precision
 from pipeops.training.sampling import EpochSampler
 
@@ -61,6 +63,42 @@ def fast_attention(precision: Precision, *, max_length: int) -> AbstractContextM
     return nullcontext()
 
 
+class ShownProgress(TrainerCallback):
+    """Shows on standard error how far a training is, and a line with the loss whenever Trainer logs it."""
+
+    def __init__(self) -> None:
+        self._shown: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Begin at the step that an interrupted training resumes from; one of several processes shows."""
+        if state.is_world_process_zero:
+            self._shown = Progress("train", state.max_steps, done=state.global_step)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Count the step."""
+        if self._shown is not None:
+            self._shown.reach(state.global_step)
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:  # noqa: ARG002
+        """Say what Trainer logs."""
+        if self._shown is not None:
+            self._shown.say(log_line(named["logs"], state.global_step, state.max_steps))
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._shown is not None:
+            self._shown.close()
+
+
+def log_line(logs: Mapping[str, float], step: int, steps: int) -> str:
+    """What Trainer logs, as a line for people: the losses since the last one, or at the end of all steps."""
+    if "train_runtime" in logs:
+        return f"trained in {duration(logs['train_runtime'])}, mean loss {logs['train_loss']:.4g}"
+    named = {"loss": "loss", "learning_rate": "learning rate", "grad_norm": "gradient norm", "epoch": "epoch"}
+    values = [f"{name} {logs[key]:.4g}" for key, name in named.items() if key in logs]
+    return f"step {step:,} of {steps:,}: {', '.join(values)}"
+
+
 class ReproducibleTrainer(Trainer):
     """Trainer whose examples come in the order of :class:`pipeops.training.sampling.EpochSampler`."""
 
@@ -69,12 +107,22 @@ class ReproducibleTrainer(Trainer):
     ) -> None:
         """Take Trainer's arguments, every example's length, and the number of examples of a step."""
         super().__init__(**arguments)
+        self.remove_callback(PrinterCallback)
+        self.shown = ShownProgress()
+        self.add_callback(self.shown)
         self.sampler = EpochSampler(
             lengths,
             batch_size=step_size,
             grouped=length_grouped,
             seed=self.args.data_seed or self.args.seed,
         )
+
+    def train(self, *arguments: Any, **named: Any) -> TrainOutput:
+        """Train as Trainer does, and show how far it is; what is shown goes away after an error too."""
+        try:
+            return super().train(*arguments, **named)
+        finally:
+            self.shown.close()
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:  # noqa: ARG002
         return self.sampler

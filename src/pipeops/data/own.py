@@ -1,0 +1,530 @@
+"""Reading one's own data: the rows are read once, checked, counted, split and written for all jobs.
+
+What is written are ``train.parquet`` and ``validation.parquet`` (columns ``text``, ``text2`` for pairs, and
+``label``, a class id) and ``about.json``. Rows stay on disk; of each, two hashes and two numbers are kept.
+"""
+
+import errno
+import json
+import logging
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeops.data.sources import SEPARATORS, check_columns, glance, read_header, wrong_encoding
+from pipeops.data.tasks import SUBSET_SEED, Task
+from pipeops.errors import PipeOpsError
+from pipeops.files import replaced
+from pipeops.settings import Split, TaskSection
+from pipeops.text import listed, markdown_table, shortened
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEXTS = ("text", "text2")
+"""Columns of the written rows that hold texts."""
+LABEL = "label"
+ABOUT = "about.json"
+"""What the rows are, beside them."""
+BATCH_BYTES, BATCH_ROWS = 2**26, 10_000
+"""What is handled at a time, at most."""
+CSV_CHUNK = 1000
+"""Rows of a CSV that are parsed at a time."""
+LEAST_OF_A_CLASS = 2
+RARE = 10
+"""A class with this many times fewer training rows than the largest is pointed out."""
+NO_LABEL = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the rows of a task are."""
+
+    columns: tuple[str, ...]
+    """Text columns, as the source calls them."""
+    labels: tuple[str, ...]
+    """Class names in the order of their ids."""
+    rows: Mapping[str, int]
+    """Per split."""
+    classes: Mapping[str, Mapping[str, int]]
+    """Per split: rows of each class."""
+    dropped: Mapping[str, int]
+    """Per split: rows that were left out, as they had no text or no label."""
+    empty: Mapping[str, int]
+    """Per split: rows that are used and have no text."""
+    repeated: Mapping[str, int]
+    """Per split: rows whose texts stand in an earlier row of the split."""
+    contradictory: int
+    """Training rows whose texts also stand in a row with another label."""
+    overlapping: int
+    """Validation rows whose texts stand in a training row."""
+
+    def task(self, name: str) -> Task:
+        """The task with its classes; how long its texts are is not known."""
+        return Task(
+            name=name, columns=self.columns, labels=self.labels, rows=self.rows, mean_tokens=0, own=True
+        )
+
+    def text(self, name: str) -> str:
+        """The counts as a table, and a warning for each that may spoil a result."""
+        header = ["", *self.rows]
+        lines = [
+            ["rows", *_counts(self.rows)],
+            ["left out", *_counts(self.dropped)],
+            ["without text", *_counts(self.empty)],
+            ["repeated texts", *_counts(self.repeated)],
+        ]
+        for label in self.labels:
+            shares = [f"{self.classes[s].get(label, 0):,} ({self._share(s, label):.1%})" for s in self.rows]
+            lines.append([f"class {shortened(label)}", *shares])
+        warnings = [f"warning: tasks.{name}: {warning}" for warning in self.warnings()]
+        return "\n".join([f"{name}: {len(self.labels)} classes", markdown_table(header, lines), *warnings])
+
+    def warnings(self) -> list[str]:
+        """What is allowed and may spoil a result, a line each."""
+        found = []
+        if self.overlapping:
+            found.append(
+                f"{self.overlapping:,} of {self.rows['validation']:,} validation texts stand in train too, "
+                "and accuracy on them is none on new texts; leave them out"
+            )
+        if self.contradictory:
+            found.append(f"{self.contradictory:,} training texts also stand under another label")
+        for split, count in self.empty.items():
+            if count:
+                found.append(f"{count:,} rows of {split} have no text; drop_empty: true leaves them out")
+        largest = max(self.classes["train"].values())
+        if rare := [label for label in self.labels if self.classes["train"][label] * RARE < largest]:
+            found.append(
+                f"{listed(rare)}: fewer than a tenth of the largest class's training rows; "
+                f"always answering the largest is right in {largest / self.rows['train']:.1%}"
+            )
+        if absent := [label for label in self.labels if not self.classes["validation"].get(label)]:
+            found.append(f"validation has no row of {listed(absent)}")
+        return found
+
+    def _share(self, split: str, label: str) -> float:
+        return self.classes[split].get(label, 0) / self.rows[split]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is kept of every row of one source, each of shape (rows,)."""
+
+    label_ids: NDArray[np.int64]
+    """Number of the label in ``labels``, NO_LABEL where there is none."""
+    labels: list[str]
+    """In the order in which they come."""
+    texts: NDArray[np.uint64]
+    """Hash of the row's texts."""
+    empty: NDArray[np.bool_]
+    """Whether all of its texts are empty or blank."""
+    groups: NDArray[np.uint64]
+    """Hash of the group; that of the texts where no group is named."""
+
+
+def gather(name: str, section: TaskSection, output: Path) -> About:
+    """Read a task's source and write its rows, split by split.
+
+    Args:
+        name: of the task.
+        section: its source and columns.
+        output: folder for the rows of both splits and what they are.
+
+    Returns:
+        What was counted; it is written beside the rows too.
+
+    Raises:
+        PipeOpsError: a source cannot be read, a column is missing or no text, or rows cannot be learned from:
+            no label, a class of one row, a single class, a class that only the validation rows have.
+    """
+    from datasets import disable_progress_bars
+    from datasets.utils.logging import set_verbosity
+
+    disable_progress_bars()
+    set_verbosity(logging.CRITICAL)  # it may print rows
+    key = f"tasks.{name}"
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".reading.") as cache:
+        sources = {split: load(section, split, cache=cache, key=key) for split in section.given}
+        facts = {split: _facts(dataset, section, f"{key}: {split}") for split, dataset in sources.items()}
+        labels = _class_names(facts, section, key)
+        kept = {split: _kept(one, section, f"{key}: {split}") for split, one in facts.items()}
+        ids = {split: _class_ids(one, labels) for split, one in facts.items()}
+        _refuse_too_few(ids["train"][kept["train"]], labels, key)
+        chosen: dict[Split, tuple[Split, NDArray[np.bool_]]] = {s: (s, mask) for s, mask in kept.items()}
+        if section.held_out is not None:
+            places = np.flatnonzero(kept["train"])
+            out = held_out(
+                ids["train"][places],
+                facts["train"].groups[places],
+                fraction=section.held_out,
+                seed=section.seed,
+            )
+            _refuse_missing(out, ids["train"][places], labels, key)
+            halves: dict[Split, NDArray[np.bool_]] = {"train": ~out, "validation": out}
+            for split, taken in halves.items():
+                mask = np.zeros(len(kept["train"]), dtype=bool)
+                mask[places[taken]] = True
+                chosen[split] = ("train", mask)
+        about = _about(section, labels, facts, ids, kept, chosen)
+        _write(sources, section, ids, chosen, output)
+    with replaced(output / ABOUT) as path:
+        path.write_text(json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return about
+
+
+def read_about(path: Path) -> About:
+    """Read what :func:`gather` wrote about a task's rows.
+
+    Raises:
+        PipeOpsError: the file is missing or damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return About(**values | {name: tuple(values[name]) for name in ("columns", "labels")})
+    except FileNotFoundError:
+        raise PipeOpsError(f"{path}: not found; read the rows first") from None
+    except (ValueError, TypeError, KeyError):
+        raise PipeOpsError(f"{path}: damaged; delete it and read the rows again") from None
+
+
+def task_of(rows: Path) -> Task:
+    """The task of a file of rows, with the file's names of the columns.
+
+    Raises:
+        PipeOpsError: see :func:`read_about`.
+    """
+    task = read_about(rows.with_name(ABOUT)).task(rows.parent.name)
+    return replace(task, columns=TEXTS[: len(task.columns)])
+
+
+def row_batches(rows: Path, *, examples: int | None) -> Iterator[pa.Table]:
+    """Read rows batch by batch.
+
+    Args:
+        rows: those of one split.
+        examples: how many to take, drawn with a fixed seed; None or more than there are: all.
+
+    Yields:
+        Tables with the columns of the file, in its order.
+
+    Raises:
+        PipeOpsError: the file is missing or damaged.
+    """
+    try:
+        file = pq.ParquetFile(rows)
+    except (pa.ArrowException, OSError):
+        raise PipeOpsError(f"{rows}: no readable rows; delete it and read them again") from None
+    total, start = file.metadata.num_rows, 0
+    drawn = np.arange(total)
+    if examples is not None and examples < total:
+        drawn = np.sort(np.random.default_rng(SUBSET_SEED).choice(total, examples, replace=False))
+    for batch in file.iter_batches(batch_size=1000):
+        here = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, start + len(batch))] - start
+        if len(here):
+            yield pa.Table.from_batches([batch]).take(pa.array(here))
+        start += len(batch)
+
+
+def load(section: TaskSection, split: Split, *, cache: str, key: str) -> "Dataset":
+    """Load the columns that are used of one split, memory-mapped.
+
+    Args:
+        section: where its rows are.
+        split: which of the given ones.
+        cache: folder for what is made of files; a hub's data set goes where all others do.
+        key: of the section, for messages.
+
+    Raises:
+        PipeOpsError: it cannot be read, or a column is missing.
+    """
+    from datasets import concatenate_datasets
+
+    if section.hub:
+        loaded = _load_from_hub(section, split, key)
+        if not len(loaded):
+            raise PipeOpsError(f"{key}.hub: '{section.hub}' has no rows of {split}; name another split")
+        check_columns(loaded.column_names, section, where=section.hub, key=key)
+        return loaded.select_columns(section.columns)
+    paths = [Path(path).expanduser() for path in section.files[split]]
+    for path in paths:
+        glance(path, section, key)
+    try:
+        return concatenate_datasets([_load_file(path, section, cache) for path in paths])
+    except ValueError:
+        raise PipeOpsError(
+            f"{key}.files: columns differ in type among the files of {split}; write them alike"
+        ) from None
+
+
+def _load_file(path: Path, section: TaskSection, cache: str) -> "Dataset":
+    from datasets import Features, Value, load_dataset
+
+    options: dict[str, Any] = {"data_files": str(path), "split": "train", "cache_dir": cache}
+    suffix = path.suffix.lower()
+    if separator := SEPARATORS.get(suffix):
+        # Every cell is a text: pandas would make numbers of labels and nothing of the text "NA".
+        options |= {
+            "sep": separator,
+            "features": Features({name: Value("string") for name in read_header(path, section.encoding)}),
+            "na_filter": False,
+            "encoding": section.encoding,
+            "chunksize": CSV_CHUNK,
+        }
+    try:
+        loaded = load_dataset({".jsonl": "json", ".parquet": "parquet"}.get(suffix, "csv"), **options)
+        return loaded.select_columns(section.columns)
+    except Exception as error:  # every format has errors of its own, wrapped in one of the library's
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: BaseException) -> PipeOpsError:
+    """Say why a file cannot be read, without what is in it: only numbers of libraries' messages are kept."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UnicodeDecodeError):
+            return wrong_encoding(path, cause)
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return PipeOpsError(f"{path}: no space left on the disk to read it; free some and run again")
+        if place := re.search(r"\b(row|line) (\d+)", str(cause)):
+            remedy = "check its quotes and separators" if path.suffix.lower() in SEPARATORS else "correct it"
+            return PipeOpsError(f"{path}, {place[1]} {place[2]}: cannot be read; {remedy}")
+        cause = cause.__cause__ or cause.__context__
+    return PipeOpsError(f"{path}: cannot be read ({type(error).__name__}); write it again")
+
+
+def _load_from_hub(section: TaskSection, split: Split, key: str) -> "Dataset":
+    from datasets import load_dataset
+
+    named = section.splits.get(split, split)
+    try:
+        return load_dataset(section.hub, section.subset, split=named)
+    except ConnectionError:
+        raise PipeOpsError(f"{key}.hub: the hub cannot be reached for '{section.hub}'; name files") from None
+    except Exception as error:
+        # Other libraries' messages may hold rows.
+        own = isinstance(error, (FileNotFoundError, ValueError))
+        reason = shortened(error, 150) if own else type(error).__name__
+        raise PipeOpsError(f"{key}.hub: '{section.hub}' has no {named} that can be read ({reason})") from None
+
+
+def _batches(dataset: "Dataset", columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the number of the first row, and rows: so many that they are small together."""
+    bytes_each = max(1, dataset.data.nbytes // len(dataset))
+    rows = max(1, min(BATCH_ROWS, BATCH_BYTES // bytes_each))
+    selected = dataset.select_columns(list(columns)).with_format("arrow")
+    start = 0
+    for table in selected.iter(batch_size=rows):
+        yield start, table
+        start += len(table)
+
+
+def _facts(dataset: "Dataset", section: TaskSection, where: str) -> Facts:
+    """Go through the rows once."""
+    named = getattr(dataset.features[section.label], "names", None)
+    numbers: dict[str, int] = {}
+    label_ids, texts, empty, groups = (
+        np.empty(len(dataset), dtype=kind) for kind in (np.int64, np.uint64, bool, np.uint64)
+    )
+    for start, table in _batches(dataset, section.columns):
+        rows = slice(start, start + len(table))
+        frame = pd.DataFrame({name: _listed(table[name], name, where) for name in section.text})
+        texts[rows] = pd.util.hash_pandas_object(frame, index=False)
+        empty[rows] = np.logical_and.reduce([frame[name].str.strip() == "" for name in section.text])
+        said = _label_texts(table[section.label], named, section.label, where)
+        label_ids[rows] = [numbers.setdefault(one, len(numbers)) if one else NO_LABEL for one in said]
+        if section.group:
+            group = pd.Series(_listed(table[section.group], section.group, where))
+            groups[rows] = pd.util.hash_pandas_object(group, index=False)
+    if not section.group:
+        groups = texts
+    return Facts(label_ids=label_ids, labels=list(numbers), texts=texts, empty=empty, groups=groups)
+
+
+def _texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    """A column as texts, those that are missing as empty ones."""
+    try:
+        return pc.fill_null(column.cast(pa.large_string()), "")
+    except pa.ArrowException:
+        raise PipeOpsError(f"{where}: column '{name}' holds {column.type}, no texts; name another") from None
+
+
+def _listed(column: pa.ChunkedArray, name: str, where: str) -> list[str]:
+    try:
+        return _texts(column, name, where).to_pylist()
+    except UnicodeDecodeError:
+        raise PipeOpsError(f"{where}: column '{name}' is not UTF-8; convert the file") from None
+
+
+def _label_texts(column: pa.ChunkedArray, names: Sequence[str] | None, name: str, where: str) -> list[str]:
+    """Class names of a column's cells; empty where there is none."""
+    if names is not None:  # a hub's class ids
+        return [names[one] if one is not None and one >= 0 else "" for one in column.to_pylist()]
+    if pa.types.is_floating(column.type):
+        values = column.to_pylist()
+        if any(one is not None and one == one and one != int(one) for one in values):
+            raise PipeOpsError(
+                f"{where}: column '{name}' holds fractions; PipeOps studies classification, so name classes"
+            )
+        return ["" if one is None or one != one else str(int(one)) for one in values]
+    if pa.types.is_nested(column.type):
+        raise PipeOpsError(f"{where}: column '{name}' holds {column.type}, no labels; name another")
+    return [" ".join(one.split()) for one in _listed(column, name, where)]
+
+
+def _class_names(facts: Mapping[Split, Facts], section: TaskSection, key: str) -> list[str]:
+    """Classes of the training rows in order: by number if all are integers, else by name."""
+    labels = sorted(facts["train"].labels)
+    if all(re.fullmatch(r"[+-]?\d+", label) for label in labels):
+        labels.sort(key=int)
+    if len(labels) < 2:
+        found = f"one class only, '{shortened(labels[0])}'" if labels else "no label at all"
+        raise PipeOpsError(f"{key}.label: column '{section.label}' has {found}; two classes are the least")
+    if "validation" in facts and (strange := sorted(set(facts["validation"].labels) - set(labels))):
+        raise PipeOpsError(
+            f"{key}: validation has {len(strange)} labels that no training row has: {listed(strange)}; "
+            "correct them, or leave those rows out"
+        )
+    return labels
+
+
+def _class_ids(facts: Facts, labels: Sequence[str]) -> NDArray[np.int64]:
+    """The facts' label numbers as class ids."""
+    place = {label: number for number, label in enumerate(labels)}
+    return np.array([*(place[label] for label in facts.labels), NO_LABEL])[facts.label_ids]
+
+
+def _kept(facts: Facts, section: TaskSection, where: str) -> NDArray[np.bool_]:
+    """Which rows are used."""
+    unlabelled = facts.label_ids == NO_LABEL
+    if section.drop_empty:
+        return ~unlabelled & ~facts.empty
+    if unlabelled.any():
+        raise PipeOpsError(
+            f"{where}: {unlabelled.sum():,} rows have no '{section.label}', the first is row "
+            f"{int(unlabelled.argmax()) + 1:,}; fill it in, or set drop_empty: true to leave them out"
+        )
+    return ~unlabelled
+
+
+def _refuse_too_few(ids: NDArray[np.int64], labels: Sequence[str], key: str) -> None:
+    counts = np.bincount(ids, minlength=len(labels))
+    if rare := [label for label, count in zip(labels, counts, strict=True) if count < LEAST_OF_A_CLASS]:
+        raise PipeOpsError(
+            f"{key}: {listed(rare)}: fewer than {LEAST_OF_A_CLASS} training rows in {len(rare)} of "
+            f"{len(labels)} classes; add rows, or leave theirs out"
+        )
+
+
+def _refuse_missing(out: NDArray[np.bool_], ids: NDArray[np.int64], labels: Sequence[str], key: str) -> None:
+    """Whole groups may leave a class on one side only."""
+    for what, rows in (("training", ids[~out]), ("held-out", ids[out])):
+        counts = np.bincount(rows, minlength=len(labels))
+        if absent := [label for label, count in zip(labels, counts, strict=True) if not count]:
+            raise PipeOpsError(
+                f"{key}.held_out: no {what} row of {listed(absent)}: rows of one group, or of the same "
+                "texts, stay together; add rows, or name the validation rows"
+            )
+
+
+def held_out(
+    label_ids: NDArray[np.int64], groups: NDArray[np.uint64], *, fraction: float, seed: int
+) -> NDArray[np.bool_]:
+    """Choose rows to hold out: whole groups, about ``fraction`` of each class, at least one row of it.
+
+    Groups are taken as they bring the classes nearer to their counts, large ones first, for small ones can
+    fill what is left.
+
+    Args:
+        label_ids: class ids, shape (rows,).
+        groups: whatever tells groups apart, shape (rows,).
+        fraction: of each class's rows.
+        seed: of the order among groups of one size.
+
+    Returns:
+        True where a row is held out, shape (rows,).
+    """
+    counts = np.bincount(label_ids)
+    wanted = np.clip(np.round(fraction * counts), 1, np.maximum(counts - 1, 1))
+    _, group_ids, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shuffled = np.random.default_rng(seed).permutation(len(sizes))
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    by_group = np.argsort(group_ids, kind="stable")
+    ends = np.cumsum(sizes)
+    left, labels = wanted.tolist(), label_ids[by_group].tolist()
+    taken = np.zeros(len(sizes), dtype=bool)
+    for group in order.tolist():
+        members = Counter(labels[ends[group] - sizes[group] : ends[group]])
+        if sum(abs(left[c]) - abs(left[c] - n) for c, n in members.items()) > 0:
+            taken[group] = True
+            for c, n in members.items():
+                left[c] -= n
+    return taken[group_ids]
+
+
+def _about(
+    section: TaskSection,
+    labels: Sequence[str],
+    facts: Mapping[Split, Facts],
+    ids: Mapping[Split, NDArray[np.int64]],
+    kept: Mapping[Split, NDArray[np.bool_]],
+    chosen: Mapping[Split, tuple[Split, NDArray[np.bool_]]],
+) -> About:
+    texts = {split: facts[source].texts[mask] for split, (source, mask) in chosen.items()}
+    found = {split: ids[source][mask] for split, (source, mask) in chosen.items()}
+    counts = {split: np.bincount(one, minlength=len(labels)).tolist() for split, one in found.items()}
+    pairs = pd.DataFrame({"text": texts["train"], "label": found["train"]}).drop_duplicates()
+    several = pairs["text"][pairs["text"].duplicated(keep=False)].unique()
+    return About(
+        columns=tuple(section.text),
+        labels=tuple(labels),
+        rows={split: len(one) for split, one in found.items()},
+        classes={split: dict(zip(labels, one, strict=True)) for split, one in counts.items()},
+        dropped={split: int((~kept[split]).sum()) if split in kept else 0 for split in chosen},
+        empty={split: int(facts[source].empty[mask].sum()) for split, (source, mask) in chosen.items()},
+        repeated={split: int(pd.Series(one).duplicated().sum()) for split, one in texts.items()},
+        contradictory=int(np.isin(texts["train"], several).sum()),
+        overlapping=int(np.isin(texts["validation"], texts["train"]).sum()),
+    )
+
+
+def _write(
+    sources: Mapping[Split, "Dataset"],
+    section: TaskSection,
+    ids: Mapping[Split, NDArray[np.int64]],
+    chosen: Mapping[Split, tuple[Split, NDArray[np.bool_]]],
+    output: Path,
+) -> None:
+    """Go through the sources again and write the rows of each split."""
+    names = TEXTS[: len(section.text)]
+    schema = pa.schema([*((name, pa.large_string()) for name in names), (LABEL, pa.int64())])
+    with ExitStack() as stack:
+        writers = {}
+        for split in chosen:
+            path = stack.enter_context(replaced(output / f"{split}.parquet"))
+            writers[split] = stack.enter_context(pq.ParquetWriter(path, schema))
+        for source, dataset in sources.items():
+            for start, table in _batches(dataset, section.text):
+                texts = [_texts(table[name], name, source) for name in section.text]
+                rows = slice(start, start + len(table))
+                whole = pa.table([*texts, pa.array(ids[source][rows])], schema=schema)
+                for split, (origin, mask) in chosen.items():
+                    if origin == source and mask[rows].any():
+                        writers[split].write_table(whole.filter(pa.array(mask[rows])))
+
+
+def _counts(by_split: Mapping[str, int]) -> list[str]:
+    return [f"{count:,}" for count in by_split.values()]

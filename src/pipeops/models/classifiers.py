@@ -1,0 +1,136 @@
+"""Classifiers that somebody fine-tuned: fetched, checked, and taken over with their classes in our order."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from pipeops.errors import PipeOpsError
+from pipeops.models.architectures import check_family
+from pipeops.models.backbones import read_source, save_backbone
+from pipeops.models.multi_exit import (
+    ClassificationHead,
+    MultiExitForSequenceClassification,
+    from_pretrained_backbone,
+)
+from pipeops.text import listed
+
+
+def fetch_classifier(source: str, output: Path) -> None:
+    """Bring a fine-tuned classifier and its tokenizer into ``output``.
+
+    Args:
+        source: a hub id or a folder.
+        output: folder for ``config.json``, ``model.safetensors`` and the tokenizer's files.
+
+    Raises:
+        PipeOpsError: the source cannot be read, or is no classifier that can be taken over.
+    """
+    config = read_source(AutoConfig, source)
+    check_family(config.model_type, source)
+    _refuse_other_forms(config, source)
+    save_backbone(_load(source), read_source(AutoTokenizer, source), output)
+
+
+def as_original(
+    folder: Path, *, sep_token_id: int, labels: Sequence[str]
+) -> MultiExitForSequenceClassification:
+    """The same classifier as one of ours: the same logits, in the order of the data's classes.
+
+    Args:
+        folder: what :func:`fetch_classifier` left there.
+        sep_token_id: the token that ends a segment.
+        labels: the data's class names, in the order of their ids.
+
+    Raises:
+        PipeOpsError: its classes are not those of the data.
+    """
+    theirs = _load(str(folder))
+    rows = class_rows(theirs.config.id2label, labels)
+    model = from_pretrained_backbone(theirs.base_model, sep_token_id=sep_token_id, labels=labels)
+    head = cast(ClassificationHead, model.exits[str(model.config.num_hidden_layers)])
+    classifier: Any = theirs.classifier
+    # BERT's dense layer is its pooler, which `from_pretrained_backbone` takes over.
+    projection = classifier
+    if model.config.family == "roberta":
+        head.dense.load_state_dict(classifier.dense.state_dict())
+        projection = classifier.out_proj
+    with torch.no_grad():
+        head.out_proj.weight.copy_(projection.weight[rows])
+        head.out_proj.bias.copy_(projection.bias[rows])
+    return model.eval()
+
+
+def class_rows(id2label: Mapping[int, str], labels: Sequence[str]) -> list[int]:
+    """The classifier's id of each of the data's classes.
+
+    They are matched by name, whatever the case. Names that say nothing, ``LABEL_0`` and so on, stand for ids
+    if the data's classes are the integers from 0 on.
+
+    Args:
+        id2label: the classifier's names by id.
+        labels: the data's names, in the order of their ids.
+
+    Raises:
+        PipeOpsError: one side has classes that the other lacks, or two that differ in case only.
+    """
+    names, integers = list(id2label.values()), [str(number) for number in range(len(labels))]
+    unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names) and set(names) != set(labels)
+    if unnamed and list(labels) != integers:
+        raise PipeOpsError(
+            f"model.finetuned: the classifier's classes have no names ({listed(names)}) and the data's are "
+            "no integers from 0 on; name them in id2label of its config.json"
+        )
+    theirs = {str(number) if unnamed else name.casefold(): number for number, name in id2label.items()}
+    ours = [label.casefold() for label in labels]
+    if len(theirs) < len(id2label) or len(set(ours)) < len(ours):
+        raise PipeOpsError("model.finetuned: classes differ in upper and lower case only; rename one of them")
+    missing = [label for label, name in zip(labels, ours, strict=True) if name not in theirs]
+    if missing:
+        raise PipeOpsError(
+            f"model.finetuned: the classifier has no class {listed(missing)}; its classes are "
+            f"{listed(names)}; rename the data's, or set finetuned: false to train it"
+        )
+    if extra := [id2label[number] for name, number in theirs.items() if name not in ours]:
+        raise PipeOpsError(
+            f"model.finetuned: the data have no class {listed(extra)}, which the classifier has; set "
+            "finetuned: false to train it for the data's"
+        )
+    return [theirs[name] for name in ours]
+
+
+def _refuse_other_forms(config: Any, source: str) -> None:
+    """Refuse what our classifiers, a dense layer with tanh and a projection on the first token, cannot be."""
+    wanted = {"bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification"}
+    expected = wanted[config.model_type]
+    named = config.architectures or ["no architecture"]
+    reason = ""
+    if expected not in named:
+        reason = f"its config.json names {named[0]}, not {expected}"
+    elif config.problem_type not in (None, "single_label_classification"):
+        reason = f"it is made for {config.problem_type}"
+    elif config.num_labels < 2:
+        reason = "it has one output, so it is a regression"
+    if reason:
+        raise PipeOpsError(f"model.finetuned: '{source}' cannot be O: {reason}; set finetuned: false")
+
+
+def _load(source: str) -> PreTrainedModel:
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipeOpsError(f"model.backbone: '{source}' has no readable classifier ({reason})") from None
+    if missing := sorted(report["missing_keys"]):
+        raise PipeOpsError(
+            f"model.finetuned: '{source}' lacks {len(missing)} weights of a classifier, {missing[0]} first; "
+            "set finetuned: false to train it"
+        )
+    return model

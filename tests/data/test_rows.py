@@ -1,0 +1,104 @@
+"""Labelled rows of one's own, in every format, and what is refused."""
+
+import pandas as pd
+import pytest
+
+from pipeops.data.rows import Rows, label_ids, read_rows
+from pipeops.errors import PipeOpsError
+
+TEXTS = ["a b", 'quoted, "text"\nof two lines', "NA", "", "ä 😀"]
+LABELS = ["yes", "no", "None", "1", "01"]
+
+
+def write(folder, suffix):
+    path = folder / f"rows{suffix}"
+    table = pd.DataFrame({"text": TEXTS, "label": LABELS, "other": range(5)})
+    if suffix == ".parquet":
+        table.to_parquet(path)
+    elif suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",", encoding="utf-8-sig")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_cells_as_they_are_written(tmp_path, suffix):
+    rows = read_rows(write(tmp_path, suffix), text=["text"], label="label")
+    assert rows.texts == [(text,) for text in TEXTS]
+    assert rows.labels == LABELS
+    pairs = read_rows(write(tmp_path, suffix), text=["text", "label"], label="other")
+    assert pairs.texts == list(zip(TEXTS, LABELS, strict=True))
+    assert pairs.labels == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", None, "x.csv: not found; name a file of labelled texts"),
+        ("x.csv", b"", "x.csv: is empty; it needs a line of column names"),
+        ("x.csv", b"text,label\n", "x.csv: has no rows; add some"),
+        (
+            "x.csv",
+            b"texts,label\na,b\n",
+            "has no column 'text' (did you mean 'texts'?); it has 'texts',",
+        ),
+        ("x.csv", b"text,label\n\xff\xfe,b\n", "x.csv: cannot be read as csv ('utf-8' codec"),
+        ("x.csv", b'text,label\n"a,b\n', "x.csv: cannot be read as csv ("),
+        ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text": "a"}\n', "x.jsonl, row 2: has no 'label'"),
+        ("x.jsonl", b'{"text": ["a"], "label": "b"}\n', "x.jsonl, row 1: 'text' is no text"),
+        ("x.jsonl", b"[1]", "x.jsonl: cannot be read as jsonl (a line is no JSON object)"),
+        ("x.jsonl", b"{", "x.jsonl: cannot be read as jsonl ("),
+        ("x.jsonl", b"", "has no column 'text'"),
+        ("x.parquet", b"PAR1", "x.parquet: cannot be read as parquet ("),
+        (
+            "x.xlsx",
+            b"",
+            "x.xlsx: its name ends in none of .csv, .tsv, .jsonl, .parquet; convert or rename it",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(PipeOpsError) as refusal:
+        read_rows(tmp_path / name, text=["text"], label="label")
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def ids(labels, names):
+    found, how = label_ids(Rows(path="x.csv", texts=[], labels=labels), names)
+    return found.tolist(), how
+
+
+def test_labels_are_matched_by_name_and_else_by_id():
+    assert ids(["no", "yes", "no"], ["no", "yes"]) == ([0, 1, 0], "name")
+    assert ids(["1", "0"], ["no", "yes"]) == ([1, 0], "id")
+    # Where ids are the names of other classes, names win, and a column is matched in one way.
+    assert ids(["1", "2"], ["2", "1", "0"]) == ([1, 0], "name")
+    assert ids(["0", "1"], ["1", "2"]) == ([0, 1], "id")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            ["no", "yess"],
+            "x.csv, row 2: the model has no label 'yess' (did you mean 'yes'?); it has",
+        ),
+        (["0", "2"], "x.csv, row 2: the model has no label '2'; it has 'no', 'yes'"),
+        (["-1"], "row 1: the model has no label '-1'"),
+        (["no", "1"], "row 2: the model has no label '1'"),
+        (["no", ""], "row 2: the model has no label ''"),
+    ],
+)
+def test_labels_that_the_model_does_not_have_are_named(labels, message):
+    with pytest.raises(PipeOpsError) as refusal:
+        ids(labels, ["no", "yes"])
+    assert message in str(refusal.value)
+
+
+def test_of_many_classes_only_some_are_listed():
+    with pytest.raises(PipeOpsError, match=r"it has 'c0', .*, 'c9' and 67 more$"):
+        ids(["x"], [f"c{number}" for number in range(77)])
