@@ -387,10 +387,10 @@ def _regret_in_words(rows: pd.DataFrame) -> list[str]:
     if math.isnan(chosen["coverage_accuracy"]):
         lines.append(f"- {name}: no intervals; they need two seeds and two sets of operators to compare.")
     else:
-        lines.append(
-            f"- {name}: the 90% intervals cover {_percent(chosen['coverage_accuracy'])}% of the accuracies "
-            f"of single seeds, and {_percent(chosen['coverage_time'])}% of the times that were predicted."
-        )
+        covered = f"{_percent(chosen['coverage_accuracy'])}% of the accuracies of single seeds"
+        if not math.isnan(chosen["coverage_time"]):
+            covered += f", and {_percent(chosen['coverage_time'])}% of the times that were predicted"
+        lines.append(f"- {name}: the 90% intervals cover {covered}.")
     lines.append(
         f"- {name}: {chosen['single']} of {chosen['n']} choices are single operators, which were measured; "
         f"{chosen['over_budget']} took longer than the budget."
