@@ -123,14 +123,14 @@ CLASSES = {0: "Negative", 1: "neutral", 2: "POSITIVE"}
 def write_classifier(folder: Path, family: str, *, names=CLASSES, model_class=None, **changes) -> Path:
     """A random classifier of transformers' own, with a tokenizer; ``changes`` are of its configuration."""
     import torch
-    from transformers import AutoConfig, BertForSequenceClassification, RobertaForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(write_backbone(folder, family=family))
     named = {"id2label": dict(names), "label2id": {name: number for number, name in names.items()}}
     config.update(named | {"initializer_range": 0.3} | changes)
-    theirs = {"bert": BertForSequenceClassification, "roberta": RobertaForSequenceClassification}
     torch.manual_seed(3)
-    (model_class or theirs[family])(config).save_pretrained(folder)
+    make = model_class or AutoModelForSequenceClassification.from_config
+    make(config).save_pretrained(folder)
     return folder
 
 

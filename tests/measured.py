@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from export_models import random_weights, tiny_shape, write_checkpoint
 from helpers import write_examples
 
 from pipeops.analysis.replays import Replays
-from pipeops.measuring.answers import Answers
+from pipeops.measuring.answers import METADATA, Answers
 from pipeops.measuring.policies import thresholds_of
 from pipeops.measuring.prices import COLUMNS, Costs, Prices
 from pipeops.measuring.replay import Replay
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.export import export
-from pipeops.pipeline import INFERENCE
+from pipeops.pipeline import INFERENCE, Pipeline
 from pipeops.provenance import provenance
 from pipeops.settings import PricesSection
 
@@ -120,6 +122,21 @@ def made_up_replays(runs, *, thresholds, rows=200, dataset="sst2", right=0.8):
         )
         replays[dataset, pipeline, seed] = Replay(answers, prices)
     return Replays(runs=replays, confidence="max_probability", thresholds=thresholds)
+
+
+def write_runs(results: Path, replays: Replays) -> None:
+    """Write made-up runs where the workflow leaves answers and prices."""
+    for (dataset, pipeline, seed), replay in replays.runs.items():
+        answers, path = replay.answers, results / f"answers/{dataset}/{pipeline}/seed{seed}.parquet"
+        columns = {"length": pa.array(answers.lengths), "label": pa.array(answers.label_ids)}
+        for precision, logits in answers.logits.items():
+            columns[precision] = pa.FixedSizeListArray.from_arrays(logits.ravel(), logits[0].size)
+        about = {"dataset": dataset, "pipeline": pipeline, "seed": seed, "labels": answers.labels}
+        about |= {"max_length": MAX_LENGTH, "shape": asdict(replay.shape)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns).replace_schema_metadata({METADATA: json.dumps(about)}), path)
+        priced = results / f"prices/{dataset}/{Pipeline(pipeline).operators}.csv"
+        write_prices(priced, replay.shape, original=replay.prices.original)
 
 
 def curves_of(replays):

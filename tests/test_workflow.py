@@ -1,5 +1,6 @@
 """The workflow as users run it: real Snakemake, in a folder of its own."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -7,14 +8,17 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from helpers import ANYWHERE, ROOT, SNAKEMAKE, STUDY, planned, snakemake, write_two_layer_backbone
 
+from pipeops.analysis.recommend import Budget
 from pipeops.study.config import read_study
 from pipeops.study.planning import plan
+from pipeops.study.recommending import Asked, recommendation, verify
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,7 @@ def test_table1_of_the_small_study(finished):
         "# Does the order of the operators matter?",
         "# Table 2",
         "# Can a pipeline be predicted from its parts?",
+        "# How good is the recommendation?",
     ):
         assert heading in output
 
@@ -109,12 +114,12 @@ def test_all_results_are_made_from_published_answers(finished, published, tmp_pa
     assert rules == set(plan(read_study([finished / "study.yaml", tmp_path / "run.yaml"])).jobs)
     assert not {"train", "export", "evaluate", "price", "check", "backbone"} & rules
     tables = sorted(path.name for path in (finished / "results").glob("*.csv"))
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         assert (tmp_path / "results" / table).read_bytes() == (finished / "results" / table).read_bytes(), (
             table
         )
-    assert len(list((tmp_path / "results/figures").glob("*.png"))) == 6
+    assert len(list((tmp_path / "results/figures").glob("*.png"))) == 7
 
 
 def test_a_study_recommends_and_what_it_lacks_is_named(finished):
@@ -151,6 +156,35 @@ def test_a_study_recommends_and_what_it_lacks_is_named(finished):
     assert re.match(
         r"error: elsewhere/prices/generated-sentiment: no prices; .*snakemake --cores 2 ", run.stderr
     )
+
+
+def test_an_answer_is_verified_through_the_workflow(finished, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    for name in ("Snakefile", "workflow", "config.yaml"):
+        (copy / name).symlink_to(ROOT / name)
+    shutil.rmtree(copy / "results/answers/generated-sentiment/DE")
+    monkeypatch.chdir(copy)
+    asked = Asked.read([Path("study.yaml")], None)
+    answer = recommendation(asked, Budget(max_time=10, max_drop=100))
+    of_de = answer.ranked[answer.ranked["pipeline"] == "DE"]
+    assert set(of_de["kind"]) == {"predicted"}
+    found = verify(dataclasses.replace(answer, ranked=of_de), cores=2)
+    curve = pd.read_csv("results/curves/generated-sentiment/DE/seed1.csv").fillna({"inference": ""})
+    same = (curve.inference == of_de["inference"].iloc[0]) & (curve.threshold == of_de["threshold"].iloc[0])
+    assert found.accuracy == pytest.approx(curve[same].accuracy.item())
+    # Milliseconds are O's of the predictions, and not those of one set of operators.
+    original_ms = found.expected["time_ms"] / found.expected["time_relative"]
+    assert found.time_ms == pytest.approx(original_ms * curve[same].time_relative.item())
+
+
+def test_recommendation_of_the_small_study(finished):
+    table = pd.read_csv(finished / "results/recommendation.csv")
+    chosen = table[table.rule == "predicted"]
+    assert len(chosen) == 10
+    assert set(chosen.trainings) == {5}  # O, D, P, E and C
+    assert set(chosen.trainings_all) == {8}
+    assert set(table.operators) == {"any", "DE"}
 
 
 def test_publishing_again_changes_nothing_and_never_deletes(finished, published):
@@ -254,7 +288,9 @@ SHOWN = {
     ("4 Joint training", "Joint against sequential", "table"): "joint training against operators one after",
     ("4 Joint training", "Joint against sequential: curves", "figure"): "",
     ("5 All pipelines", "Accuracy against time", "figure"): "",
-    ("6 Study", "Configuration and provenance", "page"): "most_rounds: 100",
+    ("6 Recommendation", "Recommendation", "table"): "How good is the recommendation?",
+    ("6 Recommendation", "Recommendation: regret", "figure"): "",
+    ("7 Study", "Configuration and provenance", "page"): "most_rounds: 100",
 }
 """What the report shows, by category, result and form, with a text that is on the page."""
 
@@ -298,10 +334,10 @@ def test_every_promised_file_is_there(finished):
             assert (results / f"onnx/generated-sentiment/{pipeline}/seed2" / name).exists()
         curve = pd.read_csv(results / f"curves/generated-sentiment/{pipeline}/seed1.csv")
         assert curve.inference.fillna("").unique().tolist() == ["", "L", "Q", "LQ"]
-    for table in ("table1", "commutativity", "table2", "cumulativeness", "costeff"):
+    for table in ("table1", "commutativity", "table2", "cumulativeness", "costeff", "recommendation"):
         for form in ("csv", "md", "html", "json"):
             assert (results / f"{table}.{form}").stat().st_size > 100
-    for figure in ("figure2", "figure3", "figure4", "heatmap", "pareto", "joint"):
+    for figure in ("figure2", "figure3", "figure4", "heatmap", "pareto", "joint", "regret"):
         for form in ("png", "pdf"):
             assert (results / f"figures/{figure}.{form}").stat().st_size > 1000
     assert not list((finished / ".pipeops/state").glob("*"))
@@ -314,7 +350,7 @@ def test_one_seed_has_means_only_and_a_set_without_estimates_is_left_out(finishe
     assert "# Can a pipeline be predicted" not in run.stdout + run.stderr  # that table is of another run
     rules = (
         "table1", "commutativity", "table2", "costeff", "figure2", "figure3", "heatmap", "pareto", "joint",
-        "study", "all",
+        "recommendation", "regret", "study", "all",
     )  # fmt: skip
     assert planned(run) == dict.fromkeys(rules, 1) | {"curves": 8}
     assert pd.read_csv(copy / "results/table2.csv").acc_raw_sd.isna().all()

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from random import Random
@@ -11,6 +12,9 @@ from random import Random
 import pytest
 import yaml
 from helpers import ROOT, planned, snakemake
+
+from pipeops.study.config import read_study
+from pipeops.study.planning import plan
 
 WORDS = {"bad": "awful dull poor", "fine, really": "great warm witty", "so-so": "plain usual common"}
 SHARES = {"bad": 40, "fine, really": 80, "so-so": 20}
@@ -77,6 +81,16 @@ def test_class_names_reach_the_checkpoint_and_the_deployed_folder(finished):
     command[command.index("reviews")] = "review"
     wrong = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=False)
     assert "--dataset: unknown dataset 'review' (did you mean 'reviews'?)" in wrong.stderr
+
+
+def test_a_plan_counts_the_jobs_of_every_rule(finished, tmp_path, monkeypatch):
+    for name in ("train.csv", "dev.csv"):
+        shutil.copy(finished / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    jobs = planned(snakemake(tmp_path, "--dry-run", "all", config=documented("yaml")))
+    del jobs["all"]
+    assert jobs == plan(read_study([tmp_path / "run.yaml"])).jobs
+    assert (jobs["rows"], jobs["pretrain"], jobs["tokenise_own"]) == (1, 1, 2)
 
 
 def test_only_what_reads_other_rows_runs_again(finished):

@@ -506,14 +506,21 @@ def predict(
     configfile: ConfigFiles = None,
     dataset: AskedDataset = None,
     as_json: Annotated[bool, typer.Option("--json", help="Every threshold of every pipeline.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the curves: a .png or .pdf file.")] = None,
 ) -> None:
     """Say what every pipeline gives, measured or predicted, from the prices and runs that exist."""
-    from pipeops.study.config import read_study
-    from pipeops.study.recommending import dataset_of, predictions, predictions_text
+    from pipeops.study.recommending import Asked, predictions, predictions_text
 
-    study = read_study(configfile or [])
-    table = predictions(study, dataset_of(study, dataset))
-    print(table.to_json(orient="records", indent=2) if as_json else predictions_text(table))
+    if plot and plot.suffix not in (".png", ".pdf"):
+        raise PipeOpsError(f"--plot: '{plot}' is no PNG or PDF; give a name that ends in .png or .pdf")
+    asked = Asked.read(configfile or [], dataset)
+    table = predictions(asked)
+    if plot:
+        from pipeops.analysis import figures
+
+        with disk_full_in_one_line(plot):
+            figures.save(figures.predictions(table), {"plot": str(plot)})
+    print(table.to_json(orient="records", indent=2) if as_json else predictions_text(asked, table))
 
 
 @command("pipeops recommend --max-time 5ms --max-size 30MB")
@@ -526,14 +533,18 @@ def recommend(
     ] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="A fraction, such as 0.9.")] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Percentage points below O; what Q may cost.")
+        float | None, typer.Option(help="Percentage points below O; what Q, and leaving early, may cost.")
     ] = None,
     max_size: Annotated[str | None, typer.Option(help="Of model.onnx, such as 30MB.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer and all runners-up.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Train and measure the answer, by snakemake, and compare.")
+    ] = False,
+    cores: Annotated[int, typer.Option(min=1, help="Of --verify.")] = 2,
 ) -> None:
     """Say which pipeline to take under a budget, from the prices and runs that exist."""
     from pipeops.analysis.recommend import Budget
-    from pipeops.study.config import read_study
-    from pipeops.study.recommending import dataset_of, predictions, recommendation_text
+    from pipeops.study import recommending
 
     time, in_ms = _quantity("--max-time", max_time, "ms")
     size, _ = _quantity("--max-size", max_size, "MB")
@@ -544,9 +555,15 @@ def recommend(
         max_drop=max_drop,
         max_size=size,
     )
-    study = read_study(configfile or [])
-    asked = dataset_of(study, dataset)
-    print(recommendation_text(study, asked, predictions(study, asked), budget))
+    answer = recommending.recommendation(recommending.Asked.read(configfile or [], dataset), budget)
+    if not as_json:
+        print(answer.text(), flush=True)
+    measured = recommending.verify(answer, cores=cores) if verify else None
+    if as_json:
+        verified = {"verified": measured and measured.document()} if verify else {}
+        print(json.dumps(answer.document() | verified, indent=2))
+    elif verify:
+        print(f"\n{measured.text() if measured else 'It was measured before; there is nothing to verify.'}")
 
 
 @command("pipeops deploy DEPLQ deployed --dataset generated-sentiment --seed 1")

@@ -109,7 +109,7 @@ class TaskSection(Section):
     def _known_metric(cls, metric: Any) -> Any:
         if metric not in get_args(Metric):
             raise ValueError(
-                f"'{metric}' is not offered: curves, estimates and tests count right answers; leave metric out"
+                f"'{metric}' is not offered: curves and estimates count right answers; leave metric out"
             )
         return metric
 

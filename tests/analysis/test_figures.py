@@ -4,12 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import flat, measured
+from measured import made_up_replays
 
 from pipeops.analysis import figures
 from pipeops.analysis.commutativity import compare
 from pipeops.analysis.curves import mean_curve
+from pipeops.analysis.predict import predict
+from pipeops.analysis.regret import regret
 from pipeops.analysis.runs import curves
 from pipeops.errors import PipeOpsError
+from pipeops.pipeline import Pipeline
 
 SETS = ["DE", "PE"]
 
@@ -171,3 +175,51 @@ def test_files_are_the_same_bytes_every_time(runs, tmp_path):
         content = (tmp_path / f"a.{form}").read_bytes()
         assert content.startswith(magic)
         assert content == (tmp_path / f"b.{form}").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def replays():
+    pipelines = ("O", "D", "P", "E", "DP", "DE", "ED", "PE", "EP")
+    runs = [(name, seed) for name in pipelines for seed in (1, 2)]
+    return made_up_replays(runs, thresholds=[0.0, 0.7, 1.01])
+
+
+def test_predictions_have_a_panel_per_inference_operators_and_one_curve_per_predicted_set(replays):
+    pipelines = [Pipeline(name) for name in ("O", "D", "P", "E", "DP", "DE", "ED", "PE", "EP")]
+    measured = ("O", "D", "P", "E", "PE", "EP")
+    table = predict("sst2", replays, replays.prices("sst2"), pipelines, measured=measured)
+    figure = figures.predictions(table)
+    assert [ax.get_title() for ax in figure.axes] == [
+        f"SST-2: {name}" for name in ("as it is", "L", "Q", "LQ")
+    ]
+    found = lines(figure.axes[0])
+    assert list(found) == [
+        "O, measured", "D, measured", "P, measured", "E, measured", "DP, predicted", "DE, ED, predicted",
+        "PE, measured", "EP, measured",
+    ]  # fmt: skip
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(found)
+    assert found["DE, ED, predicted"].get_linestyle() == "--"
+    assert found["PE, measured"].get_linestyle() == "-"
+    assert found["PE, measured"].get_color() == found["EP, measured"].get_color()
+    assert found["PE, measured"].get_marker() != found["EP, measured"].get_marker()
+    rows = table[(table["pipeline"] == "DE") & (table["inference"] == "")]
+    band = figure.axes[0].collections[-1].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(100 * rows["accuracy_low"].min())
+    assert band.max() == pytest.approx(100 * rows["accuracy_high"].max())
+    with pytest.raises(PipeOpsError, match="nothing was measured or predicted"):
+        figures.predictions(table[:0])
+
+
+def test_regret_is_drawn_beside_the_noise_of_seeds(replays):
+    left, right = figures.regret(pd.DataFrame(), [], replays=replays).axes
+    assert (left.get_title(), right.get_title()) == ("SST-2: what was chosen", "SST-2: regret")
+    assert {text.get_text() for text in left.get_legend().get_texts()} == {
+        "best measured", "chosen, measured", "chosen, expected",
+    }  # fmt: skip
+    table = regret(replays)
+    chosen = table[table["rule"] == "predicted"]
+    assert data(lines(right)["predicted"])[1] == pytest.approx(chosen["regret"].tolist())
+    assert data(lines(left)["chosen, measured"])[1] == pytest.approx((100 * chosen["accuracy"]).tolist())
+    assert "weaker first: order of D+E" in lines(right)
+    band = right.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(chosen["two_seeds"].max())

@@ -8,8 +8,16 @@ import pandas as pd
 import pytest
 from measured import made_up_replays
 
-from pipeops.analysis.predict import COLUMNS, MEASURED, PREDICTED, Predictor, predict
-from pipeops.analysis.recommend import Budget, candidates, name_of, recommend
+from pipeops.analysis.predict import (
+    COLUMNS,
+    MEASURED,
+    PREDICTED,
+    Predictor,
+    error_width,
+    half_width,
+    predict,
+)
+from pipeops.analysis.recommend import Budget, candidates, name_of, recommend, refusals
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import INFERENCE, Pipeline, trained_pipelines
 
@@ -24,10 +32,6 @@ def of(pipelines, seeds=(1, 2, 3), **options):
     )
 
 
-def prices_of(replays):
-    return {Pipeline(name).operators: replay.prices for (_, name, _), replay in replays.runs.items()}
-
-
 @pytest.fixture(scope="module")
 def everything():
     return of(ALL)
@@ -35,7 +39,7 @@ def everything():
 
 @pytest.fixture(scope="module")
 def prices(everything):
-    return prices_of(everything)
+    return everything.prices("sst2")
 
 
 @pytest.fixture(scope="module")
@@ -96,30 +100,84 @@ def test_a_single_operator_follows_its_accuracy_ratio(everything, prices):
 
 def test_errors_are_those_of_what_was_measured_beside_the_parts(parts, prices):
     known = Predictor("sst2", parts, prices)
-    accuracy, time = known.errors()
-    differences = np.concatenate(
+    errors = known.errors()
+    differences = np.array(
         [
             known.predicted(Pipeline("DE"), letters).accuracy.mean(axis=0)
             - known.measured(Pipeline("DE"), letters).accuracy.mean(axis=0)
             for letters in INFERENCE
         ]
     )
-    assert accuracy == pytest.approx(math.sqrt((differences**2).mean()))
-    assert 0 < time < 0.5
+    np.testing.assert_allclose(errors.accuracy, np.sqrt((differences**2).mean(axis=0)))
+    # The first threshold lets all leave at once, and the last none: their times are prices.
+    assert np.flatnonzero(errors.time > 1e-9).tolist() == [1, 2, 3]
+    assert errors.sets.tolist() == [1] * len(THRESHOLDS)
+    assert np.isnan(known.errors(but="DE").accuracy).all()
     alone = {run: replay for run, replay in parts.runs.items() if run[1] != "DE"}
-    assert all(map(math.isnan, Predictor("sst2", dataclasses.replace(parts, runs=alone), prices).errors()))
+    assert not Predictor("sst2", dataclasses.replace(parts, runs=alone), prices).errors().sets.any()
+
+
+def test_every_set_of_operators_counts_once_and_full_depth_counts_those_without_exits(everything, prices):
+    known = Predictor("sst2", everything, prices)
+    assert known.errors().sets.tolist() == [3, 3, 3, 3, 4]
+    assert known.errors(but="DPE").sets.tolist() == [2, 2, 2, 2, 3]
+    assert known.errors(but="DP").sets.tolist() == [3, 3, 3, 3, 3]
+
+    def off(pipeline, letters):
+        guessed, measured = (
+            known.predicted(Pipeline(pipeline), letters),
+            known.measured(Pipeline(pipeline), letters),
+        )
+        return guessed.accuracy.mean(axis=0)[-1] - measured.accuracy.mean(axis=0)[-1]
+
+    sets = (("DP",), ("DE", "ED"), ("PE", "EP"), ("DPE", "DEP", "EDP"))
+    by_set = [np.mean([off(p, letters) ** 2 for p in orders for letters in INFERENCE]) for orders in sets]
+    assert known.errors().accuracy[-1] == pytest.approx(math.sqrt(np.mean(by_set)))
+
+
+def test_what_is_taken_as_not_measured_is_predicted_without_its_sets_runs(everything, prices):
+    single = ("O", "D", "P", "E")
+    table = predict("sst2", everything, prices, PIPELINES, measured=single)
+    assert set(table[table["kind"] == MEASURED]["pipeline"]) == set(single)
+    # Other orderings of the set tell nothing: without their runs the intervals are the same.
+    for left_out in (("DE",), ("ED", "DE")):
+        kept = {run: replay for run, replay in everything.runs.items() if run[1] not in left_out}
+        fewer = predict("sst2", dataclasses.replace(everything, runs=kept), prices, PIPELINES)
+        columns = ["accuracy", "time_low", "time_high", "accuracy_low", "accuracy_high"]
+        same = [rows[rows["pipeline"] == "DE"][columns].to_numpy() for rows in (table, fewer)]
+        if len(left_out) == 2:
+            np.testing.assert_allclose(*same)
+        else:
+            np.testing.assert_allclose(same[0][:, 0], same[1][:, 0])
+            assert not np.allclose(*same)  # ED was really measured there, and so it counts
 
 
 def test_intervals_of_one_more_training_cover_it():
     """Simulated: runs of one pipeline whose accuracies are normal over seeds."""
     rng, covered = np.random.default_rng(0), []
-    from pipeops.analysis.predict import _half_width
-
     for _ in range(4_000):
         values = rng.normal(size=(7, 1))
-        half = _half_width(values[:6], math.nan)
+        half = half_width(values[:6], math.nan)
         covered.append(abs(values[6] - values[:6].mean()) <= half)
     assert np.mean(covered) == pytest.approx(0.9, abs=0.015)
+
+
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("between_sets", [0.0, 1.0, 3.0])
+def test_intervals_of_predictions_cover_one_more_training(sets, between_sets):
+    """Simulated: the predictions of a set are all off by one number, and seeds differ by SD 1.
+
+    Where nothing but seeds makes predictions differ, the intervals are wider than they need be.
+    """
+    rng, n, covered = np.random.default_rng(0), 6, []
+    for _ in range(4_000):
+        off = rng.normal(scale=between_sets, size=sets + 1)
+        guessed, measured = rng.normal(size=(2, sets + 1, n))
+        errors = (guessed + off[:, None]).mean(axis=1) - measured.mean(axis=1)
+        rms = np.sqrt(np.mean(errors[1:] ** 2, keepdims=True))
+        half = np.hypot(half_width(guessed[0][:, None], math.nan), error_width(rms, np.array([sets])))
+        covered.append(abs(guessed[0].mean() + off[0] - rng.normal()) <= half)
+    assert 0.89 <= np.mean(covered) <= (0.99 if between_sets == 0 else 0.97)
 
 
 def test_one_seed_takes_the_spread_of_the_others(everything, prices):
@@ -128,6 +186,17 @@ def test_one_seed_takes_the_spread_of_the_others(everything, prices):
     assert table[table["pipeline"] == "DPE"]["accuracy_low"].notna().all()
     single = predict("sst2", of(("O", "E"), seeds=[1]), prices, [Pipeline("O"), Pipeline("E")])
     assert single["accuracy_low"].isna().all()
+
+
+def test_by_patience_a_model_of_fewer_exits_has_fewer_thresholds(everything, prices):
+    for patiences, of_de in ((None, [1, 2, 3]), ([1, 2, 5], [1, 2])):
+        replays = dataclasses.replace(everything, confidence="patience", patiences=patiences)
+        kept = {run: replay for run, replay in replays.runs.items() if "D" not in run[1] or run[1] == "D"}
+        known = Predictor("sst2", dataclasses.replace(replays, runs=kept), prices)
+        curve = known.predicted(Pipeline("DE"), "L")
+        assert curve.thresholds == of_de
+        assert curve.accuracy.shape == (3, len(of_de))
+        assert known.predicted(Pipeline("PE"), "L").thresholds == (patiences or [1, 2, 3, 4, 5, 6])
 
 
 def test_c_is_known_when_trained_only(parts, prices):
@@ -163,19 +232,38 @@ WORLD = rows(
 )
 
 
-def test_the_gate_refuses_q_where_it_costs_or_is_not_faster():
+def test_the_gate_refuses_what_costs_or_is_not_faster():
     passed, refused = candidates(WORLD, max_drop=1.0)
-    assert len(passed) == len(WORLD) - 2
-    assert refused == [
-        "EQ: Q costs 10.0 points, more than 1; refused at 1 of 2 thresholds",
+    assert len(passed) == len(WORLD) - 3
+    assert refusals(refused, WORLD, max_drop=1.0) == [
+        "E: leaving early costs up to 9.5 points, more than 1; refused at 1 of 2 thresholds",
+        "EQ: leaving early costs up to 19.4 points, more than 1; refused at 1 of 2 thresholds",
         "DQ: Q is not faster on this CPU; refused at 1 of 1 thresholds",
     ]
+    less = WORLD.assign(accuracy=WORLD["accuracy"].replace(0.894, 0.7))
+    assert refusals(candidates(less, max_drop=9.5)[1], less, max_drop=9.5) == [
+        "EQ: Q costs up to 19.5 points, more than 9.5; refused at 2 of 2 thresholds",
+        "DQ: Q is not faster on this CPU; refused at 1 of 1 thresholds",
+    ]
+
+
+def test_leaving_early_must_be_faster_and_may_be_free():
+    table = rows(
+        ("E", "", 0.5, 0.89, 0.7), ("E", "", 0.9, 0.90, 0.6), ("E", "", 1.01, 0.90, 0.6),
+        ("ED", "", 0.5, 0.91, 0.2), ("ED", "", 1.01, 0.90, 0.6),
+    )  # fmt: skip
+    passed, refused = candidates(table)
+    assert refused[["pipeline", "threshold"]].to_numpy().tolist() == [["E", 0.5]]
+    assert refusals(refused, table, max_drop=1.0) == [
+        "E: leaving early is not faster on this CPU; refused at 1 of 3 thresholds"
+    ]
+    assert len(passed) == 4
 
 
 def test_under_a_time_the_most_accurate_without_one_the_fastest():
     passed, _ = candidates(WORLD)
     best = recommend(passed, Budget(max_time=0.5))
-    assert [name_of(row) for _, row in best.iterrows()] == ["OQ", "EQ", "D", "E"]
+    assert [name_of(row) for _, row in best.iterrows()] == ["OQ", "EQ", "D"]
     assert recommend(passed, Budget(max_time_ms=5.0)).equals(best)
     assert name_of(recommend(passed, Budget(max_drop=1.0)).iloc[0]) == "EQ"
     assert name_of(recommend(passed, Budget(min_accuracy=0.899)).iloc[0]) == "OQ"
@@ -185,13 +273,27 @@ def test_under_a_time_the_most_accurate_without_one_the_fastest():
 def test_a_budget_that_nothing_meets_names_the_nearest():
     passed, _ = candidates(WORLD)
     for budget, nearest in (
-        (Budget(max_time=0.1), "nearest is E with 0.2 of O's time"),
+        (Budget(max_time=0.1), "nearest is EQ with 0.3 of O's time"),
         (Budget(max_time=0.6, min_accuracy=0.8995), "nearest is O with 1 of O's time"),
-        (Budget(min_accuracy=0.99), r"nearest is O with 0.9 accuracy \(accuracy 90.0%, 10 ms, 40 MB\)"),
+        (Budget(min_accuracy=0.99), r"nearest is O with 0.9 accuracy \(accuracy 90.0%, 10 ms, 40 MB\)$"),
         (Budget(max_time=1, max_size=5), "nearest is .* with 10.4 MB"),
     ):
         with pytest.raises(PipeOpsError, match=f"nothing meets this budget; {nearest}"):
             recommend(passed, budget)
+
+
+def test_where_the_gate_is_in_the_way_it_says_so():
+    passed, refused = candidates(WORLD)
+    said = (
+        r"; the gate refused E at threshold 0.5 \(accuracy 80.0%, 2 ms\), as leaving early costs 9.5 points; "
+        r"--max-drop 10 allows it$"
+    )
+    with pytest.raises(PipeOpsError, match=said):
+        recommend(passed, Budget(max_time=0.2), refused=refused)
+    passed, refused = candidates(WORLD, max_drop=10)
+    assert name_of(recommend(passed, Budget(max_time=0.2, max_drop=10)).iloc[0]) == "E"
+    with pytest.raises(PipeOpsError, match=r"10 ms, 40 MB\)$"):
+        recommend(passed, Budget(min_accuracy=0.99), refused=refused)
 
 
 @pytest.mark.parametrize(

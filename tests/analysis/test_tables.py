@@ -147,6 +147,36 @@ def test_a_verdict_says_how_long_its_models_were_trained() -> None:
     assert "Steps trained: DE 1,125, ED 375\n" in of_table1.markdown
 
 
+PIPELINES = ("O", "D", "P", "E", "DP", "DE", "ED", "PE", "EP")
+
+
+def test_the_recommendation_begins_with_words() -> None:
+    runs = [(pipeline, seed) for pipeline in PIPELINES for seed in (1, 2, 3)]
+    replays = made_up_replays(runs, thresholds=[0, 0.7, 1.01])
+    made = tables.recommendation(pd.DataFrame(), [], replays=replays)
+    chosen = made.numbers[made.numbers["rule"] == "predicted"]
+    lines = made.markdown.splitlines()
+    assert lines[2].startswith(
+        f"- SST-2: mean regret {chosen['regret'].mean():.1f} points over 10 budgets (largest "
+        f"{chosen['regret'].max():.1f}), from 4 trainings of 9 a seed. The best single operator alone: "
+    )
+    assert f"cover {100 * chosen['coverage_accuracy'].iloc[0]:.1f}% of the accuracies" in lines[3]
+    header, _, *rows = rows_below(made.markdown, "## SST-2\n")
+    assert header[:4] == ["t", "Chosen", "Expected, %", "Measured, %"]
+    assert len(rows) == 10
+    assert rows[-1][6] == f"{chosen['regret'].iloc[-1]:.2f}"
+    header, _, *rules = rows_below(made.markdown, "one ordering are apart.".replace("one", "of one"))
+    assert header == ["Operators", "Weaker first", "Regret", "D, P, Q, E", "Regret", "Two seeds"]
+    assert [(row[0], row[3]) for row in rules] == [("D+E", "DE"), ("P+E", "PE")]
+
+
+def test_a_recommendation_of_one_seed_says_what_is_missing() -> None:
+    replays = made_up_replays([(pipeline, 1) for pipeline in PIPELINES], thresholds=[0, 0.7, 1.01])
+    text = tables.recommendation(pd.DataFrame(), [], replays=replays).markdown
+    assert "One seed, so nothing to compare with.\n- SST-2: no intervals; they need two seeds" in text
+    assert "nan" not in text
+
+
 def test_a_table_is_written_in_all_its_forms(tmp_path) -> None:
     table = savings_of(1, 2)
     outputs = {form: str(tmp_path / f"table2.{form}") for form in ("csv", "md", "html", "json")}

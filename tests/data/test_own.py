@@ -105,6 +105,14 @@ def test_several_files_make_one_split(tmp_path):
     assert gather("mine", settings, tmp_path / "out").rows == {"train": 6, "validation": 2}
 
 
+def test_files_of_one_split_must_be_alike(tmp_path):
+    for number, label in enumerate((["a", "b"], [[0], [1]])):
+        pq.write_table(pa.table({"text": ["x", "y"], "label": label}), tmp_path / f"{number}.parquet")
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(2)]
+    settings = TaskSection(files={"train": paths}, held_out=0.5, text="text", label="label")
+    assert "tasks.mine.files: columns differ in type" in refusal(settings, tmp_path / "out")
+
+
 def test_a_hubs_class_ids_have_names(tmp_path):
     from datasets import ClassLabel, Dataset, Features, Value
 

@@ -6,7 +6,9 @@ from importlib import import_module
 import pytest
 from helpers import ROOT
 
-from pipeops.study.analyses import ANALYSES
+from pipeops.errors import PipeOpsError
+from pipeops.study.analyses import ANALYSES, asked_for
+from pipeops.study.config import Config
 
 RULE = (ROOT / "workflow/rules/analyse.smk").read_text()
 
@@ -20,3 +22,21 @@ def test_an_analysis_has_its_function_and_its_caption(analysis):
         assert re.search(rf"^ +{parameter}=analysis|^ +{parameter}=study", RULE, flags=re.MULTILINE), (
             parameter
         )
+
+
+def test_recommendations_are_asked_for_where_something_can_be_predicted():
+    pair = {"recommendation", "regret"}
+    assert pair <= {analysis.name for analysis in asked_for(Config())}
+    without_d = Config(
+        pipelines=["O", "P", "E"], operator_sets=["PE", "DE"], table2=["O"], cumulativeness=["PE"]
+    )
+    shown = {analysis.name: analysis.shown(without_d) for analysis in ANALYSES}
+    assert shown["recommendation"] == shown["regret"] == ["EP", "PE"]
+    alone = Config(pipelines=["O", "E"], operator_sets=["PE"], table2=["O"], cumulativeness=[])
+    assert not pair & {analysis.name for analysis in asked_for(alone)}
+    for analysis in ANALYSES:
+        if analysis.name in pair:
+            with pytest.raises(
+                PipeOpsError, match="nothing that is measured can be predicted, as O or its single"
+            ):
+                analysis.measured(alone)

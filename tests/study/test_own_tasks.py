@@ -68,7 +68,7 @@ BAD = {
     ),
     "other metric": (
         {"metric": "macro_f1"},
-        "tasks.reviews.metric: 'macro_f1' is not offered: .*; leave metric",
+        "tasks.reviews.metric: 'macro_f1' is not offered: .*; leave",
     ),
     "unknown key": ({"colunm": "x"}, "unknown key 'tasks.reviews.colunm'"),
     "unknown split": ({"files": {"dev": "dev.csv"}}, r"tasks.reviews.files.dev.* 'train' or 'validation'"),

@@ -49,13 +49,18 @@ CHECKPOINT = jobs.MODEL if study.keep_checkpoints and not STORED else jobs.CHECK
 USED_BACKBONE = jobs.BACKBONE if STORED else [jobs.WEIGHTS]
 
 
+# The datasets of the user's own, as a wildcard; none matches where there are none.
+OWN = "|".join(map(re.escape, study.tasks)) or "(?!)"
+PRETRAINED_ON_OWN = study.model.backbone == TINY and study.own_datasets
+
+
 @cache
 def pipeline_of(text):
     return Pipeline(text)
 
 
 wildcard_constraints:
-    dataset="|".join(map(re.escape, [*TASKS, *study.tasks])),
+    dataset="|".join([*TASKS, OWN]),
     pipeline="|".join(trained_pipelines()),
     operators="|".join(
         sorted({pipeline_of(text).operators for text in trained_pipelines()})
@@ -92,36 +97,6 @@ def input_folder(name):
 def source_files(wildcards):
     """The user's own files, which lie where they are also if results are stored elsewhere."""
     return local(jobs.source_files(study, wildcards.dataset))
-
-
-def own_rows(datasets, split):
-    """The rows of those datasets that are the user's own."""
-    return [
-        f"<results>/rows/{name}/{split}.parquet"
-        for name in datasets
-        if name in study.tasks
-    ]
-
-
-def pretraining_texts():
-    return own_rows(study.datasets, "train") if study.model.backbone == TINY else []
-
-
-def pretraining_text_options(wildcards, input):
-    return [text for path in input for text in ("--rows", path)]
-
-
-def tokenised_rows(wildcards):
-    return own_rows([wildcards.dataset], wildcards.split)
-
-
-def tokenised_row_options(wildcards, input):
-    return ["--rows", input.rows[0]] if input.rows else []
-
-
-def revision_of_tokenise(wildcards):
-    task = TASKS.get(wildcards.dataset)
-    return revisions.TOKENISE + (task.revision if task else 0)
 
 
 def operator_of(wildcards):

@@ -5,18 +5,13 @@ rule rows:
     input:
         source_files,
     output:
-        multiext(
-            "<results>/rows/{dataset}/",
-            "train.parquet",
-            "validation.parquet",
-            "about.json",
-        ),
+        multiext("<results>/rows/{dataset}/", *jobs.ROWS),
     log:
         "<logs>/rows/{dataset}.log",
     benchmark:
         "<logs>/rows/{dataset}.tsv"
     wildcard_constraints:
-        dataset="|".join(map(re.escape, study.tasks)) or "(?!)",
+        dataset=OWN,
     # What is found in the data should be seen before anything runs long.
     priority: 50
     resources:
@@ -32,28 +27,56 @@ rule rows:
         "pipeops rows {params.arguments:q} --output {params.folder:q} 2>&1 | tee {log:q}"
 
 
-rule backbone:
-    input:
-        pretraining_texts(),
-    output:
-        multiext(f"<results>/{jobs.BASE}", *jobs.BACKBONE),
-    log:
-        "<logs>/backbones/base.log",
-    benchmark:
-        "<logs>/backbones/base.tsv"
-    threads: study.pretraining.threads
-    resources:
-        mem_mb=4000,
-        runtime=30,
-    params:
-        arguments=jobs.backbone(study),
-        texts=pretraining_text_options,
-        folder=subpath(output[0], parent=True),
-        revision=revisions.BACKBONE,
-    message:
-        f"prepare the backbone {study.model.backbone}"
-    shell:
-        "pipeops backbone {params.arguments:q} {params.texts:q} --output {params.folder:q} > {log:q} 2>&1"
+if PRETRAINED_ON_OWN:
+
+    rule pretrain:
+        input:
+            rows=expand(
+                "<results>/rows/{dataset}/train.parquet", dataset=study.own_datasets
+            ),
+        output:
+            multiext(f"<results>/{jobs.BASE}", *jobs.BACKBONE),
+        log:
+            "<logs>/backbones/base.log",
+        benchmark:
+            "<logs>/backbones/base.tsv"
+        threads: study.pretraining.threads
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            arguments=jobs.backbone(study),
+            rows=lambda wildcards, input: [
+                text for path in input.rows for text in ("--rows", path)
+            ],
+            folder=subpath(output[0], parent=True),
+            revision=revisions.BACKBONE,
+        message:
+            f"pretrain the backbone {study.model.backbone} on the texts of {', '.join(study.own_datasets)}"
+        shell:
+            "pipeops backbone {params.arguments:q} {params.rows:q} --output {params.folder:q} > {log:q} 2>&1"
+
+else:
+
+    rule backbone:
+        output:
+            multiext(f"<results>/{jobs.BASE}", *jobs.BACKBONE),
+        log:
+            "<logs>/backbones/base.log",
+        benchmark:
+            "<logs>/backbones/base.tsv"
+        threads: study.pretraining.threads
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            arguments=jobs.backbone(study),
+            folder=subpath(output[0], parent=True),
+            revision=revisions.BACKBONE,
+        message:
+            f"prepare the backbone {study.model.backbone}"
+        shell:
+            "pipeops backbone {params.arguments:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule classifier:
@@ -102,13 +125,14 @@ rule student:
 rule tokenise:
     input:
         backbone=together(f"<results>/{jobs.BASE}", USED_BACKBONE),
-        rows=tokenised_rows,
     output:
         "<results>/data/{dataset}/{split}.parquet",
     log:
         "<logs>/data/{dataset}/{split}.log",
     benchmark:
         "<logs>/data/{dataset}/{split}.tsv"
+    wildcard_constraints:
+        dataset="|".join(TASKS),
     resources:
         mem_mb=4000,
         runtime=30,
@@ -117,10 +141,39 @@ rule tokenise:
             study, wildcards.dataset, wildcards.split
         ),
         backbone=input_folder("backbone"),
-        rows=tokenised_row_options,
-        revision=revision_of_tokenise,
+        revision=lambda wildcards: (
+            revisions.TOKENISE + TASKS[wildcards.dataset].revision
+        ),
     message:
         "tokenise {wildcards.dataset}, {wildcards.split} split"
     shell:
-        "pipeops tokenise {params.arguments:q} --backbone {params.backbone:q} {params.rows:q} --output {output:q}"
+        "pipeops tokenise {params.arguments:q} --backbone {params.backbone:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule tokenise_own:
+    input:
+        backbone=together(f"<results>/{jobs.BASE}", USED_BACKBONE),
+        rows="<results>/rows/{dataset}/{split}.parquet",
+        about="<results>/rows/{dataset}/about.json",
+    output:
+        "<results>/data/{dataset}/{split}.parquet",
+    log:
+        "<logs>/data/{dataset}/{split}.log",
+    benchmark:
+        "<logs>/data/{dataset}/{split}.tsv"
+    wildcard_constraints:
+        dataset=OWN,
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        arguments=lambda wildcards: jobs.tokenise(
+            study, wildcards.dataset, wildcards.split
+        ),
+        backbone=input_folder("backbone"),
+        revision=revisions.TOKENISE,
+    message:
+        "tokenise {wildcards.dataset}, {wildcards.split} split"
+    shell:
+        "pipeops tokenise {params.arguments:q} --backbone {params.backbone:q} --rows {input.rows:q} --output {output:q}"
         " 2>&1 | tee {log:q}"

@@ -1,4 +1,4 @@
-"""Figures 2 to 4 of Xin et al. 2022, and three more. Each function draws one figure from measurements.
+"""Figures 2 to 4 of Xin et al. 2022, and others. Each function draws one figure from measurements.
 
 Colours are those of seaborn's colour-blind palette. A marker or line style repeats what a colour says.
 Accuracy is in percent; time is relative to O, padded to ``max_length``, which is 1.
@@ -17,15 +17,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from pipeops.analysis import regret as regrets
 from pipeops.analysis.commutativity import Comparison, compare_all
 from pipeops.analysis.cumulativeness import COMPOUND, cumulativeness
 from pipeops.analysis.curves import MeanCurve, TradeoffCurve, mean_curve, pareto_front
 from pipeops.analysis.paper import title
+from pipeops.analysis.predict import PREDICTED
+from pipeops.analysis.replays import Replays
 from pipeops.analysis.runs import Runs, curves
 from pipeops.analysis.verdicts import commutativity
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
-from pipeops.pipeline import orderings
+from pipeops.pipeline import Pipeline, orderings
 
 mpl.use("Agg")
 sns.set_theme(style="whitegrid", context="paper", palette="colorblind", rc={"savefig.bbox": "tight"})
@@ -262,6 +265,108 @@ def joint(measurements: pd.DataFrame, pipelines: Sequence[str], *, exits: pd.Dat
         _finish(ax, f"{title(str(dataset))}: accuracy against {what}")
         ax.set_xlabel(f"{what} over O's")
     return figure
+
+
+def regret(_: pd.DataFrame, __: Sequence[str], *, replays: Replays) -> Figure:
+    """What would be recommended from single operators at ten budgets; see ``regret.regret``.
+
+    A row per dataset. To the left the accuracy of what was chosen, as expected with its 90% interval and as
+    measured, and of the best pipeline. To the right regrets: of the choice and of the best single operator,
+    and, of the largest set of operators, of the orderings that two rules take. Grey: how far two seeds of one
+    pipeline are apart.
+    """
+    return regret_of(regrets.regret(replays))
+
+
+def regret_of(table: pd.DataFrame) -> Figure:
+    """Draw what ``regret.regret`` returns."""
+    datasets = list(table["dataset"].unique())
+    figure, axes = _grid(len(datasets), 2, panel=(4.6, 3.2))
+    for dataset, (left, right) in zip(datasets, axes, strict=True):
+        rows = table[table["dataset"] == dataset]
+        _draw_choices(left, rows[rows["rule"] == regrets.CHOSEN])
+        _draw_regrets(right, rows)
+        for ax, heading in ((left, "what was chosen"), (right, "regret")):
+            _log_axis(ax)
+            _finish(ax, f"{title(str(dataset))}: {heading}")
+            ax.set_xlabel("budget / time of O")
+        right.set_ylabel("regret, points")
+    return figure
+
+
+def _draw_choices(ax: Axes, chosen: pd.DataFrame) -> None:
+    middle, low, high = (100 * chosen[f"accuracy_{end}"].to_numpy() for end in ("expected", "low", "high"))
+    points: dict[str, Any] = {"markersize": 3.5, "linestyle": "none"}
+    ax.plot(
+        chosen["budget"], 100 * chosen["best_accuracy"], color="black", linewidth=1, label="best measured"
+    )
+    ax.errorbar(
+        chosen["budget"], middle, [middle - low, high - middle], color=_COLOURS[1], marker="s",
+        markerfacecolor="white", linewidth=1, label="chosen, expected", **points,
+    )  # fmt: skip
+    style: dict[str, Any] = {"color": _COLOURS[0], "marker": "o", "zorder": 3}
+    ax.plot(chosen["budget"], 100 * chosen["accuracy"], label="chosen, measured", **style, **points)
+
+
+def _draw_regrets(ax: Axes, rows: pd.DataFrame) -> None:
+    """By rule: of those that choose an ordering, that of the largest set."""
+    sets = rows["operators"][rows["operators"] != regrets.ANY]
+    shown = rows[rows["operators"].isin([regrets.ANY, max(sets, key=len, default="")])]
+    lines: Any = shown.groupby(["rule", "operators"], sort=False)
+    styles = zip(_COLOURS, _MARKERS, _LINES, strict=False)
+    for ((rule, operators), line), (colour, marker, dashes) in zip(lines, styles, strict=False):
+        label = rule if operators == regrets.ANY else f"{rule}: order of {_set_title(operators)}"
+        style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes}
+        ax.plot(line["budget"], line["regret"], label=label, linewidth=1, markersize=3.5, **style)
+    noise = rows[rows["rule"] == regrets.CHOSEN]
+    band: dict[str, Any] = {"color": "grey", "alpha": 0.2, "linewidth": 0}
+    ax.fill_between(noise["budget"], 0, noise["two_seeds"], label="two seeds", **band)
+
+
+def predictions(table: pd.DataFrame) -> Figure:
+    """Every pipeline of one dataset, measured (solid) or predicted (dashed, with the 90% interval).
+
+    A panel for each of the inference operators. Colour is the set of operators, marker the ordering.
+    Orderings that are predicted share one curve. Pipelines without exits are points.
+
+    Args:
+        table: as ``predict.predict`` returns it.
+
+    Raises:
+        PipeOpsError: there is nothing to draw.
+    """
+    if table.empty:
+        raise PipeOpsError("no curves to draw: nothing was measured or predicted")
+    sets = list(dict.fromkeys(Pipeline(name).operators for name in table["pipeline"]))
+    named = table.assign(operators=[Pipeline(name).operators for name in table["pipeline"]])
+    figure, axes = _grid(2, 2, panel=(4.6, 3.4))
+    for (inference, heading), ax in zip(_RUN_WITH.items(), axes.flat, strict=True):
+        panel = named[named["inference"] == inference]
+        groups: Any = panel.groupby(["operators", "kind"], sort=False)
+        for (operators, kind), group in groups:
+            colour, names = _COLOURS[sets.index(operators) % len(_COLOURS)], list(group["pipeline"].unique())
+            for name in names[:1] if kind == PREDICTED else names:
+                rows = group[group["pipeline"] == name].sort_values("time_relative")
+                marker = _MARKERS[_orders(operators).index(name) % len(_MARKERS)]
+                label = ", ".join(names if kind == PREDICTED else [name])
+                _draw_expected(ax, rows, color=colour, marker=marker, label=f"{label}, {kind}")
+        _log_axis(ax)
+        ax.set_title(f"{title(str(table['dataset'].iloc[0]))}: {heading}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _draw_expected(ax: Axes, rows: pd.DataFrame, **style: Any) -> None:
+    """Draw one pipeline's points by ascending time; predicted ones dashed and hollow, with their interval."""
+    time = rows["time_relative"].to_numpy()
+    middle, low, high = (100 * rows[f"accuracy{end}"].to_numpy() for end in ("", "_low", "_high"))
+    if rows["kind"].iloc[0] == PREDICTED:
+        if len(rows) == 1:
+            ax.vlines(time, low, high, color=style["color"], alpha=0.4, linewidth=2)
+        ax.fill_between(time, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        style |= {"linestyle": "--", "markerfacecolor": "white"}
+    ax.plot(time, middle, linewidth=1, markersize=3.5, **style)
 
 
 def _mean_points(table: pd.DataFrame, key: str, x: str) -> pd.DataFrame:

@@ -5,15 +5,19 @@ Accuracy follows equations 1 and 2 of Xin et al. 2022, at E's own answers; with 
 leave where they leave E, at the layer that corresponds.
 
 Intervals are for one more training of the pipeline. Of a measured one they hold what seeds differ by
-(Student's t); of a predicted one also the error of such predictions on what was measured beside the parts.
+(Student's t). Of a predicted one they also hold the error of such predictions at the same threshold, where
+it was measured. Each set of operators counts once, as its orderings share a prediction. So with few sets
+that were checked, intervals are wide (Student's t again), and with none there is no interval.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from pipeops.analysis.cumulativeness import estimate_accuracy
@@ -32,8 +36,8 @@ COLUMNS = [
     "parameters",
 ]  # fmt: skip
 """A row per trained pipeline, inference letters and threshold (NaN without exits). Accuracies are fractions,
-times over O's, padded; ``time_ms`` is on the CPU of the prices. The ends of an interval are NaN with one seed
-where nothing tells its width."""
+times over O's, padded; ``time_ms`` is on the CPU of the prices, which are taken as given. The ends of an
+interval are NaN where nothing tells its width: one seed, or no prediction that could be checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,20 @@ class Curve:
     """Shape (seeds, thresholds)."""
     time: FloatArray
     """Shape (seeds, thresholds)."""
+
+
+class Errors(NamedTuple):
+    """How far predictions were off where they can be checked: at each threshold, shape (thresholds,).
+
+    The last threshold is full depth, and there pipelines without exits count too.
+    """
+
+    accuracy: FloatArray
+    """Root mean square over the sets of operators, a fraction; NaN where none was checked."""
+    time: FloatArray
+    """The same of the relative error."""
+    sets: NDArray[np.int64]
+    """How many sets were checked."""
 
 
 class Predictor:
@@ -63,9 +81,17 @@ class Predictor:
         for name, pipeline, seed in sorted(replays.runs):
             if name == dataset:
                 self.seeds.setdefault(pipeline, []).append(seed)
+        self._measured: dict[tuple[str, str], Curve] = {}
+        self._checked = self._off_by_set()
 
     def measured(self, pipeline: Pipeline, inference: str) -> Curve:
         """The curve of a pipeline that was trained."""
+        key = str(pipeline), inference
+        if key not in self._measured:
+            self._measured[key] = self._replayed(pipeline, inference)
+        return self._measured[key]
+
+    def _replayed(self, pipeline: Pipeline, inference: str) -> Curve:
         curves = [
             self.replays.per_example((self.dataset, str(pipeline), seed), inference).curve_by_threshold()
             for seed in self.seeds[str(pipeline)]
@@ -79,6 +105,17 @@ class Predictor:
             return [str(pipeline)]
         parts = ["O", *(pipeline.operators if pipeline.operators != "O" else "")]
         return [part for part in parts if part not in self.seeds]
+
+    def predictable(self, pipeline: Pipeline) -> bool:
+        """Whether some seed has all its parts, and its operators were priced."""
+        return (
+            not self.missing(pipeline) and pipeline.operators in self.prices and bool(self._seeds(pipeline))
+        )
+
+    def _seeds(self, pipeline: Pipeline) -> list[int]:
+        """Those that all its parts have."""
+        parts = {"O", *pipeline.operators}
+        return sorted(set.intersection(*(set(self.seeds[part]) for part in parts)))
 
     def predicted(self, pipeline: Pipeline, inference: str) -> Curve:
         """The curve of a pipeline from those of its parts, for the seeds that all of them have.
@@ -94,16 +131,20 @@ class Predictor:
             raise PipeOpsError(
                 f"{pipeline}: {pipeline.operators} has no price on {self.dataset}; price it first"
             )
-        parts = ["O", *(part for part in "DPE" if part in pipeline.operators)]
-        seeds = sorted(set.intersection(*(set(self.seeds[part]) for part in parts)))
+        seeds = self._seeds(pipeline)
         if not seeds:
             raise PipeOpsError(
-                f"{pipeline}: no seed has all of {', '.join(parts)} on {self.dataset}; add one"
+                f"{pipeline}: no seed on {self.dataset} has O, {', '.join(pipeline.operators)}; add one"
             )
         curves = [self._predicted(pipeline, inference, seed) for seed in seeds]
         time, accuracy = (np.array(values) for values in zip(*curves, strict=True))
-        with_exits = "E" if pipeline.has_exits else "O"
-        return Curve(thresholds=self._thresholds(with_exits), accuracy=accuracy, time=time)
+        thresholds = self._thresholds("E" if pipeline.has_exits else "O")
+        if self.replays.confidence == "patience":
+            # A model of fewer exits than E has fewer thresholds, and its are the first.
+            exits = len(self.prices[pipeline.operators].shape.exit_layers)
+            thresholds = [threshold for threshold in thresholds if not threshold > exits]
+        points = len(thresholds)
+        return Curve(thresholds=thresholds, accuracy=accuracy[:, :points], time=time[:, :points])
 
     def _predicted(self, pipeline: Pipeline, inference: str, seed: int) -> tuple[FloatArray, FloatArray]:
         """Time and accuracy at every threshold."""
@@ -131,30 +172,63 @@ class Predictor:
     def _thresholds(self, pipeline: str) -> list[float]:
         return self.replays.thresholds_of((self.dataset, pipeline, self.seeds[pipeline][0]))
 
-    def errors(self) -> tuple[float, float]:
-        """How far predictions were off where they can be checked: root mean squares over all points.
+    def errors(self, *, but: str = "") -> Errors:
+        """How far predictions were off where they can be checked.
 
-        Returns:
-            Of accuracy (a fraction) and of time (relative), over every measured pipeline of two or more
-            operators, each mean of seeds a point; NaN where there is none.
+        Args:
+            but: a set of operators whose runs have no say.
         """
-        accuracy, time = [np.empty(0)], [np.empty(0)]
-        for name in self.seeds:
-            pipeline = Pipeline(name)
-            if len(pipeline.operators) < 2 or self.missing(pipeline):
-                continue
+        grid = self._grid()
+        found = [off for operators, off in self._checked.items() if operators != but]
+        squares = np.array(found).reshape(-1, 2, len(grid))
+        accuracy, time = np.sqrt(_mean_of_known(squares))
+        return Errors(accuracy=accuracy, time=time, sets=np.isfinite(squares[:, 0]).sum(axis=0))
+
+    def errors_at(self, curve: Curve, *, but: str = "") -> Errors:
+        """The same at the thresholds of a curve; without exits, at full depth."""
+        errors, places = self.errors(but=but), self._places(curve)
+        return Errors(errors.accuracy[places], errors.time[places], errors.sets[places])
+
+    def _grid(self) -> list[float]:
+        """The thresholds at which predictions are made, the last of them at full depth."""
+        return self._thresholds("E") if "E" in self.seeds else [math.nan]
+
+    def _places(self, curve: Curve) -> NDArray[np.intp]:
+        """Where on the grid the points of a curve are."""
+        grid = np.array(self._grid())
+        return np.searchsorted(grid, curve.thresholds).clip(max=len(grid) - 1)
+
+    def _off_by_set(self) -> dict[str, FloatArray]:
+        """By set of operators: mean squares of what accuracy and time are off, shape (2, grid).
+
+        Means over orderings and inference operators, each mean of seeds a point; NaN where there is none.
+        """
+        grid, curves = self._grid(), dict[str, list[FloatArray]]()
+        for pipeline in self._checkable():
             for inference in INFERENCE:
                 known, guessed = self.measured(pipeline, inference), self.predicted(pipeline, inference)
-                shared = np.isin(guessed.thresholds, known.thresholds) | np.isnan(guessed.thresholds)
-                accuracy.append(guessed.accuracy.mean(axis=0)[shared] - known.accuracy.mean(axis=0))
-                time.append(guessed.time.mean(axis=0)[shared] / known.time.mean(axis=0) - 1)
-        found = (np.concatenate(values) for values in (accuracy, time))
-        of_accuracy, of_time = (math.sqrt((v**2).mean()) if v.size else math.nan for v in found)
-        return of_accuracy, of_time
+                off = np.full((2, len(grid)), math.nan)
+                off[:, self._places(known)] = (
+                    guessed.accuracy.mean(axis=0) - known.accuracy.mean(axis=0),
+                    guessed.time.mean(axis=0) / known.time.mean(axis=0) - 1,
+                )
+                curves.setdefault(pipeline.operators, []).append(off**2)
+        return {operators: _mean_of_known(np.array(off)) for operators, off in curves.items()}
+
+    def _checkable(self) -> Iterator[Pipeline]:
+        """What was measured beside the parts and can be predicted from them."""
+        for pipeline in map(Pipeline, self.seeds):
+            if len(pipeline.operators) > 1 and self.predictable(pipeline):
+                yield pipeline
 
 
 def predict(
-    dataset: str, replays: Replays, prices: Mapping[str, Prices], pipelines: Sequence[Pipeline]
+    dataset: str,
+    replays: Replays,
+    prices: Mapping[str, Prices],
+    pipelines: Sequence[Pipeline],
+    *,
+    measured: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Tabulate every pipeline with every inference operator, measured or predicted.
 
@@ -163,6 +237,8 @@ def predict(
         replays: the runs that exist.
         prices: by set of operators.
         pipelines: trained ones. Those that can be neither measured nor predicted are left out.
+        measured: those that are taken as measured; None: all that have runs. The others are predicted. Runs
+            that such a one has, and those of all orderings of its set, have no part in its interval.
 
     Returns:
         Rows with ``COLUMNS``.
@@ -171,25 +247,26 @@ def predict(
         PipeOpsError: nothing can be said of any of them: what is missing is named.
     """
     known = Predictor(dataset, replays, prices)
-    error, time_error = known.errors()
-    spread = _pooled_spread(known)
+    taken = [name for name in known.seeds if measured is None or name in measured]
+    spread = _pooled_spread(known, taken)
     tables = []
     for pipeline in pipelines:
+        name, operators = str(pipeline), pipeline.operators
+        if name not in taken and not known.predictable(pipeline):
+            continue
         for inference in INFERENCE:
-            if str(pipeline) in known.seeds:
-                kind, curve, off, time_off = MEASURED, known.measured(pipeline, inference), 0.0, 0.0
-            elif pipeline.operators in prices and not known.missing(pipeline):
-                kind, curve = PREDICTED, known.predicted(pipeline, inference)
-                off, time_off = error, time_error
+            if name in taken:
+                kind, curve, errors = MEASURED, known.measured(pipeline, inference), None
             else:
-                continue
+                kind, curve = PREDICTED, known.predicted(pipeline, inference)
+                errors = known.errors_at(curve, but=operators if name in known.seeds else "")
             tables.append(
-                _with_intervals(curve, spread, off, time_off).assign(
+                _with_intervals(curve, spread, errors).assign(
                     dataset=dataset,
-                    pipeline=str(pipeline),
+                    pipeline=name,
                     inference=inference,
                     kind=kind,
-                    parameters=prices[pipeline.operators].shape.parameters,
+                    parameters=prices[operators].shape.parameters,
                 )
             )
     if not tables:
@@ -200,15 +277,27 @@ def predict(
     return table.assign(time_ms=table["time_relative"] * original_ms)[COLUMNS]
 
 
-def _with_intervals(curve: Curve, spread: float, off: float, time_off: float) -> pd.DataFrame:
-    seeds = len(curve.accuracy)
+class Spread(NamedTuple):
+    """SD between seeds, pooled over the pipelines that have several; NaN without any."""
+
+    accuracy: float
+    """A fraction."""
+    time: float
+    """Relative, of models with exits: without, the time is the price."""
+
+
+def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None) -> pd.DataFrame:
+    """A row per threshold; ``errors`` are those at its thresholds, None if it was measured."""
     accuracy, time = curve.accuracy.mean(axis=0), curve.time.mean(axis=0)
-    half = np.hypot(_half_width(curve.accuracy, spread), _normal(off))
-    time_half = np.hypot(_half_width(curve.time, math.nan), _normal(time_off) * time)
+    time_spread = spread.time if len(curve.thresholds) > 1 else 0.0
+    half, time_half = half_width(curve.accuracy, spread.accuracy), half_width(curve.time, time_spread * time)
+    if errors is not None:
+        half = np.hypot(half, error_width(errors.accuracy, errors.sets))
+        time_half = np.hypot(time_half, error_width(errors.time, errors.sets) * time)
     return pd.DataFrame(
         {
             "threshold": curve.thresholds,
-            "n_seeds": seeds,
+            "n_seeds": len(curve.accuracy),
             "accuracy": accuracy,
             "accuracy_low": np.clip(accuracy - half, 0, 1),
             "accuracy_high": np.clip(accuracy + half, 0, 1),
@@ -219,25 +308,54 @@ def _with_intervals(curve: Curve, spread: float, off: float, time_off: float) ->
     )
 
 
-def _half_width(values: FloatArray, spread: float) -> FloatArray:
-    """Half the interval of one more seed, from those there are, shape (points,); of one by ``spread``."""
+def half_width(values: FloatArray, spread: ArrayLike) -> FloatArray:
+    """Half the interval of one more seed.
+
+    Args:
+        values: of the seeds that there are, shape (seeds, points).
+        spread: SD that is taken where there is one seed.
+
+    Returns:
+        Shape (points,).
+    """
     seeds = len(values)
     if seeds == 1:
-        return np.full(values.shape[1], _normal(spread))
-    quantile = stdtrit(seeds - 1, (1 + COVERAGE) / 2)
-    return quantile * values.std(axis=0, ddof=1) * math.sqrt(1 + 1 / seeds)
+        return np.broadcast_to(_quantile(math.inf) * np.asarray(spread, float), values.shape[1:])
+    return _quantile(seeds - 1) * values.std(axis=0, ddof=1) * math.sqrt(1 + 1 / seeds)
 
 
-def _normal(sd: float) -> float:
-    return float(-stdtrit(1e9, (1 - COVERAGE) / 2)) * sd
+def error_width(error: FloatArray, sets: NDArray[np.int64]) -> FloatArray:
+    """Half the interval of a prediction's error, from the root mean square of so many others.
+
+    NaN where there are none.
+    """
+    return np.array([_quantile(n) if n else math.nan for n in sets.tolist()]) * error
 
 
-def _pooled_spread(known: Predictor) -> float:
-    """SD between seeds, pooled over the pipelines that have several; NaN without any."""
-    variances = [
-        known.measured(Pipeline(name), inference).accuracy.var(axis=0, ddof=1).mean()
-        for name, seeds in known.seeds.items()
-        if len(seeds) > 1
+def _quantile(degrees: float) -> float:
+    """Of Student's t, of the normal distribution if the degrees of freedom are infinite."""
+    return float(stdtrit(min(degrees, 1e9), (1 + COVERAGE) / 2))
+
+
+def _pooled_spread(known: Predictor, names: Sequence[str]) -> Spread:
+    """What seeds differ by, over these measured pipelines."""
+    curves = [
+        known.measured(Pipeline(name), inference)
+        for name in names
+        if len(known.seeds[name]) > 1
         for inference in INFERENCE
     ]
-    return math.sqrt(float(np.mean(variances))) if variances else math.nan
+    accuracy = [curve.accuracy.var(axis=0, ddof=1).mean() for curve in curves]
+    time = [
+        (curve.time.var(axis=0, ddof=1) / curve.time.mean(axis=0) ** 2).mean()
+        for curve in curves
+        if len(curve.thresholds) > 1
+    ]
+    return Spread(*(math.sqrt(np.mean(values)) if values else math.nan for values in (accuracy, time)))
+
+
+def _mean_of_known(values: FloatArray) -> FloatArray:
+    """Mean over the first axis of what is no NaN; NaN where nothing is."""
+    known = np.isfinite(values).sum(axis=0)
+    sums = np.nansum(values, axis=0)
+    return np.divide(sums, known, out=np.full_like(sums, math.nan), where=known > 0)

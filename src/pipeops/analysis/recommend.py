@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,11 @@ from pipeops.models.shape import INT8_SHARE
 from pipeops.pipeline import Pipeline
 
 MAX_DROP = 1.0
-"""Percentage points of accuracy that Q may cost unless told otherwise."""
+"""Percentage points of accuracy that Q, and leaving early, may cost unless told otherwise."""
+QUANTISED, EARLY = "Q", "leaving early"
+"""What the quality gate refuses."""
+_MEASURES = ["accuracy", "time_relative"]
+_ROUNDING = 1e-9  # of differences between fractions, in points
 _TIE = 1e-4  # of accuracy: two that differ by less are equal, and the faster one is taken
 
 
@@ -30,7 +35,7 @@ class Budget:
     min_accuracy: float | None = None
     """A fraction."""
     max_drop: float | None = None
-    """Percentage points below O; also what Q may cost (else `MAX_DROP`)."""
+    """Percentage points below O; also what Q, and leaving early, may cost (else `MAX_DROP`)."""
     max_size: float | None = None
     """MB of ``model.onnx``."""
 
@@ -51,39 +56,56 @@ class Budget:
             )
 
 
-def candidates(predictions: pd.DataFrame, *, max_drop: float = MAX_DROP) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out what Q makes worse: the quality gate.
+def candidates(predictions: pd.DataFrame, *, max_drop: float = MAX_DROP) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Leave out what makes a pipeline worse or no faster: the quality gate.
+
+    Q stands beside the same pipeline and threshold without Q, leaving early beside the same pipeline at its
+    highest threshold. There no input leaves early, unless patiences are given that are all smaller.
 
     Args:
         predictions: as ``predict.predict`` returns them, of one dataset.
-        max_drop: percentage points that Q may cost.
+        max_drop: percentage points that either may cost.
 
     Returns:
-        The rows that pass, with ``size_mb``; and for every pipeline that was refused why, a line each.
+        The rows that pass, with ``size_mb``; and those that do not, which also say ``what`` was refused
+        (`QUANTISED` or `EARLY`; of both what is not faster, else what costs more), its ``cost`` in points,
+        and whether it is ``faster``.
     """
-    keys = ["pipeline", "threshold"]
     table = predictions.assign(size_mb=_sizes(predictions))
-    refused, kept = [], [table[~table["inference"].str.contains("Q")]]
-    for letters, rows in table[table["inference"].str.contains("Q")].groupby("inference", sort=False):
-        without = table[table["inference"] == str(letters).replace("Q", "")][
-            [*keys, "accuracy", "time_relative"]
-        ]
-        both = rows.merge(without, on=keys, suffixes=("", "_without"), validate="one_to_one")
-        cost = 100 * (both["accuracy_without"] - both["accuracy"])
-        slower = both["time_relative"] >= both["time_relative_without"]
-        passes = (cost <= max_drop) & ~slower
-        kept.append(both[passes][table.columns])
-        for pipeline, group in both[~passes].groupby("pipeline", sort=False):
-            if slower[group.index].any():
-                reason = "is not faster on this CPU"
-            else:
-                reason = f"costs {cost[group.index].max():.1f} points, more than {max_drop:g}"
-            tried = (both["pipeline"] == pipeline).sum()
-            refused.append(f"{pipeline}{letters}: Q {reason}; refused at {len(group)} of {tried} thresholds")
-    return pd.concat(kept, ignore_index=True), refused
+    judged = []
+    for what, beside in ((QUANTISED, _without_q(table)), (EARLY, _never_leaving(table))):
+        cost = 100 * (beside["accuracy"] - table["accuracy"])
+        faster = table["time_relative"] < beside["time_relative"]
+        worse = beside["accuracy"].notna() & ((cost > max_drop + _ROUNDING) | ~faster)
+        judged.append(table.assign(what=what, cost=cost, faster=faster)[worse])
+    refused = pd.concat(judged).sort_values(["faster", "cost"], ascending=[True, False], kind="stable")
+    refused = refused[~refused.index.duplicated()].sort_index()
+    return table.drop(refused.index).reset_index(drop=True), refused.reset_index(drop=True)
 
 
-def recommend(predictions: pd.DataFrame, budget: Budget) -> pd.DataFrame:
+def refusals(refused: pd.DataFrame, tried: pd.DataFrame, *, max_drop: float) -> list[str]:
+    """Say what the gate refused, a line for each pipeline and reason.
+
+    Args:
+        refused: as :func:`candidates` returns it.
+        tried: what it was given.
+        max_drop: as it was given.
+    """
+    lines = []
+    groups: Any = refused.groupby(["pipeline", "inference", "what"], sort=False)
+    for (pipeline, inference, what), rows in groups:
+        if rows["faster"].all():
+            reason = f"costs up to {rows['cost'].max():.1f} points, more than {max_drop:g}"
+        else:
+            reason = "is not faster on this CPU"
+        of = ((tried["pipeline"] == pipeline) & (tried["inference"] == inference)).sum()
+        lines.append(f"{name_of(rows.iloc[0])}: {what} {reason}; refused at {len(rows)} of {of} thresholds")
+    return lines
+
+
+def recommend(
+    predictions: pd.DataFrame, budget: Budget, *, refused: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Rank what meets a budget: the best threshold of every pipeline, best first.
 
     Under a budget of time the most accurate is best, of those alike the fastest. Without one the fastest that
@@ -92,6 +114,7 @@ def recommend(predictions: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     Args:
         predictions: as :func:`candidates` returns them, of one dataset, O among them.
         budget: what is asked for.
+        refused: what the gate refused, to be named where nothing else meets the budget.
 
     Returns:
         A row per (pipeline, inference), columns as given.
@@ -99,29 +122,28 @@ def recommend(predictions: pd.DataFrame, budget: Budget) -> pd.DataFrame:
     Raises:
         PipeOpsError: nothing meets it; what comes nearest is named.
     """
-    table = predictions
-    least = _least_accuracy(table, budget)
-    conditions: dict[str, pd.Series] = {}
-    if budget.max_time_ms is not None:
-        conditions["time"] = table["time_ms"] <= budget.max_time_ms
-    if budget.max_time is not None:
-        conditions["time"] = table["time_relative"] <= budget.max_time
-    if budget.max_size is not None:
-        conditions["size"] = table["size_mb"] <= budget.max_size
-    if least > 0:
-        conditions["accuracy"] = table["accuracy"] >= least
+    original = _original(predictions)
+    conditions = _conditions(predictions, budget, original)
     meets = np.logical_and.reduce(list(conditions.values()))
     if not meets.any():
-        raise PipeOpsError(_nearest(table, conditions))
-    fitting = table[meets]
+        raise PipeOpsError(_nearest(predictions, conditions) + _behind_the_gate(refused, budget, original))
+    fitting = predictions[meets]
     if "time" in conditions:
-        order = fitting.assign(rounded=(fitting["accuracy"] / _TIE).round()).sort_values(
-            ["rounded", "time_relative"], ascending=[False, True], kind="stable"
-        )
-    else:
-        order = fitting.sort_values(["time_relative", "accuracy"], ascending=[True, False], kind="stable")
-    best = order.drop_duplicates(["pipeline", "inference"])
-    return best[table.columns].reset_index(drop=True)
+        return most_accurate(fitting)
+    order = fitting.sort_values(["time_relative", "accuracy"], ascending=[True, False], kind="stable")
+    return order.drop_duplicates(["pipeline", "inference"]).reset_index(drop=True)
+
+
+def most_accurate(table: pd.DataFrame) -> pd.DataFrame:
+    """The best threshold of every (pipeline, inference), best first; of those alike the fastest.
+
+    Args:
+        table: with pipeline, inference, accuracy and time_relative; of equals the first row is taken.
+    """
+    order = table.assign(rounded=(table["accuracy"] / _TIE).round()).sort_values(
+        ["rounded", "time_relative"], ascending=[False, True], kind="stable"
+    )
+    return order.drop_duplicates(["pipeline", "inference"])[table.columns].reset_index(drop=True)
 
 
 def name_of(row: pd.Series) -> str:
@@ -129,20 +151,67 @@ def name_of(row: pd.Series) -> str:
     return str(Pipeline.parse(f"{row['pipeline']}{row['inference']}"))
 
 
+def _without_q(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and time without Q, row by row; NaN where there is none."""
+    keys = ["pipeline", "inference", "threshold"]
+    asked = table[keys].assign(inference=table["inference"].str.replace("Q", ""))
+    found = asked.merge(table, on=keys, how="left", validate="many_to_one").set_index(table.index)
+    return found[_MEASURES].where(table["inference"].str.contains("Q"))
+
+
+def _never_leaving(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and time at the highest threshold, row by row; NaN where no input leaves early either."""
+    by_threshold = table.sort_values("threshold").groupby(["pipeline", "inference"], sort=False)
+    deepest = by_threshold[_MEASURES].transform("last").loc[table.index]
+    return deepest.where(deepest["time_relative"] != table["time_relative"])
+
+
 def _sizes(table: pd.DataFrame) -> pd.Series:
     share = np.where(table["inference"].str.contains("Q"), INT8_SHARE, 1.0)
     return table["parameters"] * 4 * share / 1e6
 
 
-def _least_accuracy(table: pd.DataFrame, budget: Budget) -> float:
-    """What the accuracy must be at least."""
+def _original(table: pd.DataFrame) -> float | None:
+    """O's accuracy, a fraction; None where it is not known."""
+    rows = table[(table["pipeline"] == "O") & (table["inference"] == "")]
+    return None if rows.empty else float(rows["accuracy"].iloc[0])
+
+
+def _conditions(table: pd.DataFrame, budget: Budget, original: float | None) -> dict[str, pd.Series]:
+    """What a budget asks for, by name, row by row."""
+    found: dict[str, pd.Series] = {}
+    if budget.max_time_ms is not None:
+        found["time"] = table["time_ms"] <= budget.max_time_ms
+    if budget.max_time is not None:
+        found["time"] = table["time_relative"] <= budget.max_time
+    if budget.max_size is not None:
+        found["size"] = table["size_mb"] <= budget.max_size
     least = budget.min_accuracy or 0.0
     if budget.max_drop is not None:
-        original = table[(table["pipeline"] == "O") & (table["inference"] == "")]
-        if original.empty:
+        if original is None:
             raise PipeOpsError("--max-drop: O was not measured, so no drop is known; train O first")
-        least = max(least, float(original["accuracy"].iloc[0]) - budget.max_drop / 100)
-    return least
+        least = max(least, original - budget.max_drop / 100)
+    if least > 0:
+        found["accuracy"] = table["accuracy"] >= least
+    return found
+
+
+def _behind_the_gate(refused: pd.DataFrame | None, budget: Budget, original: float | None) -> str:
+    """Name the best of what only costs too much, and the option that lets it pass; empty if there is none."""
+    if refused is None or refused.empty or original is None:
+        return ""
+    conditions = _conditions(refused, budget, original).values()
+    meets = refused[np.logical_and.reduce([refused["faster"], *conditions])]
+    if meets.empty:
+        return ""
+    best = most_accurate(meets).iloc[0]
+    needed = max(best["cost"], 100 * (original - best["accuracy"]))
+    at = "" if pd.isna(best["threshold"]) else f" at threshold {best['threshold']:g}"
+    return (
+        f"; the gate refused {name_of(best)}{at} (accuracy {100 * best['accuracy']:.1f}%, "
+        f"{best['time_ms']:.3g} ms), as {best['what']} costs {best['cost']:.1f} points; "
+        f"--max-drop {math.ceil(10 * needed - _ROUNDING) / 10:g} allows it"
+    )
 
 
 def _nearest(table: pd.DataFrame, conditions: dict[str, pd.Series]) -> str:

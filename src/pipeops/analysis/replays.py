@@ -79,6 +79,14 @@ class Replays:
             patiences=self.patiences,
         )
 
+    def prices(self, dataset: str) -> dict[str, Prices]:
+        """What was priced of a dataset's runs, by set of operators."""
+        return {
+            Pipeline(pipeline).operators: replay.prices
+            for (name, pipeline, _), replay in self.runs.items()
+            if name == dataset
+        }
+
     def leaving(self, run: Run, inference: str = "") -> NDArray[np.int64]:
         """Index of the exit at which each example leaves, shape (thresholds, examples)."""
         sure = scores(self.runs[run].answers.of(inference), self.confidence)

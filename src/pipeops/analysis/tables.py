@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeops.analysis import commutativity as distances
 from pipeops.analysis import cumulativeness as estimates
-from pipeops.analysis import joint, savings, verdicts
+from pipeops.analysis import joint, regret, savings, verdicts
 from pipeops.analysis.commutativity import Comparison, compare_all, smallest_p_value
 from pipeops.analysis.cumulativeness import ANOTHER_SEED, COMPOUND, NAIVE, PRICED, UNCHANGED
 from pipeops.analysis.joint import BUDGETS
@@ -19,6 +19,7 @@ from pipeops.analysis.replays import Replays
 from pipeops.analysis.runs import curves
 from pipeops.analysis.verdicts import sentence
 from pipeops.files import replaced
+from pipeops.pipeline import Pipeline
 from pipeops.provenance import provenance, write_json
 from pipeops.text import html_page, markdown_table, mean_and_sd_as_text
 
@@ -93,6 +94,12 @@ def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
     """Joint training against operators one after the other; see ``joint.costeff``."""
     values = joint.costeff(measurements, pipelines)
     return Table(values, costeff_markdown(values))
+
+
+def recommendation(_: pd.DataFrame, __: Sequence[str], *, replays: Replays) -> Table:
+    """How good is what would be recommended from single operators? See ``regret.regret``."""
+    values = regret.regret(replays)
+    return Table(values, recommendation_markdown(values))
 
 
 def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison], said: Sequence[str] = ()) -> str:
@@ -331,6 +338,112 @@ def _costeff_cells(row: Mapping[str, Any]) -> list[str]:
         for measure in ("acc_full", *(f"acc_time_{budget}" for budget in BUDGETS), "area")
     ]
     return [row["pipeline"], row["inference"] or "-", *sizes, *accuracies]
+
+
+def recommendation_markdown(table: pd.DataFrame) -> str:
+    """Print what ``regret.regret`` returns: how good the choice is in words, then by budget and by rule."""
+    summarised = regret.summary(table)
+    parts = [
+        "# How good is the recommendation?",
+        *("\n".join(_regret_in_words(rows)) for _, rows in summarised.groupby("dataset", sort=False)),
+        "From runs of single operators alone, the pipeline is chosen that is expected to be the most\n"
+        f"accurate within a time t. There are {regret.BUDGETS} budgets, log-spaced from the fastest point\n"
+        "that was measured to O's time. Regret: the accuracy of the best measured pipeline within t minus\n"
+        "that of the chosen one, percentage points. Where the choice takes longer than t (*), its largest\n"
+        "threshold that does not counts. Alone: regret of the best single operator. Rank: Spearman's\n"
+        "correlation of predicted with measured accuracies. Intervals are made from the errors of other\n"
+        "sets of operators.",
+    ]
+    for dataset, rows in table.groupby("dataset", sort=False):
+        parts += [f"## {title(str(dataset))}", _choices_as_text(rows)]
+        rules = summarised[(summarised["dataset"] == dataset) & (summarised["operators"] != regret.ANY)]
+        if not rules.empty:
+            parts += [
+                "Rules that choose an order without measuring it. *Weaker first* (arXiv 2603.18426): the\n"
+                "operator that alone costs the least accuracy comes first. *D, P, Q, E*: arXiv 2403.17447.\n"
+                "Of an order that is not valid, the valid one that exchanges the fewest pairs is taken.\n"
+                "Regret against the best ordering: mean over the budgets (largest). Two seeds: how far two\n"
+                "of one ordering are apart.",
+                _rules_as_text(rules, rows),
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _regret_in_words(rows: pd.DataFrame) -> list[str]:
+    """Of one dataset, a line per statement."""
+    by_rule = {row["rule"]: row for row in _records(rows) if row["operators"] == regret.ANY}
+    chosen, alone, name = by_rule[regret.CHOSEN], by_rule[regret.SINGLE], title(str(rows["dataset"].iloc[0]))
+    lines = [
+        f"- {name}: mean regret {chosen['regret']:.1f} points over {chosen['n'] - chosen['missed']} budgets "
+        f"(largest {chosen['worst']:.1f}), from {chosen['trainings']:.0f} trainings of "
+        f"{chosen['trainings_all']:.0f} a seed. The best single operator alone: {alone['regret']:.1f}"
+        + (f", and none is fast enough at {alone['missed']} budgets" if alone["missed"] else "")
+        + (
+            ". One seed, so nothing to compare with."
+            if math.isnan(chosen["two_seeds"])
+            else f". Two seeds of one pipeline differ by {chosen['two_seeds']:.1f}."
+        )
+    ]
+    if math.isnan(chosen["coverage_accuracy"]):
+        lines.append(f"- {name}: no intervals; they need two seeds and two sets of operators to compare.")
+    else:
+        lines.append(
+            f"- {name}: the 90% intervals cover {_percent(chosen['coverage_accuracy'])}% of the accuracies "
+            f"of single seeds, and {_percent(chosen['coverage_time'])}% of the times that were predicted."
+        )
+    lines.append(
+        f"- {name}: {chosen['single']} of {chosen['n']} choices are single operators, which were measured; "
+        f"{chosen['over_budget']} took longer than the budget."
+    )
+    return lines
+
+
+def _choices_as_text(rows: pd.DataFrame) -> str:
+    """A line per budget: what was chosen, what it was expected to give and gives, and what is best."""
+    alone = rows[rows["rule"] == regret.SINGLE].set_index("budget")["regret"]
+    cells = []
+    for row in _records(rows[rows["rule"] == regret.CHOSEN]):
+        at = "" if math.isnan(row["threshold"]) else f" at {row['threshold']:g}"
+        cells.append(
+            [
+                f"{row['budget']:.3f}",
+                f"{row['chosen'] or '-'}{at}{'*' if row['over_budget'] else ''}",
+                _percent(row["accuracy_expected"], row["accuracy_low"], row["accuracy_high"]),
+                _percent(row["accuracy"]),
+                row["best"],
+                _percent(row["best_accuracy"]),
+                *(_or_dash(value, 2) for value in (row["regret"], alone[row["budget"]])),
+                _or_dash(row["rank_correlation"], 2),
+            ]
+        )
+    header = ["t", "Chosen", "Expected, %", "Measured, %", "Best", "Measured, %", "Regret", "Alone", "Rank"]
+    return markdown_table(header, cells)
+
+
+def _rules_as_text(summarised: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """A line per set of operators: the orderings that the rules take, and their regret."""
+    cells = []
+    for operators, of_set in summarised.groupby("operators", sort=False):
+        line = ["+".join(str(operators))]
+        for rule in (regret.WEAKER, regret.SORTED):
+            row = next((row for row in _records(of_set) if row["rule"] == rule), None)
+            if row is None:
+                line += ["-", "-"]
+                continue
+            taken = rows[(rows["rule"] == rule) & (rows["operators"] == operators)]["chosen"].iloc[0]
+            line += [Pipeline(taken).trained, f"{row['regret']:.2f} ({row['worst']:.2f})"]
+        cells.append([*line, _or_dash(of_set["two_seeds"].iloc[0], 2)])
+    header = ["Operators", "Weaker first", "Regret", "D, P, Q, E", "Regret", "Two seeds"]
+    return markdown_table(header, cells)
+
+
+def _percent(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    text = _or_dash(100 * value, 1)
+    return text if math.isnan(low) else f"{text} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def _or_dash(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _table2_cells(row: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,9 @@ What is written are ``train.parquet`` and ``validation.parquet`` (columns ``text
 ``label``, a class id) and ``about.json``. Rows stay on disk; of each, two hashes and two numbers are kept.
 """
 
+import errno
 import json
+import logging
 import re
 import tempfile
 from collections import Counter
@@ -148,13 +150,11 @@ def gather(name: str, section: TaskSection, output: Path) -> About:
         PipeOpsError: a source cannot be read, a column is missing or no text, or rows cannot be learned from:
             no label, a class of one row, a single class, a class that only the validation rows have.
     """
-    from logging import CRITICAL
-
     from datasets import disable_progress_bars
     from datasets.utils.logging import set_verbosity
 
     disable_progress_bars()
-    set_verbosity(CRITICAL)  # it may print rows
+    set_verbosity(logging.CRITICAL)  # it may print rows
     key = f"tasks.{name}"
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".reading.") as cache:
@@ -255,12 +255,19 @@ def load(section: TaskSection, split: Split, *, cache: str, key: str) -> "Datase
 
     if section.hub:
         loaded = _load_from_hub(section, split, key)
+        if not len(loaded):
+            raise PipeOpsError(f"{key}.hub: '{section.hub}' has no rows of {split}; name another split")
         check_columns(loaded.column_names, section, where=section.hub, key=key)
         return loaded.select_columns(section.columns)
     paths = [Path(path).expanduser() for path in section.files[split]]
     for path in paths:
         glance(path, section, key)
-    return concatenate_datasets([_load_file(path, section, cache) for path in paths])
+    try:
+        return concatenate_datasets([_load_file(path, section, cache) for path in paths])
+    except ValueError:
+        raise PipeOpsError(
+            f"{key}.files: columns differ in type among the files of {split}; write them alike"
+        ) from None
 
 
 def _load_file(path: Path, section: TaskSection, cache: str) -> "Dataset":
@@ -290,6 +297,8 @@ def _unreadable(path: Path, error: BaseException) -> PipeOpsError:
     while cause is not None:
         if isinstance(cause, UnicodeDecodeError):
             return wrong_encoding(path, cause)
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return PipeOpsError(f"{path}: no space left on the disk to read it; free some and run again")
         if place := re.search(r"\b(row|line) (\d+)", str(cause)):
             remedy = "check its quotes and separators" if path.suffix.lower() in SEPARATORS else "correct it"
             return PipeOpsError(f"{path}, {place[1]} {place[2]}: cannot be read; {remedy}")

@@ -24,7 +24,8 @@ SAVINGS = "2 Quantisation and dynamic length"
 CUMULATIVENESS = "3 Cumulativeness"
 JOINT = "4 Joint training"
 PIPELINES = "5 All pipelines"
-STUDY = "6 Study"
+RECOMMENDATION = "6 Recommendation"
+STUDY = "7 Study"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +89,26 @@ def _margin_and_steps(study: Config) -> dict[str, Any]:
     return _margin(study) | {"steps": study.steps_of_orderings}
 
 
+def _predictable(study: Config) -> list[str]:
+    """The measured pipelines that O and their operators alone predict, where all of these are measured."""
+    measured = {str(pipeline) for pipeline in study.measured}
+    return [
+        str(pipeline)
+        for pipeline in study.measured
+        if len(pipeline.operators) > 1
+        and set(pipeline.operators) <= set("DPE")
+        and {"O", *pipeline.operators} <= measured
+    ]
+
+
 _NO_ESTIMATES = (
     "config: cumulativeness: is empty, so nothing is estimated; name operator sets with E, such as [DE]"
 )
 _NO_C = "config: C is not measured, so there is nothing to compare it with; add it: pipelines: [{pipelines}]"
+_NO_PREDICTIONS = (
+    "config: pipelines: nothing that is measured can be predicted, as O or its single operators are not "
+    "measured; name O, D, P and E there"
+)
 
 ANALYSES = (
     Analysis(
@@ -139,6 +156,16 @@ ANALYSES = (
         pipelines=lambda study: study.compared_jointly,
         shown=lambda study: study.compared_jointly,
         otherwise=_NO_C,
+    ),
+    Analysis(
+        name="recommendation",
+        kind="table",
+        title="Recommendation",
+        category=RECOMMENDATION,
+        pipelines=lambda study: study.measured,
+        shown=_predictable,
+        replays=True,
+        otherwise=_NO_PREDICTIONS,
     ),
     Analysis(
         name="figure2",
@@ -191,6 +218,16 @@ ANALYSES = (
         shown=lambda study: study.compared_jointly,
         exits=True,
         otherwise=_NO_C,
+    ),
+    Analysis(
+        name="regret",
+        kind="figure",
+        title="Recommendation: regret",
+        category=RECOMMENDATION,
+        pipelines=lambda study: study.measured,
+        shown=_predictable,
+        replays=True,
+        otherwise=_NO_PREDICTIONS,
     ),
 )
 """In the order in which results are listed."""

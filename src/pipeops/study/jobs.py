@@ -17,6 +17,8 @@ from pipeops.study.config import Config
 
 WEIGHTS = "model.safetensors"
 """Written last: where it is, the folder is whole."""
+ROWS = ("train.parquet", "validation.parquet", "about.json")
+"""Files of the rows of a task of one's own."""
 BACKBONE = ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS)
 """Files of a pretrained encoder."""
 MODEL = ("config.json", WEIGHTS)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeops.data.tasks import TASKS
-from pipeops.models.architectures import known_architecture
+from pipeops.models.architectures import TINY_OF_OWN_TEXTS, known_architecture
 from pipeops.models.shape import INT8_SHARE, ModelShape
 from pipeops.operators.declaration import CLASSIFIER, STUDENT, Work
 from pipeops.operators.registry import OPERATORS, shape_after
@@ -209,11 +209,12 @@ def _jobs(study: Config) -> dict[str, int]:
     runs = len(study.datasets) * len(study.seeds)
     inputs = {path for pipeline in study.trainings for path in study.inputs_of(pipeline.operator).values()}
     jobs = {
-        "backbone": 1,
+        "pretrain" if study.encoder == TINY_OF_OWN_TEXTS else "backbone": 1,
         "classifier": int(CLASSIFIER in inputs),
         "student": int(STUDENT in inputs),
         "rows": len(study.own_datasets),
-        "tokenise": 2 * len(study.datasets),
+        "tokenise": 2 * (len(study.datasets) - len(study.own_datasets)),
+        "tokenise_own": 2 * len(study.own_datasets),
         "train": runs * len(study.trainings),
         "export": runs * len(_exported(study)),
         "price": len(study.datasets) * len({pipeline.operators for pipeline in study.measured}),
