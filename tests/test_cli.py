@@ -199,6 +199,8 @@ def test_python_m_pipeops_and_a_missing_option():
 
 def test_an_interrupted_command_ends_with_130():
     script = (
+        # A shell's background jobs, and what they start, are deaf to it.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys, time, pipeops.cli, pipeops.study.config as config; sys.argv = ['pipeops', 'predict']\n"
         "config.read_study = lambda _: (print('ready', flush=True), time.sleep(60))\npipeops.cli.main()"
     )

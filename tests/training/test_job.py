@@ -181,12 +181,12 @@ def test_c_resumes_between_its_stages(trained, workshop, tmp_path, monkeypatch, 
     with pytest.raises(KeyboardInterrupt):
         train(job(workshop, "C", workshop / "O"), output, state_root=state)
     assert not (output / "model.safetensors").exists()
-    assert "stage 2 of 5: step1" in capfd.readouterr().out
+    assert "stage 2 of 5: step1" in capfd.readouterr().err
     monkeypatch.setattr(costeff, "slender", prepare)
     train(job(workshop, "C", workshop / "O"), output, state_root=state)
-    out = capfd.readouterr().out
-    assert "step1" not in out
-    assert "stage 3 of 5: step2" in out
+    messages = capfd.readouterr().err
+    assert "step1" not in messages
+    assert "stage 3 of 5: step2" in messages
     assert (output / "model.safetensors").read_bytes() == (trained["C"] / "model.safetensors").read_bytes()
     log = json.loads((output / "training.json").read_text())["log"]
     assert list(dict.fromkeys(row["stage"] for row in log)) == [
