@@ -9,7 +9,7 @@ from measured import made_up_replays
 from pipeops.analysis import figures
 from pipeops.analysis.commutativity import compare
 from pipeops.analysis.curves import mean_curve
-from pipeops.analysis.predict import predict
+from pipeops.analysis.predict import Predictor, tabulate
 from pipeops.analysis.regret import regret
 from pipeops.analysis.runs import curves
 from pipeops.errors import PipeOpsError
@@ -187,7 +187,7 @@ def replays():
 def test_predictions_have_a_panel_per_inference_operators_and_one_curve_per_predicted_set(replays):
     pipelines = [Pipeline(name) for name in ("O", "D", "P", "E", "DP", "DE", "ED", "PE", "EP")]
     measured = ("O", "D", "P", "E", "PE", "EP")
-    table = predict("sst2", replays, replays.prices("sst2"), pipelines, measured=measured)
+    table = tabulate(Predictor("sst2", replays, replays.prices("sst2")), pipelines, measured=measured)
     figure = figures.predictions(table)
     assert [ax.get_title() for ax in figure.axes] == [
         f"SST-2: {name}" for name in ("as it is", "L", "Q", "LQ")

@@ -16,6 +16,7 @@ from pipeops.analysis.predict import (
     error_width,
     half_width,
     predict,
+    tabulate,
 )
 from pipeops.analysis.recommend import Budget, candidates, name_of, recommend, refusals
 from pipeops.errors import PipeOpsError
@@ -137,7 +138,7 @@ def test_every_set_of_operators_counts_once_and_full_depth_counts_those_without_
 
 def test_what_is_taken_as_not_measured_is_predicted_without_its_sets_runs(everything, prices):
     single = ("O", "D", "P", "E")
-    table = predict("sst2", everything, prices, PIPELINES, measured=single)
+    table = tabulate(Predictor("sst2", everything, prices), PIPELINES, measured=single)
     assert set(table[table["kind"] == MEASURED]["pipeline"]) == set(single)
     # Other orderings of the set tell nothing: without their runs the intervals are the same.
     for left_out in (("DE",), ("ED", "DE")):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from measured import made_up_replays
 
-from pipeops.analysis.predict import MEASURED, PREDICTED, Predictor, predict
+from pipeops.analysis.predict import MEASURED, PREDICTED, Predictor, predict, tabulate
 from pipeops.analysis.regret import (
     ANY,
     BUDGETS,
@@ -143,7 +143,7 @@ def test_regret_against_brute_force(replays, table):
     """Every point of every pipeline looked at one by one."""
     prices, pipelines = replays.prices("sst2"), [Pipeline(name) for name in ALL]
     measured = predict("sst2", replays, prices, pipelines).to_dict("records")
-    expected = predict("sst2", replays, prices, pipelines, measured=SINGLES).to_dict("records")
+    expected = tabulate(Predictor("sst2", replays, prices), pipelines, measured=SINGLES).to_dict("records")
     for row in table[table["rule"] == CHOSEN].to_dict("records"):
 
         def fits(point, budget=row["budget"]):

@@ -223,19 +223,26 @@ class Predictor:
 
 
 def predict(
-    dataset: str,
-    replays: Replays,
-    prices: Mapping[str, Prices],
-    pipelines: Sequence[Pipeline],
-    *,
-    measured: Collection[str] | None = None,
+    dataset: str, replays: Replays, prices: Mapping[str, Prices], pipelines: Sequence[Pipeline]
 ) -> pd.DataFrame:
-    """Tabulate every pipeline with every inference operator, measured or predicted.
+    """Tabulate every pipeline of a dataset with every inference operator; see :func:`tabulate`.
 
     Args:
         dataset: whose.
         replays: the runs that exist.
         prices: by set of operators.
+        pipelines: trained ones.
+    """
+    return tabulate(Predictor(dataset, replays, prices), pipelines)
+
+
+def tabulate(
+    known: Predictor, pipelines: Sequence[Pipeline], *, measured: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Tabulate every pipeline with every inference operator, measured or predicted.
+
+    Args:
+        known: what was measured of the dataset.
         pipelines: trained ones. Those that can be neither measured nor predicted are left out.
         measured: those that are taken as measured; None: all that have runs. The others are predicted. Runs
             that such a one has, and those of all orderings of its set, have no part in its interval.
@@ -246,7 +253,7 @@ def predict(
     Raises:
         PipeOpsError: nothing can be said of any of them: what is missing is named.
     """
-    known = Predictor(dataset, replays, prices)
+    dataset, prices = known.dataset, known.prices
     taken = [name for name in known.seeds if measured is None or name in measured]
     spread = _pooled_spread(known, taken)
     tables = []

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from pipeops.analysis.curves import FloatArray
-from pipeops.analysis.predict import MEASURED, PREDICTED, Predictor, predict
+from pipeops.analysis.predict import MEASURED, PREDICTED, Predictor, tabulate
 from pipeops.analysis.recommend import most_accurate, name_of
 from pipeops.analysis.replays import Replays
 from pipeops.pipeline import INFERENCE, Pipeline, closure, trained_pipelines
@@ -90,12 +90,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_dataset(dataset: str, replays: Replays) -> pd.DataFrame:
-    prices, names = replays.prices(dataset), {name for where, name, _ in replays.runs if where == dataset}
-    pipelines = [Pipeline(name) for name in trained_pipelines() if name in names]
+    known = Predictor(dataset, replays, replays.prices(dataset))
+    pipelines = [Pipeline(name) for name in trained_pipelines() if name in known.seeds]
     single = [str(pipeline) for pipeline in pipelines if len(pipeline.operators) == 1]
-    measured = predict(dataset, replays, prices, pipelines)
-    expected = predict(dataset, replays, prices, pipelines, measured=single)
-    seeds = Seeds(Predictor(dataset, replays, prices), pipelines)
+    measured, expected = tabulate(known, pipelines), tabulate(known, pipelines, measured=single)
+    seeds = Seeds(known, pipelines)
     common = coverage(expected, seeds) | {
         "trainings": len(closure(map(Pipeline, single))),
         "trainings_all": len(closure(pipelines)),
@@ -105,10 +104,10 @@ def _of_dataset(dataset: str, replays: Replays) -> pd.DataFrame:
     for budget in budgets(measured):
         noise = seeds.apart(pipelines, budget)
         ranks = {"rank_correlation": rank_correlation(expected, measured, budget)}
-        known = expected[expected["kind"] == MEASURED]
+        alone = expected[expected["kind"] == MEASURED]
         rows += [
             {"rule": CHOSEN, "two_seeds": noise} | choice(expected, measured, budget) | ranks | common,
-            {"rule": SINGLE, "two_seeds": noise} | choice(known, measured, budget),
+            {"rule": SINGLE, "two_seeds": noise} | choice(alone, measured, budget),
         ]
         for operators, orders in _sets(pipelines, drops).items():
             noise = seeds.apart(orders, budget)

@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from pipeops.data.rows import read_table
+from pipeops.data.sources import CHARACTERS_PER_TOKEN
 from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
@@ -36,7 +37,6 @@ PAIRS = (
 """Columns that are taken for pairs of texts."""
 MOST_CLASSES = 200
 HELD_OUT = 0.2
-CHARACTERS_PER_TOKEN = 4
 COVERED = 0.95
 """Part of the rows whose texts the longest input should hold."""
 LENGTHS = (16, 32, 64, 128, 256, 512)
