@@ -151,6 +151,19 @@ def test_a_verdict_says_how_long_its_models_were_trained() -> None:
 PIPELINES = ("O", "D", "P", "E", "DP", "DE", "ED", "PE", "EP")
 
 
+def test_effects_over_tasks_as_printed() -> None:
+    one = measured()
+    other = one.assign(dataset="mrpc", metric="mcc")
+    other["accuracy"] = other["accuracy"].where(other["pipeline"] != "DE", other["accuracy"] - 0.03)
+    table = tables.effects(pd.concat([one, other]), ["PE", "DE"], margin=2)
+    assert "Difference in each task's metric of two orderings" in table.markdown
+    rows = [line for line in table.markdown.splitlines() if line.startswith("| ")]
+    assert rows[0].startswith("| Operators | Orderings | Tasks | Runs | Effect | 90% interval")
+    assert rows[2].startswith("| P+E       | EP - PE   | 2     | 4    | +0.00")
+    assert rows[3].startswith("| D+E       | DE - ED   | 2     | 4    | -1.50")
+    assert rows[3].endswith("| undecided |")
+
+
 def test_the_recommendation_begins_with_words() -> None:
     runs = [(pipeline, seed) for pipeline in PIPELINES for seed in (1, 2, 3)]
     replays = made_up_replays(runs, thresholds=[0, 0.7, 1.01])

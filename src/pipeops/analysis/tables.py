@@ -90,7 +90,8 @@ def commutativity(
 def effects(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float) -> Table:
     """Does the order matter over all tasks? See ``effects.effects``."""
     values = over_tasks.effects(curves(measurements), operator_sets, margin=margin)
-    return Table(values, effects_markdown(values))
+    what = quality(metrics_of(measurements).values(), several="each task's metric")
+    return Table(values, effects_markdown(values, what))
 
 
 def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
@@ -226,8 +227,8 @@ def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def effects_markdown(table: pd.DataFrame) -> str:
-    """Print what ``effects.effects`` returns, a row per pair of orderings."""
+def effects_markdown(table: pd.DataFrame, what: str) -> str:
+    """Print what ``effects.effects`` returns, a row per pair of orderings; ``what`` names the metric."""
     header = ["Operators", "Orderings", "Tasks", "Runs", "Effect", "90% interval", "SD, tasks", "SD, seeds"]
     rows = [
         [
@@ -245,7 +246,7 @@ def effects_markdown(table: pd.DataFrame) -> str:
     ]
     parts = [
         "# Does the order matter over all tasks?",
-        "Difference in accuracy of two orderings at the same time, mean over the times that both cover, in\n"
+        f"Difference in {what} of two orderings at the same time, mean over the times that both cover, in\n"
         "percentage points. A mixed-effects model: the order is fixed, tasks and seeds are random. The\n"
         "interval is for the mean over more tasks like these, so few tasks make it wide. Margin:\n"
         f"{table['margin'].iloc[0]:g} points, tested pair by pair, not corrected for their number.",
