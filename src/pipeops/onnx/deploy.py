@@ -15,6 +15,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.models.shape import ModelShape, read_config
 from pipeops.onnx.export import write
+from pipeops.onnx.graphs import with_metadata
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
 from pipeops.provenance import write_json
@@ -220,10 +221,7 @@ def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None
 def _with_metadata(trained: Trained, policy: Policy) -> onnx.ModelProto:
     """The graph with class names and longest input, whatever it said of them before."""
     added = {"pipeops.labels": json.dumps(trained.labels), "pipeops.max_length": str(policy.max_length)}
-    graph = trained.graph
-    metadata = {entry.key: entry.value for entry in graph.metadata_props} | added
-    onnx.helper.set_model_props(graph, metadata)
-    return graph
+    return with_metadata(trained.graph, added)
 
 
 def _prepared(trained: Trained, policy: Policy) -> Tokenizer:

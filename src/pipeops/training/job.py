@@ -206,7 +206,7 @@ def _save(
         tokenizer.save_pretrained(folder)
         shutil.copy(finished / WEIGHTS, folder / WEIGHTS)
         config = read_config(finished)
-        write_json(folder / "config.json", config | {"pipeline": str(_pipeline(job))})
+        write_json(folder / "config.json", config | {"pipeline": str(_pipeline(job)), "seed": job.seed})
         record = provenance(
             operator=job.operator,
             seed=job.seed,
