@@ -455,7 +455,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ('pathvars: {results: "a\\nb"}\n', r"pathvars.results: 'a\nb': line breaks"),
         ("pathvars: {results: 'a{b}'}\n", "'{' is not allowed; name another folder"),
         ("pathvars: {results: '<results>'}\n", "'<' is not allowed; name another folder"),
-        ("pathvars: {results: '~/x'}\n", "~ stands for no folder here; write the whole path"),
+        ("pathvars: {results: '~/x'}\n", "begins with ~, which means something else"),
         ('glue: "a\\nb"\n', "line breaks and control characters are not allowed"),
         ('model: {backbone: "./a\\0"}\n', "line breaks and control characters are not allowed"),
         (f"model: {{backbone: ./{'n' * 5000}}}\n", "file name too long; shorten it"),
