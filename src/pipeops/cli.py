@@ -726,6 +726,8 @@ def _named_paths(texts: Sequence[str]) -> dict[str, Path]:
         name, equals, path = text.partition("=")
         if not (name and equals and path):
             raise PipeOpsError(f"--input: '{text}' is not of the form NAME=PATH")
+        if name in paths:
+            raise PipeOpsError(f"--input: '{name}' is named twice; name it once")
         paths[name] = Path(path)
     return paths
 
