@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.files import beside, replaced
 from pipeops.hardware import int8_kernels
 from pipeops.measuring.contention import pinned, quietest_cores
 from pipeops.measuring.prices import COLUMNS, HALVES
@@ -81,7 +81,7 @@ def price(
             operators=operators,
             reached=shown.reach,
         )
-    write_json(output.with_suffix(".json"), record)
+    write_json(beside(output), record)
     with replaced(output) as path:
         table.to_csv(path, index=False)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.files import beside, replaced
 from pipeops.measuring.answers import Answers
 from pipeops.measuring.classes import ACCURACY, Metric
 from pipeops.measuring.policies import first_reached, leaving, scores, thresholds_of
@@ -209,7 +209,7 @@ def curves(
         "prices": prices.record["parameters"],
     }
     # Times are the prices', and so is the machine.
-    write_json(output.with_suffix(".json"), dict(prices.record) | about | {"parameters": parameters})
+    write_json(beside(output), dict(prices.record) | about | {"parameters": parameters})
     _write_csv(exits_path(output), exit_rows, EXIT_COLUMNS)
     _write_csv(output, rows, COLUMNS)
 

@@ -16,11 +16,12 @@ from pipeops.errors import PipeOpsError
 from pipeops.hardware import cpu
 from pipeops.measuring.classes import METRICS, by_class, confusion, counts_of
 from pipeops.measuring.policies import scores, thresholds_of
-from pipeops.onnx.classify import Classifier, Refused
+from pipeops.onnx.classify import MOSTLY, Classifier, Refused
 from pipeops.onnx.export import write
 from pipeops.onnx.graphs import straightened
 from pipeops.onnx.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
 from pipeops.progress import tracked
+from pipeops.reading import reading
 from pipeops.settings import Confidence, MeasuringSection
 from pipeops.text import markdown_table
 
@@ -45,6 +46,8 @@ class Scored:
     """Shape (rows, exits, labels)."""
     truncated: int
     """Rows that were too long and cut."""
+    unknown: int = 0
+    """Rows of which the model knows hardly any words."""
     max_length: int
     """Longest input in tokens."""
     confidence: Confidence
@@ -100,6 +103,7 @@ class Scored:
                 "rows": len(self.label_ids),
                 "labels_matched_by": self.matched_by,
                 "truncated": self.truncated,
+                "unknown": self.unknown,
                 "max_length": self.max_length,
                 "thresholds": list(self.thresholds),
                 "confidence": self.confidence,
@@ -145,8 +149,9 @@ def score(
     ids, matched_by = label_ids(rows, names)
     encoded = [_encoded(classifier, rows, index) for index in range(len(rows.texts))]
     with TemporaryDirectory() as scratch:
-        path = Path(scratch, "profile.onnx")
-        write(straightened(onnx.load(folder / "model.onnx")), path)
+        path, graph = Path(scratch, "profile.onnx"), folder / "model.onnx"
+        with reading(graph, again="deploy the model again"):
+            write(straightened(onnx.load(graph)), path)
         profiler = Profiler.load(path, threads=threads)
     logits = [
         # One by one and unpadded: the activations of an int8 batch share one scale.
@@ -161,6 +166,7 @@ def score(
         matched_by=matched_by,
         logits=np.stack(logits),
         truncated=sum(cut for _, _, cut in encoded),
+        unknown=sum(classifier.unknown(tokens, mask) >= MOSTLY for tokens, mask, _ in encoded),
         max_length=classifier.max_length,
         confidence=model.confidence,
         exit_layers=profiler.shape.exit_layers,
@@ -180,6 +186,8 @@ def score_text(scored: Scored) -> str:
     ]
     if scored.truncated:
         parts.append(f"{scored.truncated:,} rows were cut at {scored.max_length} tokens.")
+    if scored.unknown:
+        parts.append(f"The model knows hardly any of the words of {scored.unknown:,} rows.")
     classes = [
         [
             of["label"],

@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 from pipeops.errors import PipeOpsError
 from pipeops.files import make_shareable
 from pipeops.models.architectures import check_family
+from pipeops.reading import reading, reason
 
 WEIGHTS = "model.safetensors"
 
@@ -24,11 +25,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer that lies beside a backbone or a trained model.
 
     Raises:
-        PipeOpsError: there is none.
+        PipeOpsError: there is none, or it is damaged.
     """
-    if not (folder / "tokenizer.json").exists():
-        raise PipeOpsError(f"{folder / 'tokenizer.json'}: not found; fetch the backbone into {folder} first")
-    return AutoTokenizer.from_pretrained(folder)
+    path = folder / "tokenizer.json"
+    again = f"fetch the backbone into {folder} again"
+    with reading(path, absent=f"fetch the backbone into {folder} first", wrong="no tokenizer", again=again):
+        path.open("rb").close()  # or the library looks for it in the hub
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) -> None:
@@ -71,10 +74,9 @@ def read_source(auto_class: Any, source: str) -> Any:
     """
     try:
         return auto_class.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of damaged files the libraries raise anything
         raise PipeOpsError(
-            f"backbone '{source}' cannot be read ({reason}); name a folder, or reach the hub"
+            f"backbone '{source}' cannot be read ({reason(error)}); name a folder, or reach the hub"
         ) from None
 
 
@@ -85,12 +87,11 @@ def _load_weights(source: str) -> PreTrainedModel:
             source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except SafetensorError as error:
+        raise PipeOpsError(f"{source}/{WEIGHTS}: not readable ({reason(error)}); fetch it again") from None
+    except Exception as error:
         raise PipeOpsError(
-            f"{source}/{WEIGHTS}: not readable ({error}); delete it and fetch it again"
+            f"backbone '{source}': no safetensors weights can be loaded ({reason(error)}); fetch it again"
         ) from None
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"backbone '{source}': no safetensors weights can be loaded ({reason})") from None
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise PipeOpsError(
@@ -101,7 +102,7 @@ def _load_weights(source: str) -> PreTrainedModel:
 
 
 def _check_student(source: str, hidden_size: int, tokenizer: PreTrainedTokenizerBase, teacher: Path) -> None:
-    expected = AutoConfig.from_pretrained(teacher).hidden_size
+    expected = read_source(AutoConfig, str(teacher)).hidden_size
     if hidden_size != expected:
         raise PipeOpsError(
             f"model.student: '{source}' has hidden size {hidden_size}, the backbone {expected}; "

@@ -17,6 +17,7 @@ from pipeops.models.multi_exit import (
     MultiExitForSequenceClassification,
     from_pretrained_backbone,
 )
+from pipeops.reading import reason
 from pipeops.text import listed
 
 
@@ -125,9 +126,10 @@ def _load(source: str) -> PreTrainedModel:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"model.backbone: '{source}' has no readable classifier ({reason})") from None
+    except Exception as error:  # of damaged files the libraries raise anything
+        raise PipeOpsError(
+            f"model.backbone: '{source}' has no readable classifier ({reason(error)}); fetch it again"
+        ) from None
     if missing := sorted(report["missing_keys"]):
         raise PipeOpsError(
             f"model.finetuned: '{source}' lacks {len(missing)} weights of a classifier, {missing[0]} first; "

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
-from pipeops.errors import PipeOpsError
 from pipeops.files import make_shareable
 from pipeops.models.backbones import WEIGHTS
 from pipeops.models.multi_exit import MultiExitForSequenceClassification
+from pipeops.models.shape import ModelShape
+from pipeops.reading import reading
 
 CHECKPOINT_COMPLETE = "trainer_state.json"
 """The last file that Trainer writes into a checkpoint."""
@@ -26,15 +26,17 @@ def load_model(folder: Path) -> MultiExitForSequenceClassification:
     Raises:
         PipeOpsError: its weights are missing or damaged.
     """
-    try:
-        return MultiExitForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True
+    again = f"delete {folder} and run again to train it anew"
+    ModelShape.from_checkpoint(folder)
+    with reading(folder / WEIGHTS, absent=again, wrong="not readable", again=again):
+        (folder / WEIGHTS).open("rb").close()
+        model, report = MultiExitForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(
-            f"{folder / WEIGHTS}: not readable ({reason}); delete {folder} and run again to train it anew"
-        ) from None
+        # The library makes up what is missing and says so at most.
+        if lacking := sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}):
+            raise ValueError(f"lacks {len(lacking)} tensors of its config.json, {lacking[0]} first")
+    return model
 
 
 def last_checkpoint(state: Path) -> Path | None:
@@ -67,11 +69,9 @@ def digest(path: Path) -> str:
     Raises:
         PipeOpsError: it is missing.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; run the workflow to make it") from None
+    run = "run the workflow to make it"
+    with reading(path, absent=run, again=run), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_first_process() -> bool:

@@ -1,5 +1,6 @@
 """Hugging Face's Trainer as every training here uses it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
+from pipeops.errors import PipeOpsError
 from pipeops.hardware import compute_dtype
 from pipeops.progress import Progress, duration
 from pipeops.settings import Precision
@@ -44,7 +46,7 @@ def trainer_arguments(
         seed=seed,
         data_seed=seed,
         report_to="none",
-        # To look for a loss that is no number makes a GPU wait at every step; in the log it can be seen.
+        # To look for a loss that is no number makes a GPU wait at every step; `FiniteLoss` looks in the log.
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         **others,
@@ -90,6 +92,24 @@ class ShownProgress(TrainerCallback):
             self._shown.close()
 
 
+class FiniteLoss(TrainerCallback):
+    """Stops a training whose loss is infinite or no number, when it is logged: there no GPU waits for it."""
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:  # noqa: ARG002
+        """Look at the mean loss since the last log, or at the end at that of all steps."""
+        for name in ("loss", "train_loss"):
+            if not math.isfinite(value := named["logs"].get(name, 0.0)):
+                raise diverged(f"the loss is {value}", args, state)
+
+
+def diverged(what: str, args: TrainingArguments, state: TrainerState) -> PipeOpsError:
+    """What to say of a training that leads nowhere."""
+    return PipeOpsError(
+        f"step {state.global_step:,} of {state.max_steps:,}: {what}, at a peak learning rate of "
+        f"{args.learning_rate:g}; lower learning_rate"
+    )
+
+
 def log_line(logs: Mapping[str, float], step: int, steps: int) -> str:
     """What Trainer logs, as a line for people: the losses since the last one, or at the end of all steps."""
     if "train_runtime" in logs:
@@ -110,6 +130,7 @@ class ReproducibleTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.shown = ShownProgress()
         self.add_callback(self.shown)
+        self.add_callback(FiniteLoss)
         self.sampler = EpochSampler(
             lengths,
             batch_size=step_size,
@@ -118,11 +139,28 @@ class ReproducibleTrainer(Trainer):
         )
 
     def train(self, *arguments: Any, **named: Any) -> TrainOutput:
-        """Train as Trainer does, and show how far it is; what is shown goes away after an error too."""
+        """Train as Trainer does, and show how far it is; what is shown goes away after an error too.
+
+        Raises:
+            PipeOpsError: the loss or the weights became infinite or no number.
+        """
         try:
-            return super().train(*arguments, **named)
+            output = super().train(*arguments, **named)
         finally:
             self.shown.close()
+        self._refuse_not_finite()
+        return output
+
+    def save_model(self, *arguments: Any, **named: Any) -> None:
+        """Save as Trainer does, but no weights that nothing can go on from."""
+        self._refuse_not_finite()
+        super().save_model(*arguments, **named)
+
+    def _refuse_not_finite(self) -> None:
+        """Look at the weights: a step with a finite loss may have spoiled them."""
+        finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])
+        if not finite.all().item():
+            raise diverged("weights are infinite or no numbers", self.args, self.state)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:  # noqa: ARG002
         return self.sampler
