@@ -77,9 +77,9 @@ Split = Literal["train", "validation"]
 Metric = Literal["accuracy"]
 
 
-def limits(kind: Any) -> dict[str, float]:
+def limits(kind: Any) -> dict[str, Any]:
     """Least and largest value of one of the types above, as ``typer.Option`` takes them."""
-    found = {}
+    found: dict[str, Any] = {}
     for bound in (bound for part in kind.__metadata__ for bound in getattr(part, "metadata", ())):
         if isinstance(bound, Ge):
             found["min"] = bound.ge
