@@ -149,7 +149,7 @@ class ModelShape:
         return tuple(costs)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any]) -> "ModelShape":
         """Read the shape from a parsed ``config.json``; other keys in it are ignored.
 
         Raises:
@@ -157,7 +157,7 @@ class ModelShape:
         """
         values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
         try:
-            shape = _adapter(cls).validate_python(values)  # type: ignore[arg-type]  # classes are hashable
+            shape = _adapter().validate_python(values)
         except ValidationError as error:
             found = error.errors()
             detail = next((one for one in found if one["type"] != "missing"), found[0])
@@ -198,7 +198,7 @@ class ModelShape:
         return pipeline
 
     @classmethod
-    def from_checkpoint(cls, folder: Path) -> Self:
+    def from_checkpoint(cls, folder: Path) -> "ModelShape":
         """Read the shape of the checkpoint in ``folder``.
 
         Raises:
@@ -210,8 +210,8 @@ class ModelShape:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter() -> TypeAdapter[ModelShape]:
+    return TypeAdapter(ModelShape)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
