@@ -6,6 +6,7 @@ Heavy modules are imported by the commands that need them, so that each job star
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from rich.console import Console
 from pipeops import __version__
 from pipeops.data.synthetic import SYNTHETIC_TASKS
 from pipeops.data.tasks import TASKS
-from pipeops.errors import PipeOpsError
+from pipeops.errors import PipeOpsError, Terminated
 from pipeops.files import disk_full_in_one_line
 from pipeops.operators.builtin import BUILTIN
 from pipeops.progress import tracked
@@ -48,6 +49,7 @@ EXIT_STATUS = {
     1: "refused, for a reason that standard error gives in one line",
     2: "the command line cannot be understood",
     130: "interrupted",
+    Terminated.STATUS: "terminated (SIGTERM); a training has saved the step that it was in",
 }
 app = typer.Typer(
     no_args_is_help=True,
@@ -657,7 +659,12 @@ def _again_in(processes: int) -> None:
     """Run this command line again in several processes, one training in all, by torchrun."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-m", *torchrun, "-m", "pipeops", *sys.argv[1:]]
-    run = subprocess.run(command, check=False)
+    with subprocess.Popen(command) as run:
+        try:
+            run.wait()
+        except Terminated:
+            run.terminate()  # and it ends its processes
+            raise
     if run.returncode:
         raise PipeOpsError(f"a training of {processes} processes failed; its first error is above")
 
@@ -698,8 +705,17 @@ def _named_paths(texts: Sequence[str]) -> dict[str, Path]:
 
 def main() -> None:
     """Run the command line; a :class:`PipeOpsError` is printed in one line, with exit status 1."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except PipeOpsError as error:
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {error}")
         sys.exit(1)
+    except Terminated as asked:
+        print(f"terminated: {asked.saved}", file=sys.stderr)
+        raise
+
+
+def _terminated(*_: Any) -> None:
+    """End as after an error, so that temporary files are removed."""
+    raise Terminated("nothing is left half written; run again")

@@ -1,5 +1,6 @@
 """The one exception that a user is meant to read."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,17 @@ class PipeOpsError(Exception):
 
     The command line prints it without a traceback and exits with status 1.
     """
+
+
+class Terminated(SystemExit):
+    """The process was asked to end, by SIGTERM. Libraries that catch every error let it pass."""
+
+    STATUS = 128 + signal.SIGTERM
+
+    def __init__(self, saved: str) -> None:
+        super().__init__(self.STATUS)
+        self.saved = saved
+        """What is saved, and how to go on."""
 
 
 @contextmanager

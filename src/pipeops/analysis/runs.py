@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeops.analysis.curves import TradeoffCurve
 from pipeops.errors import PipeOpsError
+from pipeops.integrity import verify
 from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS, exits_path
 
 RUN = ["dataset", "pipeline", "seed"]
@@ -38,7 +39,7 @@ def _measure_again(what: object) -> str:
 
 def _whole(path: Path, columns: list[str], *, remedy: str) -> pd.DataFrame:
     """Read rows per threshold; their number is checked against the JSON beside them, where there is one."""
-    table = _read(path, columns, optional="threshold", remedy=remedy)
+    table = _read(path, columns, optional="threshold", remedy=remedy, sealed_with=path)
     if path.with_suffix(".json").exists():
         measured = sum(record["rows"] for record in read_details(path))
         if measured != len(table):
@@ -53,6 +54,7 @@ def read_details(path: Path) -> list[dict[str, Any]]:
         PipeOpsError: it is absent or damaged.
     """
     details = path.with_suffix(".json")
+    verify(details, again=_measure_again(path), sealed_with=path)
     try:
         content = json.loads(details.read_text())
         records = content if isinstance(content, list) else [content]
@@ -66,10 +68,13 @@ def read_details(path: Path) -> list[dict[str, Any]]:
     raise PipeOpsError(f"{details}: {problem}; {_measure_again(path)}")
 
 
-def _read(path: Path, columns: list[str], *, remedy: str, optional: str = "") -> pd.DataFrame:
+def _read(
+    path: Path, columns: list[str], *, remedy: str, sealed_with: Path, optional: str = ""
+) -> pd.DataFrame:
     """Read a table that must have these columns, with a number wherever one belongs but in ``optional``."""
     texts = dict.fromkeys(_TEXTS, "str")
     numbers = [column for column in columns if column not in (*texts, optional)]
+    verify(path, again=remedy, sealed_with=sealed_with)
     try:
         with path.open("rb") as file:
             complete = file.read()[-1:] == b"\n"
@@ -108,7 +113,7 @@ def pool(paths: Iterable[Path]) -> pd.DataFrame:
 
 def pool_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`pool`, of the same paths, with ``EXIT_COLUMNS``."""
-    return _pooled(paths, lambda path: _read(exits_path(path), EXIT_COLUMNS, remedy=_measure_again(path)))
+    return _pooled(paths, lambda path: _read_exits(path, EXIT_COLUMNS, remedy=_measure_again(path)))
 
 
 def _pooled(paths: Iterable[Path], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
@@ -134,7 +139,11 @@ def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
 def read_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`read_runs`, of the same paths, with ``EXIT_COLUMNS``."""
     columns = [*RUN, *EXIT_COLUMNS]
-    return _of_runs(_read(exits_path(path), columns, remedy=f"delete {path} and run again") for path in paths)
+    return _of_runs(_read_exits(path, columns, remedy=f"delete {path} and run again") for path in paths)
+
+
+def _read_exits(path: Path, columns: list[str], *, remedy: str) -> pd.DataFrame:
+    return _read(exits_path(path), columns, remedy=remedy, sealed_with=path)
 
 
 def _of_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

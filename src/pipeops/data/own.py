@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeops.data.sources import SEPARATORS, check_columns, glance, read_header, wrong_encoding
 from pipeops.data.tasks import SUBSET_SEED, Task
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import sealed_folder, verify
 from pipeops.settings import Split, TaskSection
 from pipeops.text import listed, markdown_table, shortened
 
@@ -38,6 +38,7 @@ TEXTS = ("text", "text2")
 LABEL = "label"
 ABOUT = "about.json"
 """What the rows are, beside them."""
+AGAIN = "delete it and read the rows again"
 BATCH_BYTES, BATCH_ROWS = 2**26, 10_000
 """What is handled at a time, at most."""
 CSV_CHUNK = 1000
@@ -180,9 +181,10 @@ def gather(name: str, section: TaskSection, output: Path) -> About:
                 mask[places[taken]] = True
                 chosen[split] = ("train", mask)
         about = _about(section, labels, facts, ids, kept, chosen)
-        _write(sources, section, ids, chosen, output)
-    with replaced(output / ABOUT) as path:
-        path.write_text(json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with sealed_folder(output, last=ABOUT) as folder:
+            _write(sources, section, ids, chosen, folder)
+            text = json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n"
+            (folder / ABOUT).write_text(text, encoding="utf-8")
     return about
 
 
@@ -192,13 +194,14 @@ def read_about(path: Path) -> About:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
+    verify(path, again=AGAIN)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return About(**values | {name: tuple(values[name]) for name in ("columns", "labels")})
     except FileNotFoundError:
         raise PipeOpsError(f"{path}: not found; read the rows first") from None
     except (ValueError, TypeError, KeyError):
-        raise PipeOpsError(f"{path}: damaged; delete it and read the rows again") from None
+        raise PipeOpsError(f"{path}: damaged; {AGAIN}") from None
 
 
 def task_of(rows: Path) -> Task:
@@ -224,10 +227,11 @@ def row_batches(rows: Path, *, examples: int | None) -> Iterator[pa.Table]:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
+    verify(rows, again=AGAIN)
     try:
         file = pq.ParquetFile(rows)
     except (pa.ArrowException, OSError):
-        raise PipeOpsError(f"{rows}: no readable rows; delete it and read them again") from None
+        raise PipeOpsError(f"{rows}: no readable rows; {AGAIN}") from None
     total, start = file.metadata.num_rows, 0
     drawn = np.arange(total)
     if examples is not None and examples < total:
@@ -506,7 +510,7 @@ def _write(
     section: TaskSection,
     ids: Mapping[Split, NDArray[np.int64]],
     chosen: Mapping[Split, tuple[Split, NDArray[np.bool_]]],
-    output: Path,
+    folder: Path,
 ) -> None:
     """Go through the sources again and write the rows of each split."""
     names = TEXTS[: len(section.text)]
@@ -514,8 +518,7 @@ def _write(
     with ExitStack() as stack:
         writers = {}
         for split in chosen:
-            path = stack.enter_context(replaced(output / f"{split}.parquet"))
-            writers[split] = stack.enter_context(pq.ParquetWriter(path, schema))
+            writers[split] = stack.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", schema))
         for source, dataset in sources.items():
             for start, table in _batches(dataset, section.text):
                 texts = [_texts(table[name], name, source) for name in section.text]

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from pipeops.data.tasks import Task
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import note_unsealed, sealed, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 _METADATA = "pipeops"
+AGAIN = "delete it and tokenise again"
 CHARACTERS = 2**20
 """How many are tokenised at a time, and one more text."""
 
@@ -95,7 +96,7 @@ def tokenise(
     }
     schema = schema.with_metadata({_METADATA: json.dumps(about)})
     truncated, classes = 0, np.zeros(len(task.labels), dtype=np.int64)
-    with replaced(output) as path, pq.ParquetWriter(path, schema) as writer:
+    with sealed(output) as (path,), pq.ParquetWriter(path, schema) as writer:
         for batch in batches:
             texts = [batch[column].to_pylist() for column in task.columns]
             rows: list[list[int]] = []
@@ -177,13 +178,16 @@ def load_tokenised(path: Path) -> TokenisedSplit:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
+    whole = verify(path, again=AGAIN)
     try:
         table = pq.read_table(path)
         about = json.loads(table.schema.metadata[_METADATA.encode()])
     except FileNotFoundError:
         raise PipeOpsError(f"{path}: not found; tokenise it first") from None
     except (pa.ArrowInvalid, KeyError, TypeError) as error:
-        raise PipeOpsError(f"{path}: not readable ({error}); delete it and tokenise again") from None
+        raise PipeOpsError(f"{path}: not readable ({error}); {AGAIN}") from None
+    if not whole:
+        note_unsealed(path)
     return TokenisedSplit(
         input_ids=_arrays(table["input_ids"]),
         label_ids=table["label"].to_numpy(),

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
+from pipeops.integrity import note_unsealed, verify
 from pipeops.models.shape import ModelShape
 
 PRECISIONS = ("fp32", "int8")
@@ -58,6 +59,7 @@ def read_answers(
         PipeOpsError: the file is absent, damaged, or of another dataset, pipeline, seed or set of classes.
     """
     again = "delete it and evaluate again"
+    whole = verify(path, again=again)
     try:
         table = pq.read_table(path)
         about = json.loads(table.schema.metadata[METADATA.encode()])
@@ -80,6 +82,8 @@ def read_answers(
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise PipeOpsError(f"{path}: not a file of answers ({reason}); {again}") from None
+    if not whole:
+        note_unsealed(path)
     wanted = {"dataset": dataset, "pipeline": pipeline, "seed": seed, "labels": labels}
     for key, value in wanted.items():
         given = found.labels if key == "labels" else about.get(key)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
 from pipeops.hardware import int8_kernels
+from pipeops.integrity import sealed
 from pipeops.measuring.contention import pinned, quietest_cores
 from pipeops.measuring.prices import COLUMNS, HALVES
 from pipeops.measuring.rounds import Round, Rounds, Run, quartiles, steady_rounds
@@ -31,7 +31,7 @@ from pipeops.onnx.runtime import EarlyExitModel, force_exit
 from pipeops.onnx.stages import Weights, emit_stages
 from pipeops.pipeline import INFERENCE
 from pipeops.progress import progress
-from pipeops.provenance import provenance, write_json
+from pipeops.provenance import json_text, provenance
 from pipeops.settings import PricesSection
 
 _WEIGHT_SCALE = 0.02
@@ -81,9 +81,9 @@ def price(
             operators=operators,
             reached=shown.reach,
         )
-    write_json(output.with_suffix(".json"), record)
-    with replaced(output) as path:
+    with sealed(output, output.with_suffix(".json")) as (path, details):
         table.to_csv(path, index=False)
+        details.write_text(json_text(record))
 
 
 def measure_prices(

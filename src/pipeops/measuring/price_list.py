@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeops.data.tokenised import AGAIN
 from pipeops.errors import PipeOpsError
+from pipeops.integrity import verify
 from pipeops.measuring.price import measure_prices
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE, OPERATORS, Pipeline, trained_pipelines
@@ -31,6 +33,7 @@ def read_lengths(path: Path) -> NDArray[np.int64]:
     remedy = "give a tokenised split (.parquet) or a text with one length a line"
     try:
         if path.suffix == ".parquet":
+            verify(path, again=AGAIN)
             ids = pq.read_table(path, columns=["input_ids"])["input_ids"]
             found = [len(tokens) for tokens in ids.to_pylist()]
         else:

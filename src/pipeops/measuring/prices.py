@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
 from pipeops.hardware import cpu
+from pipeops.integrity import note_unsealed, verify
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE
 
@@ -70,6 +71,7 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
         PipeOpsError: a file is absent, damaged or cut off, or of another CPU.
     """
     again = "delete it and price again"
+    whole = verify(path, path.with_suffix(".json"), again=again)
     try:
         record = json.loads(path.with_suffix(".json").read_text())
         shape, original = (ModelShape.from_config(record[key]) for key in ("shape", "original_shape"))
@@ -91,6 +93,8 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
         {letters: _costs(table[table["inference"] == letters], shape, path, column) for letters in INFERENCE}
         for column in ("time_relative", *HALVES)
     )
+    if not whole:
+        note_unsealed(path)
     return Prices(
         path=path,
         shape=shape,

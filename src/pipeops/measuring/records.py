@@ -14,3 +14,8 @@ EXIT_COLUMNS = ["inference", "exit_layer", *_POINT, *_SIZE, "kernels"]
 def exits_path(path: Path) -> Path:
     """Where the rows per exit lie, beside the CSV of rows per threshold, of one seed or of all."""
     return path.with_suffix(".exits.csv")
+
+
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """The CSV itself, its rows per exit, and its JSON: they are written together."""
+    return path, exits_path(path), path.with_suffix(".json")

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils import logging as transformers_logging
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import make_shareable
+from pipeops.integrity import sealed_folder, verify
 from pipeops.models.architectures import check_family
 
 WEIGHTS = "model.safetensors"
@@ -17,6 +17,7 @@ WEIGHTS = "model.safetensors"
 
 def load_backbone(folder: Path) -> PreTrainedModel:
     """Load the encoder that :func:`fetch_backbone` (or the pretraining) put into ``folder``."""
+    verify(folder / "config.json", folder / WEIGHTS, again=_again(folder))
     return _load_weights(str(folder))
 
 
@@ -28,6 +29,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     if not (folder / "tokenizer.json").exists():
         raise PipeOpsError(f"{folder / 'tokenizer.json'}: not found; fetch the backbone into {folder} first")
+    names = ("tokenizer.json", "tokenizer_config.json", "config.json")
+    verify(*(folder / name for name in names), again=_again(folder))
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -58,9 +61,13 @@ def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) ->
 
 def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     """Write an encoder and its tokenizer; the weights come last, so that they mark a whole folder."""
-    tokenizer.save_pretrained(output)
-    encoder.save_pretrained(output)
-    make_shareable(output / WEIGHTS)
+    with sealed_folder(output, last=WEIGHTS) as folder:
+        tokenizer.save_pretrained(folder)
+        encoder.save_pretrained(folder)
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder} and fetch or train it again"
 
 
 def read_source(auto_class: Any, source: str) -> Any:

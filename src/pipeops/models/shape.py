@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pipeops.errors import PipeOpsError
+from pipeops.integrity import verify
 from pipeops.settings import Pooling
 
 Family = Literal["roberta", "bert"]
@@ -182,6 +183,7 @@ class ModelShape:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
+    verify(path, again="train it again")
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:

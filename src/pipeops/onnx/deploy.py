@@ -13,17 +13,17 @@ from google.protobuf.message import DecodeError
 from tokenizers import Tokenizer
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import SUMS, sealed_folder, verify
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.export import write
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
-from pipeops.provenance import write_json
+from pipeops.provenance import json_text
 from pipeops.settings import Confidence
 
 MODEL, TOKENIZER, LABELS, POLICY = "model.onnx", "tokenizer.json", "labels.json", "policy.json"
 SCRIPT, CARD = "classify.py", "README.md"
-FILES = (MODEL, TOKENIZER, LABELS, POLICY, SCRIPT, CARD)
+FILES = (MODEL, TOKENIZER, LABELS, POLICY, SCRIPT, CARD, SUMS)
 """What a deployed folder holds."""
 MOST_SURE = 2.0
 """Largest threshold of a confidence: any above 1 never leaves early."""
@@ -195,7 +195,7 @@ def refuse_other_content(folder: Path) -> None:
 
 
 def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None:
-    """Write a folder with ``FILES``. Where it holds ``policy.json``, it is whole.
+    """Write a folder with ``FILES``. Cut off, it holds the earlier model, or its script refuses it.
 
     Args:
         trained: the model. Class names and longest input go into its graph's metadata.
@@ -207,14 +207,15 @@ def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None
         PipeOpsError: the folder holds something else.
     """
     refuse_other_content(folder)
-    (folder / POLICY).unlink(missing_ok=True)
-    write(_with_metadata(trained, policy), folder / MODEL)
-    _write_text(folder / TOKENIZER, _prepared(trained, policy).to_str() + "\n")
-    write_json(folder / LABELS, {str(number): label for number, label in enumerate(trained.labels)})
-    with replaced(folder / SCRIPT) as path:
-        shutil.copyfile(Path(__file__).with_name(SCRIPT), path)
-    _write_text(folder / CARD, card)
-    write_json(folder / POLICY, asdict(policy))
+    with sealed_folder(folder, last=POLICY) as written:
+        write(_with_metadata(trained, policy), written / MODEL)
+        tokenizer = _prepared(trained, policy).to_str() + "\n"
+        (written / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+        labels = {str(number): label for number, label in enumerate(trained.labels)}
+        (written / LABELS).write_text(json_text(labels))
+        shutil.copyfile(Path(__file__).with_name(SCRIPT), written / SCRIPT)
+        (written / CARD).write_text(card, encoding="utf-8")
+        (written / POLICY).write_text(json_text(asdict(policy)))
 
 
 def _with_metadata(trained: Trained, policy: Policy) -> onnx.ModelProto:
@@ -246,6 +247,7 @@ def _prepared(trained: Trained, policy: Policy) -> Tokenizer:
 
 def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
     again = "export the model again"
+    verify(path, again=again)
     try:
         graph = onnx.load(path)
         metadata = {entry.key: entry.value for entry in graph.metadata_props}
@@ -272,6 +274,7 @@ def _read_labels(path: Path, shape: ModelShape) -> tuple[str, ...]:
 def _read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise PipeOpsError(f"{path}: not found; train the model again")
+    verify(path, again="train the model again")
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
@@ -281,14 +284,10 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 def _truncation_side(path: Path) -> str:
     """What transformers does where nothing is said: cut on the right."""
+    verify(path, again="train the model again")
     try:
         return str(json.loads(path.read_text()).get("truncation_side", "right"))
     except FileNotFoundError:
         return "right"
     except (ValueError, AttributeError) as error:
         raise PipeOpsError(f"{path}: damaged ({error}); train the model again") from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
+from pipeops.integrity import note_unsealed, sealed_folder, verify
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.graphs import early_exit_graph, straight_graph
 from pipeops.onnx.paths import graph_path
@@ -36,9 +37,10 @@ def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_prob
     shape = ModelShape.from_checkpoint(checkpoint)
     with checked_weights(checkpoint / "model.safetensors", shape) as weights:
         stages = emit_stages(shape, weights, confidence=confidence)
-    _write_graphs(stages, shape, output, quantised=False, confidence=confidence)
-    quantised = [quantise(stage) for stage in tracked(stages, "quantise", total=len(stages))]
-    _write_graphs(quantised, shape, output, quantised=True, confidence=confidence)
+    with sealed_folder(output, last=graph_path(output, "profile", quantised=True).name) as folder:
+        _write_graphs(stages, shape, folder, quantised=False, confidence=confidence)
+        quantised = [quantise(stage) for stage in tracked(stages, "quantise", total=len(stages))]
+        _write_graphs(quantised, shape, folder, quantised=True, confidence=confidence)
 
 
 def _write_graphs(
@@ -64,6 +66,7 @@ def checked_weights(path: Path, shape: ModelShape) -> Iterator[Weights]:
     """
     if not path.is_file():
         raise PipeOpsError(f"{path}: not found; train the model again")
+    whole = verify(path, again="train the model again")
     if (size := path.stat().st_size) > MAX_WEIGHTS:
         raise PipeOpsError(
             f"{path}: {size} bytes, but an ONNX file holds at most 2 GiB; use a smaller backbone"
@@ -76,6 +79,8 @@ def checked_weights(path: Path, shape: ModelShape) -> Iterator[Weights]:
                 expected={name: ("F32", dims) for name, dims in tensor_shapes(shape).items()},
                 found={name: (part.get_dtype(), tuple(part.get_shape())) for name, part in found.items()},
             )
+            if not whole:
+                note_unsealed(path)
             yield file.get_tensor
     except SafetensorError as error:
         raise PipeOpsError(f"{path}: damaged ({error}); train the model again") from None

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from pipeops.errors import PipeOpsError
+from pipeops.integrity import verify
 from pipeops.models.shape import ModelShape
 from pipeops.settings import Confidence
 
@@ -157,6 +158,7 @@ def _open(
     path: Path, *, kind: str, threads: int, cores: Sequence[int] = ()
 ) -> tuple[onnxruntime.InferenceSession, ModelShape]:
     """Open a graph of the given kind and read the shape that it carries."""
+    verify(path, again="export the model again")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
 from pipeops.hardware import device_name, has_compiler, prepare_device
+from pipeops.integrity import digest, is_whole, sealed_folder
+from pipeops.locks import alone
 from pipeops.models.backbones import WEIGHTS, load_tokenizer
 from pipeops.models.shape import ModelShape
-from pipeops.operators.base import Context
+from pipeops.operators.base import Context, Stage
 from pipeops.operators.registry import OPERATORS, training_function
 from pipeops.pipeline import InvalidPipeline, Pipeline
 from pipeops.progress import say
-from pipeops.provenance import provenance, write_json
+from pipeops.provenance import json_text, provenance
 from pipeops.settings import Device, ExitTraining, Section, TrainingSettings
 from pipeops.training.batches import batches
-from pipeops.training.checkpoints import digest, is_first_process, load_model, written_last
+from pipeops.training.checkpoints import is_first_process, load_model
 from pipeops.training.stages import LOG, StageRun
 
 RESUME = (
@@ -76,6 +79,16 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     """
     make_stages = training_function(job.operator)
     _refuse_misfits(job)
+    fingerprint = _fingerprint(job)
+    lock = state_root / f"{fingerprint}.lock"
+    with alone(lock, "trains this model") if is_first_process() else nullcontext(False) as waited:
+        if waited and _made(output) == fingerprint:
+            say(f"{output}: it is trained")
+        else:
+            _train(job, make_stages, output, state_root / fingerprint)
+
+
+def _train(job: Job, make_stages: Callable[..., Sequence[Stage]], output: Path, state: Path) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     device = prepare_device(job.device, threads=job.settings.threads)
@@ -86,7 +99,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         seed=job.seed,
         compiled=job.compiled,
         device=device,
-        state=state_root / _fingerprint(job),
+        state=state,
     )
 
     def importance_batches(examples: int | None, *, split: str = "") -> Iterator[Mapping[str, Tensor]]:
@@ -187,11 +200,11 @@ def _fingerprint(job: Job) -> str:
 
 def _save(finished: Path, log: list[dict[str, Any]], job: Job, output: Path) -> None:
     """Write the checkpoint of the last stage, the tokenizer and the record."""
-    with written_last(output) as folder:
+    with sealed_folder(output, last=WEIGHTS) as folder:
         load_tokenizer(job.backbone).save_pretrained(folder)
         shutil.copy(finished / WEIGHTS, folder / WEIGHTS)
         config = json.loads((finished / "config.json").read_text())
-        write_json(folder / "config.json", config | {"pipeline": str(_pipeline(job))})
+        (folder / "config.json").write_text(json_text(config | {"pipeline": str(_pipeline(job))}))
         record = provenance(
             operator=job.operator,
             seed=job.seed,
@@ -199,7 +212,15 @@ def _save(finished: Path, log: list[dict[str, Any]], job: Job, output: Path) -> 
             threads=torch.get_num_threads(),
             device=device_name(),
         )
-        write_json(folder / "training.json", record | {"log": log})
+        record |= {"fingerprint": _fingerprint(job), "log": log}
+        (folder / "training.json").write_text(json_text(record))
+
+
+def _made(output: Path) -> str | None:
+    """The fingerprint of the training that made a whole checkpoint; None without one."""
+    if not is_whole(output):
+        return None
+    return json.loads((output / "training.json").read_text()).get("fingerprint")
 
 
 def _settings(job: Job) -> dict[str, Any]:
