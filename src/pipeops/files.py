@@ -3,12 +3,13 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
-from pipeops.errors import PipeOpsError
+from pipeops.errors import PipeOpsError, of_system
 
 FULL = 2**22
 """A disk with fewer bytes free than this is full."""
@@ -64,6 +65,44 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
+def writing(output: Path, *, folder: bool = False) -> Iterator[None]:
+    """Refuse what cannot be written, before the work for it is done; then say it where a disk becomes full.
+
+    Args:
+        output: what will be written.
+        folder: whether that is a folder.
+
+    Raises:
+        PipeOpsError: see :func:`refuse_unwritable` and :func:`disk_full_in_one_line`.
+    """
+    refuse_unwritable(output, folder=folder)
+    with disk_full_in_one_line(output):
+        yield
+
+
+def refuse_unwritable(output: Path, *, folder: bool = False) -> None:
+    """Refuse a file or folder that cannot be made or replaced; a file for a moment beside it tells.
+
+    Raises:
+        PipeOpsError: its name has a line break, something else is there, or the system does not allow it.
+    """
+    if not str(output).isprintable():
+        raise PipeOpsError(f"{str(output)!r}: a name with line breaks or control characters; name another")
+    try:
+        # A device or a pipe would be replaced too.
+        if output.exists() and not (output.is_dir() if folder else output.is_file()):
+            raise PipeOpsError(f"{output}: is there and is no {'folder' if folder else 'file'}; name another")
+        place = output if folder else output.parent
+        place = next(path for path in (place, *place.parents) if path.exists())
+        with tempfile.NamedTemporaryFile(dir=place, prefix=f".{output.name}.", suffix=".tmp"):
+            pass
+    except FileNotFoundError:  # as in /proc
+        raise PipeOpsError(f"{output}: no file can be made there; name another place") from None
+    except OSError as error:
+        raise of_system(error, output) or error from None
+
+
+@contextmanager
 def disk_full_in_one_line(folder: Path, *, advice: str = "free some and run again") -> Iterator[None]:
     """Say which disk is full. What was complete stays: files are written under other names and then moved.
 
@@ -80,11 +119,14 @@ def disk_full_in_one_line(folder: Path, *, advice: str = "free some and run agai
         raise
     except Exception as error:  # every library has one of its own for this
         existing = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        if "No space left" not in str(error) and free > FULL:
+        usage = shutil.disk_usage(existing)
+        number = error.errno if isinstance(error, OSError) else None
+        said = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        # Where the system names another reason it is that one; what is no disk, such as /proc, has no size.
+        if not said and (number is not None or not usage.total or usage.free > FULL):
             raise
         raise PipeOpsError(
-            f"no space left on the disk of {existing} ({free / 1e6:.0f} MB free); {advice}"
+            f"no space left on the disk of {existing} ({usage.free / 1e6:.0f} MB free); {advice}"
         ) from None
 
 

@@ -126,8 +126,12 @@ def _verified(path: Path, sealed_with: Path, again: str) -> bool:
     sums = next((s for s in (sums_of(sealed_with), path.with_name(SUMS)) if s.exists()), None)
     expected = _read(sums, again).get(path.name) if sums else None
     if expected not in (None, digest(path)):
-        raise PipeOpsError(f"{path}: damaged: its bytes are not those that were written; {again}")
+        raise PipeOpsError(f"{path}: damaged, its bytes are not those that were written; {_anew(again)}")
     return expected is not None
+
+
+def _anew(again: str) -> str:
+    return f"delete it and make it anew ({again})"
 
 
 def _write(sums: Path, files: Iterable[tuple[Path, Path]]) -> None:
@@ -139,5 +143,5 @@ def _read(sums: Path, again: str) -> dict[str, str]:
     """Digests by name of the file."""
     lines = [_LINE.fullmatch(line) for line in sums.read_bytes().decode(errors="replace").splitlines()]
     if not all(lines) or not lines:
-        raise PipeOpsError(f"{sums}: damaged; {again}")
+        raise PipeOpsError(f"{sums}: damaged; {_anew(again)}")
     return {line[2]: line[1] for line in lines if line}

@@ -21,8 +21,11 @@ try:
     from pipeops.settings import TINY
     from pipeops.study import jobs, planning
     from pipeops.study.analyses import FIGURES, FORMS, STUDY, TABLES, asked_for
-    from pipeops.study.config import load_config
+    from pipeops.study.config import load_config, read_file
 
+    for path in workflow.configfiles:
+        # Snakemake takes the last of a key's values where it has several.
+        read_file(Path(path))
     study = load_config(config)
 except PipeOpsError as error:
     raise WorkflowError(str(error)) from None

@@ -10,8 +10,8 @@ import pandas as pd
 
 from pipeops.analysis.curves import TradeoffCurve
 from pipeops.errors import PipeOpsError
-from pipeops.integrity import verify
 from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS, exits_path
+from pipeops.reading import reading
 
 RUN = ["dataset", "pipeline", "seed"]
 """Columns that name a run: the trained pipeline on a dataset with a seed."""
@@ -53,19 +53,13 @@ def read_details(path: Path) -> list[dict[str, Any]]:
     Raises:
         PipeOpsError: it is absent or damaged.
     """
-    details = path.with_suffix(".json")
-    verify(details, again=_measure_again(path), sealed_with=path)
-    try:
-        content = json.loads(details.read_text())
+    details, remedy = path.with_suffix(".json"), _measure_again(path)
+    with reading(details, absent=remedy, again=remedy, sealed_with=path):
+        content = json.loads(details.read_text(encoding="utf-8"))
         records = content if isinstance(content, list) else [content]
-        if all(isinstance(record["rows"], int) for record in records):
-            return records
-        problem = "damaged"
-    except FileNotFoundError:
-        problem = "not found"
-    except (ValueError, KeyError, TypeError):
-        problem = "damaged"
-    raise PipeOpsError(f"{details}: {problem}; {_measure_again(path)}")
+        if not all(isinstance(record["rows"], int) for record in records):
+            raise ValueError("rows: no number")
+        return records
 
 
 def _read(
@@ -74,18 +68,16 @@ def _read(
     """Read a table that must have these columns, with a number wherever one belongs but in ``optional``."""
     texts = dict.fromkeys(_TEXTS, "str")
     numbers = [column for column in columns if column not in (*texts, optional)]
-    verify(path, again=remedy, sealed_with=sealed_with)
-    try:
-        with path.open("rb") as file:
-            complete = file.read()[-1:] == b"\n"
-        table = pd.read_csv(path, dtype=texts | dict.fromkeys(numbers, "float64"))
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; measure it first: {remedy}") from None
-    except pd.errors.EmptyDataError:
-        raise PipeOpsError(f"{path}: empty; {remedy}") from None
-    except ValueError as error:  # ragged lines, text where a number belongs, bytes that are no text
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a file of measurements ({reason}); {remedy}") from None
+    # Ragged lines, text where a number belongs, bytes that are no text.
+    absent = f"measure it first: {remedy}"
+    with reading(
+        path, absent=absent, wrong="not a file of measurements", again=remedy, sealed_with=sealed_with
+    ):
+        complete = path.read_bytes()[-1:] == b"\n"
+        try:
+            table = pd.read_csv(path, dtype=texts | dict.fromkeys(numbers, "float64"))
+        except pd.errors.EmptyDataError:
+            raise PipeOpsError(f"{path}: empty; {remedy}") from None
     if missing := [column for column in columns if column not in table]:
         raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {remedy}")
     if not complete:

@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeops.data.sources import SEPARATORS, check_columns, glance, read_header, wrong_encoding
-from pipeops.data.tasks import SUBSET_SEED, Task
+from pipeops.data.tasks import SPLITS, SUBSET_SEED, Task
 from pipeops.errors import PipeOpsError
-from pipeops.integrity import sealed_folder, verify
+from pipeops.integrity import sealed_folder
+from pipeops.reading import reading
 from pipeops.settings import Split, TaskSection
 from pipeops.text import listed, markdown_table, shortened
 
@@ -38,7 +39,6 @@ TEXTS = ("text", "text2")
 LABEL = "label"
 ABOUT = "about.json"
 """What the rows are, beside them."""
-AGAIN = "delete it and read the rows again"
 BATCH_BYTES, BATCH_ROWS = 2**26, 10_000
 """What is handled at a time, at most."""
 CSV_CHUNK = 1000
@@ -194,14 +194,14 @@ def read_about(path: Path) -> About:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
-    verify(path, again=AGAIN)
-    try:
+    with reading(path, absent="read the rows first", again="read the rows again"):
         values = json.loads(path.read_text(encoding="utf-8"))
-        return About(**values | {name: tuple(values[name]) for name in ("columns", "labels")})
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; read the rows first") from None
-    except (ValueError, TypeError, KeyError):
-        raise PipeOpsError(f"{path}: damaged; {AGAIN}") from None
+        names = {name: tuple(map(str, values[name])) for name in ("columns", "labels")}
+        about = About(**values | names)
+        if not 1 <= len(about.columns) <= len(TEXTS) or len(about.labels) < 2:
+            raise ValueError(f"{len(about.columns)} columns, {len(about.labels)} classes")
+        rows: dict[str, int] = {split: int(about.rows[split]) for split in SPLITS}
+        return replace(about, rows=rows)
 
 
 def task_of(rows: Path) -> Task:
@@ -227,20 +227,17 @@ def row_batches(rows: Path, *, examples: int | None) -> Iterator[pa.Table]:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
-    verify(rows, again=AGAIN)
-    try:
+    with reading(rows, wrong="no readable rows", again="read them again"):
         file = pq.ParquetFile(rows)
-    except (pa.ArrowException, OSError):
-        raise PipeOpsError(f"{rows}: no readable rows; {AGAIN}") from None
-    total, start = file.metadata.num_rows, 0
-    drawn = np.arange(total)
-    if examples is not None and examples < total:
-        drawn = np.sort(np.random.default_rng(SUBSET_SEED).choice(total, examples, replace=False))
-    for batch in file.iter_batches(batch_size=1000):
-        here = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, start + len(batch))] - start
-        if len(here):
-            yield pa.Table.from_batches([batch]).take(pa.array(here))
-        start += len(batch)
+        total, start = file.metadata.num_rows, 0
+        drawn = np.arange(total)
+        if examples is not None and examples < total:
+            drawn = np.sort(np.random.default_rng(SUBSET_SEED).choice(total, examples, replace=False))
+        for batch in file.iter_batches(batch_size=1000):
+            here = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, start + len(batch))] - start
+            if len(here):
+                yield pa.Table.from_batches([batch]).take(pa.array(here))
+            start += len(batch)
 
 
 def load(section: TaskSection, split: Split, *, cache: str, key: str) -> "Dataset":

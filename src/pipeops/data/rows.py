@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
+from pipeops.reading import reading
 from pipeops.text import listed, nearest, shortened
 
 MOST_NAMED = 10
@@ -123,12 +123,10 @@ def read_table(path: Path) -> pd.DataFrame:
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise PipeOpsError(f"{path}: its name ends in none of {', '.join(READERS)}; convert or rename it")
-    try:
-        return read(path)
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; name a file of labelled texts") from None
-    except pd.errors.EmptyDataError:
-        raise PipeOpsError(f"{path}: is empty; it needs a line of column names, and rows") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: cannot be read as {path.suffix.lower()[1:]} ({reason})") from None
+    kind = path.suffix.lower()[1:]
+    absent, wrong = "name a file of labelled texts", f"cannot be read as {kind}"
+    with reading(path, absent=absent, wrong=wrong, again="convert it, or name another"):
+        try:
+            return read(path)
+        except pd.errors.EmptyDataError:
+            raise PipeOpsError(f"{path}: is empty; it needs a line of column names, and rows") from None

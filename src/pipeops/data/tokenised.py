@@ -4,23 +4,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeops.data.tasks import Task
 from pipeops.errors import PipeOpsError
-from pipeops.integrity import note_unsealed, sealed, verify
+from pipeops.integrity import sealed
+from pipeops.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 _METADATA = "pipeops"
-AGAIN = "delete it and tokenise again"
 CHARACTERS = 2**20
 """How many are tokenised at a time, and one more text."""
 
@@ -61,6 +62,28 @@ class TokenisedSplit:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    def refuse_other_vocabulary(self, path: Path, *, vocabulary: int, longest: int, model: Path) -> None:
+        """Refuse examples that a model has no embeddings for.
+
+        Args:
+            path: where they come from.
+            vocabulary: tokens that the model knows.
+            longest: input that it takes.
+            model: what it is, for the message.
+
+        Raises:
+            PipeOpsError: they were tokenised for another model.
+        """
+        largest = int(np.concatenate(self.input_ids).max())
+        for what, found, limit in (
+            ("tokens up to number", largest, vocabulary - 1),
+            ("a longest input of", self.max_length, longest),
+        ):
+            if found > limit:
+                raise PipeOpsError(
+                    f"{path}: has {what} {found}, but {model} knows {limit} at most; tokenise for this model"
+                )
 
     def padded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """One example padded to ``max_length``: ids and attention mask, each of shape (1, max_length)."""
@@ -178,21 +201,38 @@ def load_tokenised(path: Path) -> TokenisedSplit:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
-    whole = verify(path, again=AGAIN)
-    try:
-        table = pq.read_table(path)
+    again = "name a file of `pipeops tokenise`, or tokenise again"
+    with reading(path, absent="tokenise it first", wrong="not readable", again=again, ours=True):
+        table = pq.ParquetFile(path).read()
         about = json.loads(table.schema.metadata[_METADATA.encode()])
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; tokenise it first") from None
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
-        raise PipeOpsError(f"{path}: not readable ({error}); {AGAIN}") from None
-    if not whole:
-        note_unsealed(path)
-    return TokenisedSplit(
-        input_ids=_arrays(table["input_ids"]),
-        label_ids=table["label"].to_numpy(),
-        **about | {"labels": tuple(about["labels"])},
-    )
+        _refuse_impossible(table, about)
+        return TokenisedSplit(
+            input_ids=_arrays(table["input_ids"]),
+            label_ids=table["label"].to_numpy(),
+            labels=tuple(map(str, about["labels"])),
+            **{name: int(about[name]) for name in ("pad_token_id", "sep_token_id", "max_length")},
+        )
+
+
+def _refuse_impossible(table: pa.Table, about: Mapping[str, Any]) -> None:
+    """Refuse what :func:`tokenise` writes never: a training would end in its middle, or learn something else.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    ids, labels = table["input_ids"], table["label"]
+    if not table.num_rows or ids.null_count or labels.null_count:
+        raise ValueError("no examples, or one without tokens or label")
+    least, most = pc.min_max(pc.list_value_length(ids)).as_py().values()
+    if least < 1 or most > about["max_length"]:
+        raise ValueError(f"examples of {least} to {most} tokens")
+    if pc.min(pc.list_flatten(ids)).as_py() < 0:
+        raise ValueError("a token below 0")
+    if not pa.types.is_integer(labels.type):
+        raise ValueError(f"labels of type {labels.type}")
+    least, most = pc.min_max(labels).as_py().values()
+    if least < 0 or most >= len(about["labels"]):
+        raise ValueError(f"labels from {least} to {most}, of {len(about['labels'])} classes")
 
 
 def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:

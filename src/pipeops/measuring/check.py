@@ -25,6 +25,7 @@ from pipeops.onnx.runtime import EarlyExitModel
 from pipeops.pipeline import INFERENCE
 from pipeops.progress import tracked
 from pipeops.provenance import provenance, write_json
+from pipeops.reading import reading
 from pipeops.settings import CheckSection, Confidence, PricesSection
 
 ROUNDING = {False: 1e-5, True: 1e-2}
@@ -131,7 +132,8 @@ def _deciding_by(confidence: Confidence, path: Path, threads: int, cores: Sequen
         return model
     with tempfile.TemporaryDirectory() as folder:
         changed = Path(folder) / path.name
-        write(with_confidence(onnx.load(path), confidence), changed)
+        with reading(path, again="export it again"):
+            write(with_confidence(onnx.load(path), confidence), changed)
         return EarlyExitModel.load(changed, threads=threads, cores=cores)
 
 

@@ -21,6 +21,7 @@ from pipeops.onnx.export import write
 from pipeops.onnx.graphs import straightened
 from pipeops.onnx.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
 from pipeops.progress import tracked
+from pipeops.reading import reading
 from pipeops.settings import Confidence, MeasuringSection
 from pipeops.text import markdown_table
 
@@ -147,8 +148,9 @@ def score(
     ids, matched_by = label_ids(rows, names)
     encoded = [_encoded(classifier, rows, index) for index in range(len(rows.texts))]
     with TemporaryDirectory() as scratch:
-        path = Path(scratch, "profile.onnx")
-        write(straightened(onnx.load(folder / "model.onnx")), path)
+        path, graph = Path(scratch, "profile.onnx"), folder / "model.onnx"
+        with reading(graph, again="deploy the model again"):
+            write(straightened(onnx.load(graph)), path)
         profiler = Profiler.load(path, threads=threads)
     logits = [
         # One by one and unpadded: the activations of an int8 batch share one scale.

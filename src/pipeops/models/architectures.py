@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipeops.errors import PipeOpsError
-from pipeops.models.shape import Family, ModelShape, encoder_parameters
+from pipeops.models.shape import MODEL_TYPE, Family, ModelShape, encoder_parameters
+from pipeops.reading import reading
 from pipeops.settings import TINY, Pooling
 
 
@@ -132,14 +133,13 @@ def architecture(source: str) -> Architecture | None:
     folder = Path(source).expanduser()
     if source == TINY or not folder.is_dir():
         return KNOWN.get(source)
-    path = folder / "config.json"
-    try:
-        return _from_config(json.loads(path.read_text()), source)
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; '{source}' is no pretrained model") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PipeOpsError(f"{path}: no encoder's configuration ({reason}); fetch the model again") from None
+    path, again = folder / "config.json", "fetch the model again"
+    wrong = "no encoder's configuration"
+    with reading(path, absent=f"'{source}' is no pretrained model", wrong=wrong, again=again):
+        found = _from_config(json.loads(path.read_text(encoding="utf-8")), source)
+        if problem := found.shape(num_labels=2).problem:
+            raise ValueError(problem)
+        return found
 
 
 def known_architecture(source: str, key: str) -> Architecture:
@@ -186,4 +186,8 @@ def check_family(model_type: str | None, source: str) -> Family:
     for family in get_args(Family):
         if model_type == family:
             return family
+    if model_type == MODEL_TYPE:
+        raise PipeOpsError(
+            f"'{source}' is a model that PipeOps trained; name the pretrained encoder that it comes from"
+        )
     raise PipeOpsError(f"'{source}' is a {model_type} model; PipeOps supports the roberta and bert families")

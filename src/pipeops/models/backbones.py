@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import sealed_folder, verify
 from pipeops.models.architectures import check_family
+from pipeops.reading import reading, reason
 
 WEIGHTS = "model.safetensors"
 
@@ -25,13 +26,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer that lies beside a backbone or a trained model.
 
     Raises:
-        PipeOpsError: there is none.
+        PipeOpsError: there is none, or it is damaged.
     """
-    if not (folder / "tokenizer.json").exists():
-        raise PipeOpsError(f"{folder / 'tokenizer.json'}: not found; fetch the backbone into {folder} first")
-    names = ("tokenizer.json", "tokenizer_config.json", "config.json")
-    verify(*(folder / name for name in names), again=_again(folder))
-    return AutoTokenizer.from_pretrained(folder)
+    path = folder / "tokenizer.json"
+    again = _again(folder)
+    verify(*(folder / name for name in ("tokenizer_config.json", "config.json")), again=again)
+    with reading(path, absent=f"fetch the backbone into {folder} first", wrong="no tokenizer", again=again):
+        path.open("rb").close()  # or the library looks for it in the hub
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) -> None:
@@ -67,7 +69,7 @@ def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 def _again(folder: Path) -> str:
-    return f"delete {folder} and fetch or train it again"
+    return f"fetch the backbone into {folder} again"
 
 
 def read_source(auto_class: Any, source: str) -> Any:
@@ -78,10 +80,9 @@ def read_source(auto_class: Any, source: str) -> Any:
     """
     try:
         return auto_class.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of damaged files the libraries raise anything
         raise PipeOpsError(
-            f"backbone '{source}' cannot be read ({reason}); name a folder, or reach the hub"
+            f"backbone '{source}' cannot be read ({reason(error)}); name a folder, or reach the hub"
         ) from None
 
 
@@ -92,12 +93,11 @@ def _load_weights(source: str) -> PreTrainedModel:
             source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except SafetensorError as error:
+        raise PipeOpsError(f"{source}/{WEIGHTS}: not readable ({reason(error)}); fetch it again") from None
+    except Exception as error:
         raise PipeOpsError(
-            f"{source}/{WEIGHTS}: not readable ({error}); delete it and fetch it again"
+            f"backbone '{source}': no safetensors weights can be loaded ({reason(error)}); fetch it again"
         ) from None
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"backbone '{source}': no safetensors weights can be loaded ({reason})") from None
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise PipeOpsError(
@@ -108,7 +108,7 @@ def _load_weights(source: str) -> PreTrainedModel:
 
 
 def _check_student(source: str, hidden_size: int, tokenizer: PreTrainedTokenizerBase, teacher: Path) -> None:
-    expected = AutoConfig.from_pretrained(teacher).hidden_size
+    expected = read_source(AutoConfig, str(teacher)).hidden_size
     if hidden_size != expected:
         raise PipeOpsError(
             f"model.student: '{source}' has hidden size {hidden_size}, the backbone {expected}; "

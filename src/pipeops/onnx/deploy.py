@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 from tokenizers import Tokenizer
 
 from pipeops.errors import PipeOpsError
-from pipeops.integrity import SUMS, sealed_folder, verify
-from pipeops.models.shape import ModelShape
+from pipeops.integrity import SUMS, sealed_folder
+from pipeops.models.shape import ModelShape, read_config
 from pipeops.onnx.export import write
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
 from pipeops.provenance import json_text
+from pipeops.reading import reading
 from pipeops.settings import Confidence
 
 MODEL, TOKENIZER, LABELS, POLICY = "model.onnx", "tokenizer.json", "labels.json", "policy.json"
@@ -96,7 +96,7 @@ def read_trained(checkpoint: Path, exported: Path, *, pipeline: Pipeline) -> Tra
         graph=graph,
         shape=shape,
         confidence=confidence,
-        labels=_read_labels(checkpoint / "config.json", shape),
+        labels=_read_labels(checkpoint, shape),
         tokenizer=_read_tokenizer(checkpoint / "tokenizer.json"),
         truncation_side=_truncation_side(checkpoint / "tokenizer_config.json"),
     )
@@ -247,47 +247,35 @@ def _prepared(trained: Trained, policy: Policy) -> Tokenizer:
 
 def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
     again = "export the model again"
-    verify(path, again=again)
-    try:
+    with reading(path, absent=again, wrong="not a readable model", again=again):
         graph = onnx.load(path)
         metadata = {entry.key: entry.value for entry in graph.metadata_props}
         kind = metadata.get("pipeops.graph", "unknown")
         if kind != "early-exit":
             raise PipeOpsError(f"{path}: a graph of kind {kind!r} where 'early-exit' is needed; {again}")
         shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; {again}") from None
-    except (DecodeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a readable model ({reason}); {again}") from None
-    return graph, shape, metadata.get("pipeops.confidence", "max_probability")
+        return graph, shape, metadata.get("pipeops.confidence", "max_probability")
 
 
-def _read_labels(path: Path, shape: ModelShape) -> tuple[str, ...]:
-    names: Any = json.loads(path.read_text()).get("id2label")
+def _read_labels(folder: Path, shape: ModelShape) -> tuple[str, ...]:
+    names: Any = read_config(folder).get("id2label")
     wanted = [str(number) for number in range(shape.num_labels)]
     if not isinstance(names, dict) or sorted(names) != sorted(wanted):
-        raise PipeOpsError(f"{path}: id2label does not name {shape.num_labels} classes; train it again")
+        raise PipeOpsError(
+            f"{folder / 'config.json'}: id2label does not name {shape.num_labels} classes; train it again"
+        )
     return tuple(str(names[number]) for number in wanted)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise PipeOpsError(f"{path}: not found; train the model again")
-    verify(path, again="train the model again")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a tokenizer ({reason}); train the model again") from None
+    again = "train the model again"
+    with reading(path, absent=again, wrong="not a tokenizer", again=again):
+        return Tokenizer.from_buffer(path.read_bytes())
 
 
 def _truncation_side(path: Path) -> str:
     """What transformers does where nothing is said: cut on the right."""
-    verify(path, again="train the model again")
-    try:
-        return str(json.loads(path.read_text()).get("truncation_side", "right"))
-    except FileNotFoundError:
+    if not path.exists():
         return "right"
-    except (ValueError, AttributeError) as error:
-        raise PipeOpsError(f"{path}: damaged ({error}); train the model again") from None
+    with reading(path, again="train the model again"):
+        return str(json.loads(path.read_text(encoding="utf-8")).get("truncation_side", "right"))

@@ -1,25 +1,31 @@
 """Exporting a checkpoint to ONNX, without torch or transformers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
-from pipeops.integrity import note_unsealed, sealed_folder, verify
+from pipeops.integrity import sealed_folder
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.graphs import early_exit_graph, straight_graph
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.stages import Weights, emit_stages
 from pipeops.progress import tracked
+from pipeops.reading import reading
 from pipeops.settings import Confidence
 
 # A Protocol Buffers file ends at 2 GiB; the graph around the weights takes far less than 16 MiB.
 MAX_WEIGHTS = 2**31 - 2**24
+_AGAIN = "train the model again"
 
 
 def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_probability") -> None:
@@ -64,26 +70,29 @@ def checked_weights(path: Path, shape: ModelShape) -> Iterator[Weights]:
     Raises:
         PipeOpsError: the file is absent, damaged or too large, or its tensors are not those of ``shape``.
     """
-    if not path.is_file():
-        raise PipeOpsError(f"{path}: not found; train the model again")
-    whole = verify(path, again="train the model again")
-    if (size := path.stat().st_size) > MAX_WEIGHTS:
-        raise PipeOpsError(
-            f"{path}: {size} bytes, but an ONNX file holds at most 2 GiB; use a smaller backbone"
-        )
-    try:
-        with safe_open(path, framework="numpy") as file:
+    with ExitStack() as opened:
+        with reading(path, absent=_AGAIN, again=_AGAIN, ours=True):
+            path.open("rb").close()
+            if (size := path.stat().st_size) > MAX_WEIGHTS:
+                raise PipeOpsError(
+                    f"{path}: {size} bytes, but an ONNX file holds at most 2 GiB; use a smaller backbone"
+                )
+            file = opened.enter_context(safe_open(path, framework="numpy"))
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             _refuse_mismatch(
                 path,
                 expected={name: ("F32", dims) for name, dims in tensor_shapes(shape).items()},
                 found={name: (part.get_dtype(), tuple(part.get_shape())) for name, part in found.items()},
             )
-            if not whole:
-                note_unsealed(path)
-            yield file.get_tensor
-    except SafetensorError as error:
-        raise PipeOpsError(f"{path}: damaged ({error}); train the model again") from None
+        yield partial(_finite_tensor, file, path)
+
+
+def _finite_tensor(file: Any, path: Path, name: str) -> NDArray[np.float32]:
+    with reading(path, again=_AGAIN):
+        tensor = file.get_tensor(name)
+    if not np.isfinite(tensor).all():
+        raise PipeOpsError(f"{path}: {name}: holds numbers that are not finite; {_AGAIN}")
+    return tensor
 
 
 def _refuse_mismatch(path: Path, *, expected: dict[str, tuple], found: dict[str, tuple]) -> None:

@@ -9,11 +9,10 @@ from typing import NamedTuple, Self
 import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from pipeops.errors import PipeOpsError
-from pipeops.integrity import verify
 from pipeops.models.shape import ModelShape
+from pipeops.reading import reading
 from pipeops.settings import Confidence
 
 NEVER = float("inf")
@@ -158,7 +157,6 @@ def _open(
     path: Path, *, kind: str, threads: int, cores: Sequence[int] = ()
 ) -> tuple[onnxruntime.InferenceSession, ModelShape]:
     """Open a graph of the given kind and read the shape that it carries."""
-    verify(path, again="export the model again")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -168,26 +166,18 @@ def _open(
     if len(cores) > 1:
         affinities = ";".join(str(core + 1) for core in cores[1:])  # ONNX Runtime counts cores from 1
         options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
-    try:
+    again = "export it again"
+    with reading(path, absent="export the model first", wrong="not a readable model", again=again):
+        path.open("rb").close()
         session = onnxruntime.InferenceSession(
             path,
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["SkipLayerNormFusion"],  # the fused kernel is slower than its parts
         )
-    except failures.NoSuchFile:
-        raise PipeOpsError(f"{path}: not found; export the model first") from None
-    except (
-        failures.InvalidProtobuf,
-        failures.InvalidGraph,
-        failures.InvalidArgument,
-        failures.Fail,
-    ) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"{path}: not a readable model ({reason}); export it again") from None
-    metadata = session.get_modelmeta().custom_metadata_map
-    if (found := metadata.get("pipeops.graph", "unknown")) != kind:
-        raise PipeOpsError(
-            f"{path}: a graph of kind {found!r} where {kind!r} is needed; export the model again"
-        )
-    return session, ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
+        metadata = session.get_modelmeta().custom_metadata_map
+        if (found := metadata.get("pipeops.graph", "unknown")) != kind:
+            raise PipeOpsError(
+                f"{path}: a graph of kind {found!r} where {kind!r} is needed; export the model again"
+            )
+        return session, ModelShape.from_config(json.loads(metadata["pipeops.shape"]))

@@ -5,32 +5,31 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
-from pipeops.errors import PipeOpsError
-from pipeops.integrity import SUMS, is_whole, note_unsealed, verify
+from pipeops.integrity import SUMS, is_whole
 from pipeops.models.backbones import WEIGHTS
 from pipeops.models.multi_exit import MultiExitForSequenceClassification
+from pipeops.models.shape import ModelShape
 from pipeops.progress import say
+from pipeops.reading import reading
 
 
 def load_model(folder: Path) -> MultiExitForSequenceClassification:
     """Load a trained checkpoint, in float32.
 
     Raises:
-        PipeOpsError: its configuration or weights are missing or damaged.
+        PipeOpsError: its weights are missing or damaged.
     """
     again = f"delete {folder} and run again to train it anew"
-    whole = verify(folder / "config.json", folder / WEIGHTS, again=again)
-    try:
-        model = MultiExitForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True
+    ModelShape.from_checkpoint(folder)
+    with reading(folder / WEIGHTS, absent=again, wrong="not readable", again=again, ours=True):
+        (folder / WEIGHTS).open("rb").close()
+        model, report = MultiExitForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"{folder / WEIGHTS}: not readable ({reason}); {again}") from None
-    if not whole:
-        note_unsealed(folder / WEIGHTS)
+        # The library makes up what is missing and says so at most.
+        if lacking := sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}):
+            raise ValueError(f"lacks {len(lacking)} tensors of its config.json, {lacking[0]} first")
     return model
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from pipeops.data.tokenised import load_tokenised
@@ -19,8 +20,9 @@ from pipeops.files import disk_full_in_one_line
 from pipeops.hardware import device_name, has_compiler, prepare_device
 from pipeops.integrity import digest, is_whole, sealed_folder
 from pipeops.locks import alone
+from pipeops.models.architectures import known_architecture
 from pipeops.models.backbones import WEIGHTS, load_tokenizer
-from pipeops.models.shape import ModelShape
+from pipeops.models.shape import ModelShape, read_config
 from pipeops.operators.base import Context, Stage
 from pipeops.operators.registry import OPERATORS, training_function
 from pipeops.pipeline import InvalidPipeline, Pipeline
@@ -29,7 +31,7 @@ from pipeops.provenance import json_text, provenance
 from pipeops.settings import Device, ExitTraining, Section, TrainingSettings
 from pipeops.training.batches import batches
 from pipeops.training.checkpoints import is_first_process, load_model
-from pipeops.training.stages import LOG, StageRun
+from pipeops.training.stages import StageRun
 
 RESUME = (
     "free some, or set keep_checkpoints: false, and run again: it resumes at the last complete checkpoint"
@@ -79,6 +81,8 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     """
     make_stages = training_function(job.operator)
     _refuse_misfits(job)
+    if state_root.resolve().is_relative_to(output.resolve()):
+        raise PipeOpsError(f"--state: {state_root} is within --output, {output}; name another folder")
     fingerprint = _fingerprint(job)
     lock = state_root / f"{fingerprint}.lock"
     with alone(lock, "trains this model") if is_first_process() else nullcontext(False) as waited:
@@ -93,6 +97,11 @@ def _train(job: Job, make_stages: Callable[..., Sequence[Stage]], output: Path, 
     transformers_logging.disable_progress_bar()
     device = prepare_device(job.device, threads=job.settings.threads)
     training = load_tokenised(job.data)
+    encoder = known_architecture(str(job.backbone), "--backbone")
+    training.refuse_other_vocabulary(
+        job.data, vocabulary=encoder.vocab_size, longest=encoder.max_length, model=job.backbone
+    )
+    tokenizer = load_tokenizer(job.backbone)  # it is written last, and should be known to be there
     run = StageRun(
         split=training,
         settings=job.settings,
@@ -125,9 +134,9 @@ def _train(job: Job, make_stages: Callable[..., Sequence[Stage]], output: Path, 
         with disk_full_in_one_line(run.state, advice=RESUME):
             run.train(stage)
     if is_first_process():
-        log = [row for stage in stages for row in json.loads((run.finished(stage.name) / LOG).read_text())]
+        log = [row for stage in stages for row in run.log(stage.name)]
         with disk_full_in_one_line(output, advice=RESUME):
-            _save(run.finished(stages[-1].name), log, job, output)
+            _save(run.finished(stages[-1].name), tokenizer, log, job, output)
         shutil.rmtree(run.state, ignore_errors=True)
 
 
@@ -156,7 +165,7 @@ def _refuse_other_exits(exits: ExitTraining, parent: Path) -> None:
             f"model.pooling: {exits.pooling}, but {parent} was trained with {shape.pooling}; "
             f"set it to {shape.pooling}, or train the parent anew"
         )
-    config = json.loads((parent / "config.json").read_text())
+    config = read_config(parent)
     if shape.has_exits and (standardised := config.get("exits_standardised", False)) != exits.standardise:
         was = "was" if standardised else "was not"
         raise PipeOpsError(
@@ -198,12 +207,18 @@ def _fingerprint(job: Job) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _save(finished: Path, log: list[dict[str, Any]], job: Job, output: Path) -> None:
+def _save(
+    finished: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    log: list[dict[str, Any]],
+    job: Job,
+    output: Path,
+) -> None:
     """Write the checkpoint of the last stage, the tokenizer and the record."""
     with sealed_folder(output, last=WEIGHTS) as folder:
-        load_tokenizer(job.backbone).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         shutil.copy(finished / WEIGHTS, folder / WEIGHTS)
-        config = json.loads((finished / "config.json").read_text())
+        config = read_config(finished)
         (folder / "config.json").write_text(json_text(config | {"pipeline": str(_pipeline(job))}))
         record = provenance(
             operator=job.operator,

@@ -27,6 +27,7 @@ from pipeops.operators.base import Loss, Stage
 from pipeops.operators.gradient_equilibrium import gradient_equilibrium
 from pipeops.progress import say
 from pipeops.provenance import json_text
+from pipeops.reading import read_json
 from pipeops.settings import TrainingSettings
 from pipeops.training.batches import Collator, Examples
 from pipeops.training.checkpoints import is_first_process, last_checkpoint, load_model, usable
@@ -59,6 +60,11 @@ class StageRun:
     def finished(self, name: str) -> Path:
         """Folder of the model of a finished stage."""
         return self.state / name / FINISHED
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        """What Trainer logged of a finished stage."""
+        again = f"delete {self.state} and run again"
+        return read_json(self.finished(name) / LOG, absent=again, again=again)
 
     def load_stage(self, name: str) -> MultiExitForSequenceClassification:
         """Load the model of a finished stage; each call gives a new one."""
