@@ -24,11 +24,12 @@ from pipeops.measuring.contention import pinned, quietest_cores
 from pipeops.measuring.prices import COLUMNS, HALVES
 from pipeops.measuring.rounds import Round, Rounds, Run, quartiles, steady_rounds
 from pipeops.models.shape import ModelShape
-from pipeops.onnx.export import tensor_shapes, write
+from pipeops.models.weights import MAX_WEIGHTS, Weights, tensor_shapes
+from pipeops.onnx.export import write
 from pipeops.onnx.graphs import early_exit_graph
 from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.runtime import EarlyExitModel, force_exit
-from pipeops.onnx.stages import Weights, emit_stages
+from pipeops.onnx.stages import emit_stages
 from pipeops.pipeline import INFERENCE
 from pipeops.progress import progress
 from pipeops.provenance import json_text, provenance
@@ -101,6 +102,10 @@ def measure_prices(
     ``reached`` is told which part is done, 0 to 1.
     """
     _refuse_lengths(lengths, max_length, shape)
+    if (weights := max(shape.parameters, original.parameters)) > MAX_WEIGHTS // 4:
+        raise PipeOpsError(
+            f"{weights:,} weights, but an ONNX file holds at most 2 GiB; price a smaller encoder"
+        )
     load = psutil.getloadavg()
     cores = quietest_cores(settings.threads)
     with tempfile.TemporaryDirectory() as folder, pinned(cores):

@@ -1,5 +1,6 @@
 """Pretrained encoders: fetched from a hub or a folder, checked, kept in one form (float32 safetensors)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ from transformers.utils import logging as transformers_logging
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import sealed_folder, verify
 from pipeops.models.architectures import check_family
+from pipeops.models.foreign import refuse_fewer_weights, refuse_unsafe
+from pipeops.models.weights import WEIGHTS
 from pipeops.reading import reading, reason
 
-WEIGHTS = "model.safetensors"
+LOADING: Mapping[str, Any] = {
+    "dtype": torch.float32,
+    "use_safetensors": True,  # nothing is unpickled
+    "trust_remote_code": False,
+    "output_loading_info": True,
+}
+"""How foreign models are loaded."""
 
 
 def load_backbone(folder: Path) -> PreTrainedModel:
@@ -33,7 +42,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     verify(*(folder / name for name in ("tokenizer_config.json", "config.json")), again=again)
     with reading(path, absent=f"fetch the backbone into {folder} first", wrong="no tokenizer", again=again):
         path.open("rb").close()  # or the library looks for it in the hub
-        return AutoTokenizer.from_pretrained(folder)
+        refuse_unsafe(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) -> None:
@@ -78,8 +88,9 @@ def read_source(auto_class: Any, source: str) -> Any:
     Raises:
         PipeOpsError: it cannot be read.
     """
+    refuse_unsafe(source)
     try:
-        return auto_class.from_pretrained(source)
+        return auto_class.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # of damaged files the libraries raise anything
         raise PipeOpsError(
             f"backbone '{source}' cannot be read ({reason(error)}); name a folder, or reach the hub"
@@ -88,10 +99,10 @@ def read_source(auto_class: Any, source: str) -> Any:
 
 def _load_weights(source: str) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
+    refuse_unsafe(source)
+    refuse_fewer_weights(source)
     try:
-        encoder, report = AutoModel.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
+        encoder, report = AutoModel.from_pretrained(source, **LOADING)
     except SafetensorError as error:
         raise PipeOpsError(f"{source}/{WEIGHTS}: not readable ({reason(error)}); fetch it again") from None
     except Exception as error:

@@ -13,7 +13,9 @@ from tokenizers import Tokenizer
 
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import SUMS, sealed_folder
+from pipeops.models.foreign import refuse_unsafe_tokenizer
 from pipeops.models.shape import ModelShape, read_config
+from pipeops.onnx import graphs
 from pipeops.onnx.export import write
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
@@ -248,7 +250,7 @@ def _prepared(trained: Trained, policy: Policy) -> Tokenizer:
 def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
     again = "export the model again"
     with reading(path, absent=again, wrong="not a readable model", again=again):
-        graph = onnx.load(path)
+        graph = graphs.load(path)
         metadata = {entry.key: entry.value for entry in graph.metadata_props}
         kind = metadata.get("pipeops.graph", "unknown")
         if kind != "early-exit":
@@ -269,6 +271,7 @@ def _read_labels(folder: Path, shape: ModelShape) -> tuple[str, ...]:
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     again = "train the model again"
+    refuse_unsafe_tokenizer(path)
     with reading(path, absent=again, wrong="not a tokenizer", again=again):
         return Tokenizer.from_buffer(path.read_bytes())
 

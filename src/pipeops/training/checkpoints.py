@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from pipeops.integrity import SUMS, is_whole
-from pipeops.models.backbones import WEIGHTS
 from pipeops.models.multi_exit import MultiExitForSequenceClassification
 from pipeops.models.shape import ModelShape
+from pipeops.models.weights import WEIGHTS, checked_weights
 from pipeops.progress import say
 from pipeops.reading import reading
 
@@ -21,16 +21,12 @@ def load_model(folder: Path) -> MultiExitForSequenceClassification:
         PipeOpsError: its weights are missing or damaged.
     """
     again = f"delete {folder} and run again to train it anew"
-    ModelShape.from_checkpoint(folder)
-    with reading(folder / WEIGHTS, absent=again, wrong="not readable", again=again, ours=True):
-        (folder / WEIGHTS).open("rb").close()
-        model, report = MultiExitForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    with checked_weights(folder / WEIGHTS, ModelShape.from_checkpoint(folder)):
+        pass  # the library makes up what is missing, and takes the memory for it
+    with reading(folder / WEIGHTS, wrong="not readable", again=again):
+        return MultiExitForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True
         )
-        # The library makes up what is missing and says so at most.
-        if lacking := sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}):
-            raise ValueError(f"lacks {len(lacking)} tensors of its config.json, {lacking[0]} first")
-    return model
 
 
 def last_checkpoint(state: Path) -> Path | None:
