@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from pipeops.analysis.curves import TradeoffCurve
+from pipeops.integrity import SUMS
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -131,6 +132,7 @@ def write_classifier(folder: Path, family: str, *, names=CLASSES, model_class=No
     torch.manual_seed(3)
     make = model_class or AutoModelForSequenceClassification.from_config
     make(config).save_pretrained(folder)
+    (folder / SUMS).unlink()
     return folder
 
 
