@@ -22,7 +22,7 @@ from pipeops import __version__
 from pipeops.data.synthetic import SYNTHETIC_TASKS
 from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError, Terminated, errors_in_one_line
-from pipeops.files import refuse_unwritable, writing
+from pipeops.files import beside, refuse_unwritable, writing
 from pipeops.operators.builtin import BUILTIN
 from pipeops.progress import tracked
 from pipeops.reading import reason
@@ -192,7 +192,7 @@ def backbone(
     classifier: Annotated[bool, typer.Option("--classifier", help="Fetch it with its classifier.")] = False,
 ) -> None:
     """Fetch a pretrained encoder, or pretrain the built-in one."""
-    with writing(output, folder=True):
+    with writing(output, folder=True, inputs=[teacher, None if source == TINY else Path(source)]):
         if source == TINY:
             from pipeops.training.pretraining import pretrain_tiny, pretrain_tiny_on
 
@@ -256,7 +256,7 @@ def tokenise(
     from pipeops.models.architectures import architecture
     from pipeops.models.backbones import load_tokenizer
 
-    with writing(output):
+    with writing(output, inputs=[rows]):
         if rows is not None:
             from pipeops.data.own import row_batches, task_of
 
@@ -319,9 +319,9 @@ def train(
     declaration = declared(operator)
     own = {declaration.section: declaration.settings} if declaration.section else {}
     parsed = _parse_sections({**TRAIN_SECTIONS, **own}, settings)
-    # A checkpoint is made beside its folder, and then moved.
-    for folder in (output, output.parent, state):
-        refuse_unwritable(folder, folder=True)
+    inputs = _named_paths(extra or [])
+    refuse_unwritable(output, folder=True, inputs=[parent, backbone, *inputs.values()])
+    refuse_unwritable(state, folder=True)
     with leased(device, slots=gpu_slots, gpus=processes):
         if processes > 1 and "RANK" not in os.environ:
             _again_in(processes)
@@ -335,7 +335,7 @@ def train(
                 parent=parent,
                 backbone=backbone,
                 data=data,
-                inputs=_named_paths(extra or []),
+                inputs=inputs,
                 seed=seed,
                 settings=parsed["training"],
                 exits=parsed["exits"],
@@ -382,7 +382,7 @@ def evaluate(
     """Ask every exit about every example, in fp32 and int8: logits, from which any exit rule is replayed."""
     from pipeops.measuring.evaluate import evaluate as run
 
-    with writing(output):
+    with writing(output, inputs=[data]):
         run(model, data, output, dataset=dataset, pipeline=pipeline, seed=seed, threads=threads)
 
 
@@ -421,7 +421,7 @@ def price(
     parsed = _parse_sections({**PRICE_SECTIONS, **declared}, settings)
     inputs = PriceInputs(backbone, lengths, student, max_length, parsed)
     if operators is None:
-        with writing(output) if output else nullcontext():
+        with writing(output, inputs=[lengths]) if output else nullcontext():
             table = price_pipelines(inputs, output)
         print(table.to_json(orient="records", indent=2) if as_json else price_list_text(table))
         return
@@ -429,7 +429,7 @@ def price(
         raise PipeOpsError("--json: prints the list of every pipeline; leave --operators or --json out")
     if output is None:
         raise PipeOpsError("--output: is needed with --operators; name the CSV to write")
-    with writing(output):
+    with writing(output, inputs=[lengths]), writing(beside(output)):
         price_set(operators, inputs, output)
 
 
@@ -458,8 +458,20 @@ def check(
     from pipeops.measuring.commands import check_pipeline
 
     parsed = _parse_sections(CHECK_SECTIONS, settings)
-    with writing(output):
+    with writing(output, inputs=[data, answers, prices]), writing(beside(output)):
         check_pipeline(model, original, data, answers, prices, output, sections=parsed)
+
+
+@command("pipeops validate --configfile configs/paper.yaml")
+def validate(configfile: ConfigFiles = None) -> None:
+    """Say whether a configuration can be run, in a second and without Snakemake."""
+    from pipeops.study.config import read_study
+
+    study = read_study(configfile or [])
+    for warning in study.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    trainings = len(study.datasets) * len(study.seeds) * len(study.trainings)
+    print(f"valid: {', '.join(study.datasets)}; {trainings} trainings, results in {study.pathvars.results}")
 
 
 @command("pipeops plan --configfile configs/paper.yaml --gpus 8 --examples-per-second 400")

@@ -3,8 +3,7 @@
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -65,37 +64,47 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def writing(output: Path, *, folder: bool = False) -> Iterator[None]:
+def writing(output: Path, *, folder: bool = False, inputs: Iterable[Path | None] = ()) -> Iterator[None]:
     """Refuse what cannot be written, before the work for it is done; then say it where a disk becomes full.
 
     Args:
         output: what will be written.
         folder: whether that is a folder.
+        inputs: what is read, and must not be overwritten.
 
     Raises:
         PipeOpsError: see :func:`refuse_unwritable` and :func:`disk_full_in_one_line`.
     """
-    refuse_unwritable(output, folder=folder)
+    refuse_unwritable(output, folder=folder, inputs=inputs)
     with disk_full_in_one_line(output):
         yield
 
 
-def refuse_unwritable(output: Path, *, folder: bool = False) -> None:
+def refuse_unwritable(output: Path, *, folder: bool = False, inputs: Iterable[Path | None] = ()) -> None:
     """Refuse a file or folder that cannot be made or replaced; a file for a moment beside it tells.
 
+    Args:
+        output: what will be written.
+        folder: whether that is a folder.
+        inputs: what is read, and must not be overwritten.
+
     Raises:
-        PipeOpsError: its name has a line break, something else is there, or the system does not allow it.
+        PipeOpsError: it is an input, its name has a line break, something else is there, or the system does
+            not allow it.
     """
     if not str(output).isprintable():
         raise PipeOpsError(f"{str(output)!r}: a name with line breaks or control characters; name another")
     try:
+        if output.exists() and any(path and path.exists() and path.samefile(output) for path in inputs):
+            raise PipeOpsError(f"{output}: is an input, and would be overwritten; name another")
         # A device or a pipe would be replaced too.
         if output.exists() and not (output.is_dir() if folder else output.is_file()):
             raise PipeOpsError(f"{output}: is there and is no {'folder' if folder else 'file'}; name another")
         place = output if folder else output.parent
         place = next(path for path in (place, *place.parents) if path.exists())
-        with tempfile.NamedTemporaryFile(dir=place, prefix=f".{output.name}.", suffix=".tmp"):
-            pass
+        probe = temporary_beside(place / output.name)
+        probe.touch()
+        probe.unlink()
     except FileNotFoundError:  # as in /proc
         raise PipeOpsError(f"{output}: no file can be made there; name another place") from None
     except OSError as error:
@@ -128,6 +137,18 @@ def disk_full_in_one_line(folder: Path, *, advice: str = "free some and run agai
         raise PipeOpsError(
             f"no space left on the disk of {existing} ({usage.free / 1e6:.0f} MB free); {advice}"
         ) from None
+
+
+def beside(output: Path) -> Path:
+    """Where the JSON lies that says where a result comes from.
+
+    Raises:
+        PipeOpsError: the result has that name itself.
+    """
+    details = output.with_suffix(".json")
+    if details == output:
+        raise PipeOpsError(f"{output}: is where the JSON beside the result goes; name a .csv")
+    return details
 
 
 def make_shareable(path: Path) -> None:

@@ -43,6 +43,8 @@ def reading(
         PipeOpsError: it cannot be read; or what was raised within.
     """
     try:
+        if path.is_char_device():  # it may never end
+            raise PipeOpsError(f"{path}: is a device; name a file")
         sealed = verify(path, again=again, sealed_with=sealed_with)
         yield
     except PipeOpsError:

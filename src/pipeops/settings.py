@@ -4,6 +4,7 @@ Nothing heavy is imported: the Snakefile reads this.
 """
 
 import codecs
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -119,14 +120,14 @@ class Pathvars(Section):
         """Snakemake takes these texts as they are, but for its wildcards and its own pathvars."""
         if strange := next((mark for mark in "{}<>" if mark in folder), None):
             raise ValueError(f"'{folder}': '{strange}' is not allowed; name another folder")
-        if folder.startswith("~"):
-            raise ValueError(f"'{folder}': ~ stands for no folder here; write the whole path")
+        if folder.startswith(("~", "-")):
+            raise ValueError(f"'{folder}': begins with {folder[0]}, which means something else; name another")
         return folder
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
         # Logs would be taken for results: both have models/, onnx/, prices/ and so on.
-        if Path(self.results).resolve() == Path(self.logs).resolve():
+        if os.path.realpath(self.results) == os.path.realpath(self.logs):
             raise ValueError(f"results and logs are one folder, '{self.results}'; name two")
         return self
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeops.analysis import commutativity as distances
 from pipeops.analysis import cumulativeness as estimates
+from pipeops.analysis import effects as over_tasks
 from pipeops.analysis import joint, regret, savings, verdicts
 from pipeops.analysis.commutativity import Comparison, compare_all, smallest_p_value
 from pipeops.analysis.cumulativeness import ANOTHER_SEED, COMPOUND, NAIVE, PRICED, UNCHANGED
@@ -74,6 +75,12 @@ def commutativity(
     """Does the order matter, with intervals? See ``verdicts.commutativity``."""
     numbers = verdicts.commutativity(curves(measurements), operator_sets, margin=margin, replays=replays)
     return Table(numbers, commutativity_markdown(numbers, steps))
+
+
+def effects(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float) -> Table:
+    """Does the order matter over all tasks? See ``effects.effects``."""
+    values = over_tasks.effects(curves(measurements), operator_sets, margin=margin)
+    return Table(values, effects_markdown(values))
 
 
 def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
@@ -190,6 +197,34 @@ def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
             ["Dataset", "Operators", "Another seed", "Priced twice", "Sampling", "Sampling, paired"],
             yardsticks,
         ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def effects_markdown(table: pd.DataFrame) -> str:
+    """Print what ``effects.effects`` returns, a row per pair of orderings."""
+    header = ["Operators", "Orderings", "Tasks", "Runs", "Effect", "90% interval", "SD, tasks", "SD, seeds"]
+    rows = [
+        [
+            "+".join(row["operators"]),
+            f"{row['first']} - {row['second']}",
+            str(row["n_tasks"]),
+            str(row["n_runs"]),
+            f"{row['effect']:+.2f}",
+            f"{row['low']:+.2f} to {row['high']:+.2f}",
+            f"{row['sd_tasks']:.2f}",
+            f"{row['sd_seeds']:.2f}",
+            row["verdict"],
+        ]
+        for row in _records(table)
+    ]
+    parts = [
+        "# Does the order matter over all tasks?",
+        "Difference in accuracy of two orderings at the same time, mean over the times that both cover, in\n"
+        "percentage points. A mixed-effects model: the order is fixed, tasks and seeds are random. The\n"
+        "interval is for the mean over more tasks like these, so few tasks make it wide. Margin:\n"
+        f"{table['margin'].iloc[0]:g} points, tested pair by pair, not corrected for their number.",
+        markdown_table([*header, "Verdict"], rows),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _METADATA = "pipeops"
 CHARACTERS = 2**20
 """How many are tokenised at a time, and one more text."""
+MOST_UNKNOWN = 0.1
+"""With a larger part of unknown tokens a backbone is the wrong one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Counts:
     """Examples that were longer than the longest input."""
     classes: Mapping[str, int]
     """Examples by class."""
+    unknown: float = 0.0
+    """Part of the tokens that stand for what the backbone does not know."""
 
     def text(self, what: str, max_length: int) -> str:
         """A line, and a warning where a class has no example."""
@@ -42,6 +46,11 @@ class Counts:
         absent = sum(not count for count in self.classes.values())
         if absent:
             said += f"\nwarning: {what}: {absent} of {len(self.classes)} classes have no example; draw more"
+        if self.unknown > MOST_UNKNOWN:
+            said += (
+                f"\nwarning: {what}: the backbone does not know {self.unknown:.0%} of the tokens; take one "
+                "that was pretrained on such texts"
+            )
         return said
 
 
@@ -119,6 +128,7 @@ def tokenise(
     }
     schema = schema.with_metadata({_METADATA: json.dumps(about)})
     truncated, classes = 0, np.zeros(len(task.labels), dtype=np.int64)
+    tokens = unknown = 0
     with sealed(output) as (path,), pq.ParquetWriter(path, schema) as writer:
         for batch in batches:
             texts = [batch[column].to_pylist() for column in task.columns]
@@ -127,11 +137,18 @@ def tokenise(
                 for ids, too_long in _encoded(tokenizer, few, max_length):
                     rows.append(ids)
                     truncated += too_long
+                    tokens += len(ids)
+                    unknown += ids.count(tokenizer.unk_token_id)
             labels = batch["label"].to_numpy()
             classes += np.bincount(labels, minlength=len(classes))
             writer.write_table(pa.table([pa.array(rows, type=schema.types[0]), labels], schema=schema))
     by_class = dict(zip(task.labels, classes.tolist(), strict=True))
-    return Counts(examples=int(classes.sum()), truncated=truncated, classes=by_class)
+    return Counts(
+        examples=int(classes.sum()),
+        truncated=truncated,
+        classes=by_class,
+        unknown=unknown / max(1, tokens),
+    )
 
 
 def _few_characters(texts: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:

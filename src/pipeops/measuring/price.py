@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from pipeops.errors import PipeOpsError
+from pipeops.files import beside
 from pipeops.hardware import int8_kernels
 from pipeops.integrity import sealed
 from pipeops.measuring.contention import pinned, quietest_cores
@@ -82,7 +83,7 @@ def price(
             operators=operators,
             reached=shown.reach,
         )
-    with sealed(output, output.with_suffix(".json")) as (path, details):
+    with sealed(output, beside(output)) as (path, details):
         table.to_csv(path, index=False)
         details.write_text(json_text(record))
 

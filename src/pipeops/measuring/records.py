@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeops.files import beside
+
 _POINT = ["accuracy", "time_ms", "time_relative"]
 _SIZE = ["flops_relative", "flops", "parameters", "parameters_relative"]
 COLUMNS = ["inference", "threshold", *_POINT, "mean_exit_layer", *_SIZE, "kernels"]
@@ -18,4 +20,4 @@ def exits_path(path: Path) -> Path:
 
 def files_of(path: Path) -> tuple[Path, Path, Path]:
     """The CSV itself, its rows per exit, and its JSON: they are written together."""
-    return path, exits_path(path), path.with_suffix(".json")
+    return path, exits_path(path), beside(path)

@@ -16,7 +16,7 @@ from pipeops.hardware import cpu
 from pipeops.measuring.classes import accuracy, by_class, confusion, macro_f1, mcc
 from pipeops.measuring.policies import scores, thresholds_of
 from pipeops.models.foreign import refuse_unsafe_tokenizer
-from pipeops.onnx.classify import Classifier, Refused
+from pipeops.onnx.classify import MOSTLY, Classifier, Refused
 from pipeops.onnx.export import write
 from pipeops.onnx.graphs import load, straightened
 from pipeops.onnx.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
@@ -46,6 +46,8 @@ class Scored:
     """Shape (rows, exits, labels)."""
     truncated: int
     """Rows that were too long and cut."""
+    unknown: int = 0
+    """Rows of which the model knows hardly any words."""
     max_length: int
     """Longest input in tokens."""
     confidence: Confidence
@@ -103,6 +105,7 @@ class Scored:
                 "rows": len(self.label_ids),
                 "labels_matched_by": self.matched_by,
                 "truncated": self.truncated,
+                "unknown": self.unknown,
                 "max_length": self.max_length,
                 "thresholds": list(self.thresholds),
                 "confidence": self.confidence,
@@ -169,6 +172,7 @@ def score(
         matched_by=matched_by,
         logits=np.stack(logits),
         truncated=sum(cut for _, _, cut in encoded),
+        unknown=sum(classifier.unknown(tokens, mask) >= MOSTLY for tokens, mask, _ in encoded),
         max_length=classifier.max_length,
         confidence=early.confidence,
         exit_layers=profiler.shape.exit_layers,
@@ -188,6 +192,8 @@ def score_text(scored: Scored) -> str:
     ]
     if scored.truncated:
         parts.append(f"{scored.truncated:,} rows were cut at {scored.max_length} tokens.")
+    if scored.unknown:
+        parts.append(f"The model knows hardly any of the words of {scored.unknown:,} rows.")
     classes = [
         [
             of["label"],

@@ -28,6 +28,8 @@ except ImportError as error:
     sys.exit(f"error: {error}; run `pip install onnxruntime tokenizers numpy`")
 
 AGAIN = "deploy the model again"
+MOSTLY = 0.5
+"""Part of unknown words from which on an answer means little."""
 
 
 class Refused(Exception):
@@ -86,6 +88,8 @@ class Classifier:
         self.pad_token_id = self.tokenizer.padding["pad_id"] if self.padding else None
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        unknown = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "")
+        self.unknown_id = -1 if unknown is None else unknown
 
     def __call__(self, *texts: str) -> Answer:
         """Classify one input: a text, or both texts of a pair.
@@ -93,7 +97,10 @@ class Classifier:
         Raises:
             Refused: another number of texts, or a text that is no Unicode or has no tokens.
         """
-        ids, mask, truncated = self.prepare(*texts)
+        return self.answer(*self.prepare(*texts))
+
+    def answer(self, ids: Any, mask: Any, truncated: bool) -> Answer:
+        """Answer one input as :meth:`prepare` returns it."""
         inputs = {"input_ids": ids[None], "attention_mask": mask[None]}
         if len(self.thresholds):
             inputs["thresholds"] = self.thresholds
@@ -102,6 +109,12 @@ class Classifier:
         probabilities /= probabilities.sum()
         best = int(logits[0].argmax())
         return Answer(self.labels[best], float(probabilities[best]), int(exit_layer[0]), truncated)
+
+    def unknown(self, ids: Any, mask: Any) -> float:
+        """Part of the texts' tokens that stand for words which the model does not know, 0 to 1."""
+        special = self.tokenizer.num_special_tokens_to_add(len(self.columns) > 1)
+        count = int((ids[mask == 1] == self.unknown_id).sum())
+        return min(1.0, count / max(1, int(mask.sum()) - special))
 
     def prepare(self, *texts: str) -> tuple[Any, Any, bool]:
         """Tokenise one input as ``encode`` does, unless it cannot be classified.
@@ -201,12 +214,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(asked: argparse.Namespace) -> None:
     classifier = Classifier(Path(__file__).resolve().parent, asked.threads)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    cut = 0
+    cut = strange = 0
     for where, texts in _inputs(asked, pair=len(classifier.columns) > 1):
         try:
-            answer = classifier(*texts)
+            ids, mask, truncated = classifier.prepare(*texts)
         except Refused as error:
             raise Refused(f"{where}: {error}") from None
+        answer = classifier.answer(ids, mask, truncated)
+        if classifier.unknown(ids, mask) >= MOSTLY:
+            strange += 1
+            if strange == 1:
+                print(f"warning: {where}: the model knows hardly any of these words", file=sys.stderr)
         if answer.truncated:
             cut += 1
             remedy = "shorten it, or leave --refuse-long out" if asked.refuse_long else "its end was cut"
@@ -221,6 +239,8 @@ def _run(asked: argparse.Namespace) -> None:
             print(f"{answer.label}\t{answer.confidence:.4f}", flush=True)
     if cut > 1:
         print(f"warning: {cut} texts were cut in all", file=sys.stderr)
+    if strange > 1:
+        print(f"warning: {strange} texts have hardly any words that the model knows", file=sys.stderr)
 
 
 def _longest_first(lengths: list[int], room: int) -> list[int]:

@@ -17,6 +17,7 @@ from pipeops.models.foreign import refuse_unsafe_tokenizer
 from pipeops.models.shape import ModelShape, read_config
 from pipeops.onnx import graphs
 from pipeops.onnx.export import write
+from pipeops.onnx.graphs import with_metadata
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
 from pipeops.provenance import json_text
@@ -223,10 +224,7 @@ def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None
 def _with_metadata(trained: Trained, policy: Policy) -> onnx.ModelProto:
     """The graph with class names and longest input, whatever it said of them before."""
     added = {"pipeops.labels": json.dumps(trained.labels), "pipeops.max_length": str(policy.max_length)}
-    graph = trained.graph
-    metadata = {entry.key: entry.value for entry in graph.metadata_props} | added
-    onnx.helper.set_model_props(graph, metadata)
-    return graph
+    return with_metadata(trained.graph, added)
 
 
 def _prepared(trained: Trained, policy: Policy) -> Tokenizer:

@@ -1,15 +1,17 @@
 """Exporting a checkpoint to ONNX, without torch or transformers."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from onnx import ModelProto
 
 from pipeops.files import replaced
 from pipeops.integrity import sealed_folder
-from pipeops.models.shape import ModelShape
+from pipeops.models.shape import ModelShape, read_config
 from pipeops.models.weights import WEIGHTS, checked_weights
-from pipeops.onnx.graphs import early_exit_graph, straight_graph
+from pipeops.onnx.graphs import early_exit_graph, straight_graph, with_metadata
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.stages import emit_stages
@@ -32,18 +34,37 @@ def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_prob
     shape = ModelShape.from_checkpoint(checkpoint)
     with checked_weights(checkpoint / WEIGHTS, shape) as weights:
         stages = emit_stages(shape, weights, confidence=confidence)
+    origin = _origin(read_config(checkpoint))
     with sealed_folder(output, last=graph_path(output, "profile", quantised=True).name) as folder:
-        _write_graphs(stages, shape, folder, quantised=False, confidence=confidence)
+        _write_graphs(stages, shape, folder, origin, quantised=False, confidence=confidence)
         quantised = [quantise(stage) for stage in tracked(stages, "quantise", total=len(stages))]
-        _write_graphs(quantised, shape, folder, quantised=True, confidence=confidence)
+        _write_graphs(quantised, shape, folder, origin, quantised=True, confidence=confidence)
 
 
 def _write_graphs(
-    stages: Sequence[ModelProto], shape: ModelShape, folder: Path, *, quantised: bool, confidence: Confidence
+    stages: Sequence[ModelProto],
+    shape: ModelShape,
+    folder: Path,
+    origin: Mapping[str, str],
+    *,
+    quantised: bool,
+    confidence: Confidence,
 ) -> None:
     model = early_exit_graph(stages, shape, confidence=confidence)
-    write(model, graph_path(folder, "model", quantised=quantised))
-    write(straight_graph(stages, shape), graph_path(folder, "profile", quantised=quantised))
+    write(with_metadata(model, origin), graph_path(folder, "model", quantised=quantised))
+    profile = straight_graph(stages, shape)
+    write(with_metadata(profile, origin), graph_path(folder, "profile", quantised=quantised))
+
+
+def _origin(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a graph says of the model that it is made of: who measures it must not mistake it for another."""
+    names = config.get("id2label")
+    known = {
+        "pipeline": config.get("pipeline"),
+        "seed": config.get("seed"),
+        "labels": [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else None,
+    }
+    return {f"pipeops.{key}": json.dumps(value) for key, value in known.items() if value is not None}
 
 
 def write(graph: ModelProto, path: Path) -> None:

@@ -7,7 +7,7 @@ themselves they would also be packed once, but copied at every level when the mo
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -141,6 +141,13 @@ def straightened(model: ModelProto) -> ModelProto:
     straight.functions.extend(model.functions)
     _stitch_straight(straight, _calls(model), shape)
     return straight
+
+
+def with_metadata(model: ModelProto, added: Mapping[str, str]) -> ModelProto:
+    """Return the model itself, with these entries of its metadata, whatever it said of them before."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | added
+    helper.set_model_props(model, metadata)
+    return model
 
 
 def _calls(model: ModelProto) -> list[_Interface]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import onnxruntime
@@ -14,6 +14,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
 from pipeops.reading import reading
 from pipeops.settings import Confidence
+from pipeops.text import as_given
 
 NEVER = float("inf")
 """A threshold that no confidence reaches, and no number of exits that agree."""
@@ -116,6 +117,26 @@ class Profiler:
             PipeOpsError: inputs that are too long.
         """
         return Profile(*self.session.run(None, _tokens(input_ids, attention_mask, self.shape)))
+
+
+def refuse_other_model(model: Path, session: onnxruntime.InferenceSession, **wanted: Any) -> None:
+    """Refuse a graph that says that it is of another model; some say nothing of it.
+
+    Args:
+        model: its folder, for the message.
+        session: with the graph.
+        wanted: ``pipeline``, ``seed`` or ``labels``, a list.
+
+    Raises:
+        PipeOpsError: it is of another pipeline or seed, or has other classes.
+    """
+    metadata = session.get_modelmeta().custom_metadata_map
+    for key, value in wanted.items():
+        found = json.loads(metadata.get(f"pipeops.{key}", "null"))
+        if found is not None and found != value:
+            raise PipeOpsError(
+                f"{model}: {key} is {as_given(found)}, where {as_given(value)} is wanted; name another model"
+            )
 
 
 def chosen_exits(confidence: NDArray[np.float32], thresholds: ArrayLike) -> NDArray[np.int64]:

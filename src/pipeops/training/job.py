@@ -219,7 +219,8 @@ def _save(
         tokenizer.save_pretrained(folder)
         shutil.copy(finished / WEIGHTS, folder / WEIGHTS)
         config = read_config(finished)
-        (folder / "config.json").write_text(json_text(config | {"pipeline": str(_pipeline(job))}))
+        about = {"pipeline": str(_pipeline(job)), "seed": job.seed}
+        (folder / "config.json").write_text(json_text(config | about))
         record = provenance(
             operator=job.operator,
             seed=job.seed,

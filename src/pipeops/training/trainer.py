@@ -1,5 +1,6 @@
 """Hugging Face's Trainer as every training here uses it."""
 
+import math
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from pipeops.errors import Terminated
+from pipeops.errors import PipeOpsError, Terminated
 from pipeops.hardware import compute_dtype
 from pipeops.integrity import seal
 from pipeops.progress import Progress, duration
@@ -49,7 +50,7 @@ def trainer_arguments(
         seed=seed,
         data_seed=seed,
         report_to="none",
-        # To look for a loss that is no number makes a GPU wait at every step; in the log it can be seen.
+        # To look for a loss that is no number makes a GPU wait at every step; `FiniteLoss` looks in the log.
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         **others,
@@ -94,6 +95,24 @@ class ShownProgress(TrainerCallback):
         """Remove the bar."""
         if self._shown is not None:
             self._shown.close()
+
+
+class FiniteLoss(TrainerCallback):
+    """Stops a training whose loss is infinite or no number, when it is logged: there no GPU waits for it."""
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:  # noqa: ARG002
+        """Look at the mean loss since the last log, or at the end at that of all steps."""
+        for name in ("loss", "train_loss"):
+            if not math.isfinite(value := named["logs"].get(name, 0.0)):
+                raise diverged(f"the loss is {value}", args, state)
+
+
+def diverged(what: str, args: TrainingArguments, state: TrainerState) -> PipeOpsError:
+    """What to say of a training that leads nowhere."""
+    return PipeOpsError(
+        f"step {state.global_step:,} of {state.max_steps:,}: {what}, at a peak learning rate of "
+        f"{args.learning_rate:g}; lower learning_rate"
+    )
 
 
 class Termination(TrainerCallback):
@@ -143,6 +162,7 @@ class ReproducibleTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.shown, self.termination = ShownProgress(), Termination()
         self.add_callback(self.shown)
+        self.add_callback(FiniteLoss)
         self.add_callback(self.termination)
         self.sampler = EpochSampler(
             lengths,
@@ -155,18 +175,31 @@ class ReproducibleTrainer(Trainer):
         """Train as Trainer does, and show how far it is; what is shown goes away after an error too.
 
         Raises:
+            PipeOpsError: the loss or the weights became infinite or no number.
             Terminated: the process was asked to end. What it trained is saved.
         """
         resumable = self.args.save_strategy != "no"
         try:
             with self.termination.listening() if resumable else nullcontext():
-                trained = super().train(*arguments, **named)
+                output = super().train(*arguments, **named)
         finally:
             self.shown.close()
         if self.state.global_step < self.state.max_steps:
             step, steps = self.state.global_step, self.state.max_steps
             raise Terminated(f"saved at step {step:,} of {steps:,}; run again, and it resumes there")
-        return trained
+        self._refuse_not_finite()
+        return output
+
+    def save_model(self, *arguments: Any, **named: Any) -> None:
+        """Save as Trainer does, but no weights that nothing can go on from."""
+        self._refuse_not_finite()
+        super().save_model(*arguments, **named)
+
+    def _refuse_not_finite(self) -> None:
+        """Look at the weights: a step with a finite loss may have spoiled them."""
+        finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])
+        if not finite.all().item():
+            raise diverged("weights are infinite or no numbers", self.args, self.state)
 
     def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
         """Save as Trainer does, then seal the folder, and remove older ones only when that is on the disk."""
