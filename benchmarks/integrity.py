@@ -1,4 +1,4 @@
-"""What digests, and waiting for the disk, cost of a job: a MiniLM with random weights from training to deploying.
+"""What digests, and waiting for the disk, cost of a job: MiniLM with random weights, trained to deployed.
 
 python benchmarks/integrity.py
 """
@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import environment
+from common import introduce
+from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeops import cli, files, integrity
@@ -65,7 +66,7 @@ def main() -> None:
             rows.append([name, f"{seconds:.1f} s", *shares])
         rows.append(["start `classify.py`", *starting(study / "deployed")])
     print(markdown_table(["job", "takes", "digests", "fsync"], rows))
-    print(environment())
+    introduce(Console(), threads=2)
 
 
 def timed(function, what: str):
