@@ -141,7 +141,8 @@ def _write(sums: Path, files: Iterable[tuple[Path, Path]]) -> None:
 
 def _read(sums: Path, again: str) -> dict[str, str]:
     """Digests by name of the file."""
-    lines = [_LINE.fullmatch(line) for line in sums.read_bytes().decode(errors="replace").splitlines()]
+    text = sums.read_text(encoding="utf-8", errors="replace")
+    lines = [_LINE.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
     if not all(lines) or not lines:
         raise PipeOpsError(f"{sums}: damaged; {_anew(again)}")
     return {line[2]: line[1] for line in lines if line}

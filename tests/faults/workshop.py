@@ -32,7 +32,7 @@ TIMES = {"finished", "first_finished", "last_finished", "log", "load_before", "c
 """Keys of JSON files that differ between two undisturbed runs (losses are averaged since the last resume)."""
 NUMBERS = ("time", "iqr", "first_half", "second_half", "rounds")
 DATASET = "reviews"
-ANYWHERE = {"rounds": 3, "most_rounds": 50, "precision": 0.9, "unsteady": 1e6, "others": 1e6, "lengths": 2}
+ANYWHERE = {"rounds": 5, "most_rounds": 50, "precision": 0.9, "unsteady": 1e6, "others": 1e6, "lengths": 2}
 TRAINING = {"epochs": 1, "batch_size": 16, "checkpoint_every": 0.5, "precision": "fp32"}
 SECTION = {"files": {"train": "reviews.csv"}, "text": "text", "label": "label", "held_out": 0.4}
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -10,28 +9,44 @@ import sys
 import onnx
 import pytest
 from deployed import SINGLE, write_study
-from helpers import write_backbone, write_classifier, write_examples
+from helpers import unsealed, write_backbone, write_classifier, write_examples
 from onnx import TensorProto, helper
 
+from pipeops.onnx.graphs import load
+from pipeops.pipeline import Pipeline
+from pipeops.study.deploying import Choice, deploy_choice
+
 MEMORY = 4 * 2**30
-"""Bytes of address space in which a command must refuse; importing torch takes most of it."""
+"""Bytes of address space in which all of it must be refused; importing torch takes most of them."""
+RUN = """
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
+from pipeops import cli
+for number, arguments in enumerate(json.loads(sys.argv[2])):
+    sys.argv = ["pipeops", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        print(f"{number} status {end.code}", file=sys.stderr)
+"""
 
 
-def refused(tmp_path, *arguments: str) -> str:
-    """Run a command that must refuse; return its line."""
+def refused(*commands: list) -> list[str]:
+    """Run commands that must refuse, one after the other in one process; return their lines."""
+    given = json.dumps([list(map(str, arguments)) for arguments in commands])
     run = subprocess.run(
-        [sys.executable, "-m", "pipeops", *map(str, arguments)],
+        [sys.executable, "-c", RUN, str(MEMORY), given],
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
         stdin=subprocess.DEVNULL,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
     )
-    assert run.returncode == 1, run.stderr
-    assert run.stderr.count("\n") == 1, run.stderr
-    assert run.stderr.startswith("error: ")
-    return run.stderr
+    lines = [line for line in run.stderr.splitlines() if not line.startswith("note: ")]
+    assert len(lines) == 2 * len(commands), run.stderr
+    assert lines[1::2] == [f"{number} status 1" for number in range(len(commands))]
+    assert all(line.startswith("error: ") for line in lines[::2])
+    return lines[::2]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +100,7 @@ def huge_tokenizer(folder):
 
 
 def header(folder):
-    (folder / "model.safetensors").write_bytes((2**31).to_bytes(8, "little") + b"{}")
+    (folder / "model.safetensors").write_bytes((2**31).to_bytes(8, "little") + bytes(10**6))
 
 
 HARMS = {
@@ -106,43 +121,53 @@ HARMS = {
         "1,000,000,000 layers",
     ),
     "a wide layer": (lambda folder: change(folder / "config.json", intermediate_size=10**9), "weights"),
-    "many words": (lambda folder: change(folder / "config.json", vocab_size=10**8), "weights"),
+    "many words": (
+        lambda folder: change(folder / "config.json", vocab_size=10**8),
+        "its vocabulary 100000000|weights",
+    ),
 }
 
 
+@pytest.fixture(scope="module")
+def lines(encoder, tmp_path_factory):
+    """What is said of harmful encoders where they are fetched, priced and trained, and of classifiers."""
+    folder, asked = tmp_path_factory.mktemp("harmful"), {}
+    for harm, (spoil, _) in HARMS.items():
+        spoil(shutil.copytree(encoder, folder / harm))
+        asked["backbone", harm] = ["backbone", folder / harm, "--output", folder / "base" / harm]
+    for harm in ("code of its own", "a header of 2 GB", "many words"):
+        classifier = write_classifier(folder / f"classifier, {harm}", "bert")
+        HARMS[harm][0](classifier)
+        asked["classifier", harm] = [
+            "backbone",
+            classifier,
+            "--classifier",
+            "--output",
+            folder / "base" / harm,
+        ]
+    (folder / "lengths.txt").write_text("5\n9\n")
+    for harm in ("many layers", "a wide layer"):
+        asked["price", harm] = ["price", "--backbone", folder / harm, "--lengths", folder / "lengths.txt"]
+    data = write_examples(folder / "train.parquet")
+    options = ["--data", data, "--output", folder / "O", "--seed", "1", "--state", folder / "state"]
+    for harm in ("a text that grows", "code of its own", "a header of 2 GB"):
+        asked["train", harm] = ["train", "O", "--backbone", folder / harm, *options]
+    said = dict(zip(asked, refused(*asked.values()), strict=True))
+    assert not list(folder.rglob("ran"))
+    assert not list(folder.rglob("base/**/model.safetensors"))
+    return said
+
+
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_harmful_encoder_is_refused_where_it_is_fetched(foreign, tmp_path, harm):
-    spoil, message = HARMS[harm]
-    spoil(foreign)
-    said = refused(tmp_path, "backbone", foreign, "--output", tmp_path / "base")
-    assert re.search(message, said), said
-    assert not (foreign / "ran").exists()
-    assert not (tmp_path / "base/model.safetensors").exists()
+def test_a_harmful_encoder_is_refused_where_it_is_fetched(lines, harm):
+    assert re.search(HARMS[harm][1], lines["backbone", harm]), lines["backbone", harm]
 
 
-@pytest.mark.parametrize("harm", ["code of its own", "a header of 2 GB", "many words"])
-def test_so_is_a_harmful_classifier(tmp_path, harm):
-    classifier = write_classifier(tmp_path / "classifier", "bert")
-    (classifier / "SHA256SUMS").unlink()
-    spoil, _ = HARMS[harm]
-    spoil(classifier)
-    refused(tmp_path, "backbone", classifier, "--classifier", "--output", tmp_path / "base")
-    assert not (classifier / "ran").exists()
-
-
-@pytest.mark.parametrize("harm", ["many layers", "a wide layer"])
-def test_an_absurd_encoder_is_not_priced(foreign, tmp_path, harm):
-    HARMS[harm][0](foreign)
-    (tmp_path / "lengths.txt").write_text("5\n9\n")
-    refused(tmp_path, "price", "--backbone", foreign, "--lengths", tmp_path / "lengths.txt")
-
-
-@pytest.mark.parametrize("harm", ["a text that grows", "code of its own", "a header of 2 GB"])
-def test_a_harmful_encoder_is_not_trained(foreign, tmp_path, harm):
-    HARMS[harm][0](foreign)
-    data = write_examples(tmp_path / "train.parquet")
-    options = ("--data", data, "--output", tmp_path / "O", "--seed", "1", "--state", tmp_path / "state")
-    refused(tmp_path, "train", "O", "--backbone", foreign, *options)
+def test_so_are_classifiers_prices_and_trainings(lines):
+    assert len([what for what, _ in lines if what != "backbone"]) == 8
+    for (what, harm), line in lines.items():
+        if what == "price" or harm == "code of its own":
+            assert re.search(HARMS[harm][1], line), line
 
 
 @pytest.fixture(scope="module")
@@ -169,61 +194,29 @@ def outside(path):
     path.write_bytes(graph.SerializeToString())
 
 
-def test_weights_of_a_graph_in_other_files_are_refused(study, tmp_path):
+def test_weights_of_a_graph_in_other_files_are_refused_and_no_file_is_opened(study, tmp_path):
     copy = shutil.copytree(study, tmp_path / "study")
+    choice = Choice(results=copy, dataset=SINGLE, pipeline=Pipeline("EL"), seed=1, thresholds=[0.5])
+    deploy_choice(choice, tmp_path / "deployed")
+    unsealed(tmp_path)
     exported = copy / "onnx" / SINGLE / "E/seed1"
-    (exported / "SHA256SUMS").unlink()
-    outside(exported / "model.onnx")
-    options = ("--dataset", SINGLE, "--seed", "1", "--results", copy, "--threshold", "0.5")
-    said = refused(tmp_path, "deploy", "EL", tmp_path / "deployed", *options)
-    assert (
-        "model.onnx: not a readable model (it keeps weights in other files); export the model again" in said
-    )
-
-
-def test_those_of_a_deployed_model_too(study, tmp_path):
-    options = ("--dataset", SINGLE, "--seed", "1", "--results", study, "--threshold", "0.5")
-    command = [
-        sys.executable,
-        "-m",
-        "pipeops",
-        "deploy",
-        "EL",
-        str(tmp_path / "deployed"),
-        *map(str, options),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    for path in (exported / "model.onnx", exported / "profile.onnx", tmp_path / "deployed/model.onnx"):
+        outside(path)
     (tmp_path / "rows.csv").write_text("sentence,label\nw1 w2,no\n")
-    (tmp_path / "deployed/SHA256SUMS").unlink()
-    outside(tmp_path / "deployed/model.onnx")
-    said = refused(tmp_path, "score", tmp_path / "deployed", "--data", tmp_path / "rows.csv")
-    assert "model.onnx: damaged (it keeps weights in other files)" in said
-
-
-def test_a_profile_that_names_a_file_outside_opens_none(study, tmp_path):
-    copy = shutil.copytree(study, tmp_path / "study")
-    exported = copy / "onnx" / SINGLE / "E/seed1"
-    (exported / "SHA256SUMS").unlink()
-    outside(exported / "profile.onnx")
+    about = ["--dataset", SINGLE, "--seed", "1"]
     data = write_examples(tmp_path / "validation.parquet")
-    options = (
-        "--data",
-        data,
-        "--output",
-        tmp_path / "a.parquet",
-        "--dataset",
-        SINGLE,
-        "--pipeline",
-        "E",
-        "--seed",
-        "1",
+    output = ["--data", data, "--output", tmp_path / "answers.parquet", "--pipeline", "E"]
+    deploying, scoring, evaluating = refused(
+        ["deploy", "EL", tmp_path / "again", *about, "--results", copy, "--threshold", "0.5"],
+        ["score", tmp_path / "deployed", "--data", tmp_path / "rows.csv"],
+        ["evaluate", exported, *output, *about],
     )
-    assert "profile.onnx: not a readable model" in refused(tmp_path, "evaluate", exported, *options)
+    assert "model.onnx: not a readable model (it keeps weights in other files); export the model" in deploying
+    assert "model.onnx: damaged (it keeps weights in other files)" in scoring
+    assert "profile.onnx: not a readable model" in evaluating
 
 
 def test_a_graph_without_functions_is_looked_at_too(tmp_path):
-    from pipeops.onnx.graphs import load
-
     weight = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
     graph = helper.make_graph([], "g", [], [], initializer=[weight])
     path = tmp_path / "g.onnx"
