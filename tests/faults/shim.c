@@ -34,7 +34,11 @@ static int mode, failing_at;
 static int counted;
 static char watched[MOST_FILES];
 
-#define REAL(name) (real_##name ? real_##name : (real_##name = dlsym(RTLD_NEXT, #name)))
+#define REAL(name)                                          \
+  ({                                                        \
+    if (!real_##name) real_##name = dlsym(RTLD_NEXT, #name); \
+    real_##name;                                            \
+  })
 
 void fault_watch(const char *path) {
   snprintf(root, sizeof root, "%s", path);
