@@ -263,7 +263,7 @@ def test_damaged_json_is_named(here, refusal, name, arguments, change):
             f"{MODEL}/config.json",
             of_another("pipeline", "P"),
             train("P", parent=MODEL),
-            "every letter at most once",
+            "P occurs twice",
         ),
         ("base/config.json", of_another("num_attention_heads", 0), train(), "base/config.json: no encoder's"),
         ("base/config.json", of_another("hidden_size", 10**9), price(), "base/config.json: no encoder's"),
@@ -289,7 +289,7 @@ def test_damaged_files_are_named(here, refusal, name, change, arguments, message
         (["export", "base", "--output", "out"], "not a PipeOps checkpoint but a 'roberta' model; train O"),
         (["export", "a-file", "--output", "out"], "a-file/config.json: not a directory"),
         (train("E", parent="base"), "not a PipeOps checkpoint but a 'roberta' model"),
-        (train("E", parent=MODEL), "E twice|at most once"),
+        (train("E", parent=MODEL), "E occurs twice"),
         (train("X"), "operator 'X' cannot be trained"),
         (evaluate("a-folder"), "a-folder/profile.onnx: not found"),
         (evaluate(data="/etc/passwd"), "/etc/passwd: not readable"),
@@ -364,7 +364,7 @@ def test_a_model_of_another_seed_or_with_other_classes_is_not_evaluated(here, re
         *("seeds: [-1]", "seeds: [1099511627776]", 'seeds: ["1", "2"]', "seeds: [true]", "seeds: [1.0]"),
         *("training: {batch_size: 1000000000}", "training: {learning_rate: 1.0e+9}"),
         *("data: {train_examples: 1}", "data: {train_examples: 1000000000000}"),
-        *("data: {validation_examples: -5}", "model: {backbone: some/id, max_length: 1000000000}"),
+        *("data: {validation_examples: -5}", "model: {max_length: 1000000000, backbone: some/id}"),
         *("model: {max_length: 1}", "training: {weight_decay: .inf}", "prices: {wait: 1.0e+300}"),
         *("measuring: {thresholds: [0, .inf]}", "measuring: {thresholds: [0, .nan, 1.01]}"),
         *("training: {gpus_per_training: 1000000}", "costeff: {compression: .inf}"),
@@ -381,7 +381,8 @@ def test_numbers_beyond_all_reason_are_refused(tmp_path, text):
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(PipeOpsError) as refused:
         read_study([tmp_path / "study.yaml"])
-    (line,) = str(refused.value).splitlines()
+    line, *others = str(refused.value).splitlines()
+    assert all(other.startswith("config: ") for other in others)
     section, _, rest = text.partition(": ")
     key = rest.strip("{").partition(":")[0] if rest.startswith("{") else section
     assert line.startswith(f"config: {section}")
@@ -443,6 +444,11 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 9)}]}}\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
 
 @pytest.mark.parametrize(
     ("text", "message"),
@@ -459,16 +465,17 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ('glue: "a\\nb"\n', "line breaks and control characters are not allowed"),
         ('model: {backbone: "./a\\0"}\n', "line breaks and control characters are not allowed"),
         (f"model: {{backbone: ./{'n' * 5000}}}\n", "file name too long; shorten it"),
-        (f"datasets: [{'x' * 10**6}]\n", "unknown dataset 'xxx"),
-        (f"seeds: {list(range(100_000))}\n", "at most 1000 items"),
+        (f"datasets: [{'x' * 10**5}]\n", "unknown dataset 'xxx"),
+        (f"seeds: {list(range(20_000))}\n", "at most 1000 items"),
         (f"seeds: [0x{'f' * 20_000}]\n", "config: seeds.0: "),
         (f"{BOMB}seeds: *i\n", "config: "),
+        (MERGES, "merges more than 1,000 keys; write them out"),
         (f"{BOMB}training: {{operators: {{D: {{epochs: *i}}}}}}\n", "config: "),
         ("seeds: " + "[" * 20_000, "study.yaml: no YAML (maximum recursion depth exceeded"),
         ("seeds: !!python/object/apply:os.system ['true']\n", "study.yaml: no YAML"),
         ("- 1\n", "study.yaml: holds no keys and values"),
         ("seeds: [1\n", "study.yaml: no YAML"),
-        ("x" * 2**21, "study.yaml: no YAML (more than 1,048,576 characters)"),
+        ("x" * 2**21, "study.yaml: no YAML (more than 262,144 characters)"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else None,
 )
@@ -480,7 +487,7 @@ def test_what_is_wrong_in_a_configuration_is_said_shortly(here, refusal, monkeyp
     said = capsys.readouterr().err
     assert stop.value.code == 1
     assert message in said
-    assert len(said) < 3000
+    assert len(said) < 6000
     assert "Traceback" not in said
 
 
@@ -505,7 +512,7 @@ def test_a_valid_configuration_is_told_so(here, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code in (0, None)
-    assert capsys.readouterr().out == "valid: generated-sentiment; 84 trainings, results in results\n"
+    assert capsys.readouterr().out == "valid: generated-sentiment; 78 trainings, results in results\n"
 
 
 # Words.

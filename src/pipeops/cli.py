@@ -4,7 +4,6 @@ Heavy modules are imported by the commands that need them, so that each job star
 """
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -45,7 +44,6 @@ from pipeops.settings import (
     Rate,
     Section,
     Seed,
-    Share,
     Split,
     TaskSection,
     TrainingSettings,
@@ -100,17 +98,9 @@ def _sections(sections: Mapping[str, type[Section]]) -> str:
     return "; ".join(f"`{name}`: {_keys(section)}" for name, section in sections.items())
 
 
-def _finite(given: Any) -> Any:
-    """Refuse what is within no limits: NaN, which is neither too small nor too large."""
-    for number in given if isinstance(given, list | tuple) else [given]:
-        if isinstance(number, float) and not math.isfinite(number):
-            raise typer.BadParameter(f"{number} is no number to count with; give a finite one")
-    return given
-
-
 def _number(kind: Any, help: str) -> Any:
     """An option that takes a number of one of the settings' types."""
-    return typer.Option(help=help, callback=_finite, **limits(kind))
+    return typer.Option(help=help, **limits(kind))
 
 
 RunSeed = Annotated[int, _number(Seed, "Seed of the run.")]
@@ -564,9 +554,9 @@ def recommend(
         str | None,
         typer.Option(help="Milliseconds an input, such as 5ms, or a part of O's time, such as 0.2."),
     ] = None,
-    min_accuracy: Annotated[float | None, _number(Share, "A fraction, such as 0.9.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="A fraction, such as 0.9.")] = None,
     max_drop: Annotated[
-        float | None, _number(Percentage, "Percentage points below O; what Q, and leaving early, may cost.")
+        float | None, typer.Option(help="Percentage points below O; what Q, and leaving early, may cost.")
     ] = None,
     max_size: Annotated[str | None, typer.Option(help="Of model.onnx, such as 30MB.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The answer and all runners-up.")] = False,
@@ -674,17 +664,14 @@ def score(
 
 
 def _quantity(option: str, text: str | None, unit: str) -> tuple[float | None, bool]:
-    """Read a number above 0 that may have a unit; return whether it has."""
+    """Read a number that may have a unit; return whether it has."""
     if text is None:
         return None, False
     number = text.removesuffix(unit)
     try:
-        value = float(number)
+        return float(number), number != text
     except ValueError:
         raise PipeOpsError(f"{option}: {as_given(text)} is no number, with {unit} or without") from None
-    if not 0 < value < math.inf:
-        raise PipeOpsError(f"{option}: {as_given(text)} is no amount; give a number above 0")
-    return value, number != text
 
 
 def _again_in(processes: int) -> None:

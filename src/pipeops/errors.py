@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+_MOST_SAID = 260
+"""Characters of a path: no file name is longer than 255."""
 _PERMISSIONS = "change its permissions, or name another"
 _REMEDIES: Mapping[int, str] = {
     errno.ENOENT: "name one that exists",
@@ -57,7 +59,8 @@ def of_system(error: OSError, path: str | os.PathLike[str] | None = None) -> Pip
     if remedy is None:
         return None
     named = error.filename if path is None else path
-    where = f"{os.fsdecode(named)}: " if isinstance(named, str | bytes | os.PathLike) else ""
+    name = os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else ""
+    where = f"{name if len(name) <= _MOST_SAID else f'{name[:_MOST_SAID]}...'}: " if name else ""
     return PipeOpsError(f"{where}{os.strerror(error.errno or 0).lower()}; {remedy}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeops.errors import PipeOpsError, of_system
 from pipeops.integrity import note_unsealed, verify
-from pipeops.text import shortened
+from pipeops.text import as_given, shortened
 
 _MOST_SAID = 200
 """Characters of a library's message."""
@@ -60,8 +60,10 @@ def reading(
 
 def reason(error: BaseException) -> str:
     """What a library says, shortened to one line; the kind of its error where it says nothing."""
-    if isinstance(error, KeyError):
-        return f"lacks {error}"
+    if isinstance(error, KeyError) and error.args and " " not in str(error.args[0]):
+        return f"lacks {as_given(error.args[0])}"
+    if isinstance(error, TypeError | AttributeError):  # the library's words are about our code
+        return "of another form"
     return shortened(error, _MOST_SAID) or type(error).__name__
 
 

@@ -499,8 +499,9 @@ def finding(detail: Mapping[str, Any], section: type[BaseModel], *, within: str 
         section: the model that was validated.
         within: key of that model, where it is a section of a larger one.
     """
-    *parents, last = location = [str(part) for part in detail["loc"]] or ["(whole)"]
-    key = shortened(".".join([within, *location] if within else location), 100)
+    location = [str(part) for part in detail["loc"]]
+    *parents, last = location or ["(whole)"]
+    key = shortened(".".join(filter(None, [within, *location])) or last, 100)
     if detail["type"] == "extra_forbidden":
         return unknown_key(key, last, _known_keys(section, parents))
     message = shortened(detail["msg"].removeprefix("Value error, "), _MOST_SAID)
@@ -509,12 +510,12 @@ def finding(detail: Mapping[str, Any], section: type[BaseModel], *, within: str 
     given = f" (got {as_given(detail['input'])})"
     if detail["type"] in ("model_type", "model_attributes_type"):
         return f"{key}: is a section of keys and values{given}; write its keys below it"
-    if detail["type"] == "value_error" and location == ["(whole)"]:
+    if detail["type"] == "value_error" and not location:
         return f"{within}: {message}" if within else message
     if detail["type"] in ("missing", "value_error"):
         given = ""
     elif detail["type"] == "int_type" and isinstance(detail["input"], str):
-        given += "; write it without quotes, in a file: Snakemake's --config makes texts of what a list holds"
+        given += "; write it without quotes"
     return f"{key}: {message[0].lower() + message[1:]}{given}"
 
 

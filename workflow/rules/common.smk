@@ -26,7 +26,7 @@ try:
     for path in workflow.configfiles:
         # Snakemake takes the last of a key's values where it has several.
         read_file(Path(path))
-    study = load_config(config)
+    study = load_config(config, command_line=workflow.config_settings.config)
 except PipeOpsError as error:
     raise WorkflowError(str(error)) from None
 

@@ -221,7 +221,7 @@ def load_tokenised(path: Path) -> TokenisedSplit:
     again = "name a file of `pipeops tokenise`, or tokenise again"
     with reading(path, absent="tokenise it first", wrong="not readable", again=again, ours=True):
         table = pq.ParquetFile(path).read()
-        about = json.loads(table.schema.metadata[_METADATA.encode()])
+        about = json.loads((table.schema.metadata or {})[_METADATA.encode()])
         _refuse_impossible(table, about)
         return TokenisedSplit(
             input_ids=_arrays(table["input_ids"]),

@@ -63,7 +63,7 @@ def read_answers(
         path, absent="evaluate the model first", wrong="not a file of answers", again=again, ours=True
     ):
         table = pq.ParquetFile(path).read()
-        about = json.loads(table.schema.metadata[METADATA.encode()])
+        about = json.loads((table.schema.metadata or {})[METADATA.encode()])
         shape = ModelShape.from_config(about["shape"])
         sizes = (table.num_rows, len(shape.exit_layers), shape.num_labels)
         logits = {precision: _numbers(table, precision).reshape(sizes) for precision in PRECISIONS}

@@ -50,7 +50,9 @@ JOINT = ("O", "C", "DEP", "DPE", "EDP")
 """What `results/costeff.csv` compares unless told otherwise: COST-EFF's question, with O to compare to."""
 _MOST_NAMED = 20
 """Mistakes of a configuration that are named."""
-_LONGEST = 2**20
+_MOST_KEYS = 1000
+"""Keys of a mapping."""
+_LONGEST = 2**18
 """Characters of a configuration file."""
 
 
@@ -489,14 +491,20 @@ else:
     )
 
 
-def load_config(values: Mapping[str, Any]) -> Config:
+def load_config(values: Mapping[str, Any], *, command_line: Mapping[str, Any] | None = None) -> Config:
     """Validate a parsed configuration.
+
+    Args:
+        values: by key.
+        command_line: those of them that Snakemake's ``--config`` gave. It makes texts of what lists and
+            sections hold; they are read again as YAML reads them.
 
     Raises:
         PipeOpsError: one line per mistake, each naming its key and the remedy.
     """
+    read_again = {key: _as_yaml(value) for key, value in (command_line or {}).items()}
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_laid_over(dict(values), read_again))
     except ValidationError as error:
         found = error.errors()
         lines = [f"config: {finding(detail, Config)}" for detail in found[:_MOST_NAMED]]
@@ -553,6 +561,32 @@ class _OnceEach(yaml.SafeLoader):
                     )
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep=deep)
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge other mappings (``<<``); merges of merges may be more than fit the memory."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_KEYS:
+            mark = node.start_mark
+            raise PipeOpsError(
+                f"{mark.name}, line {mark.line + 1}: merges more than {_MOST_KEYS:,} keys; write them out"
+            )
+
+
+def _as_yaml(value: Any) -> Any:
+    """What lists and sections hold, with numbers instead of their texts."""
+    if isinstance(value, list):
+        return [_as_yaml(_scalar(one)) for one in value]
+    if isinstance(value, dict):
+        return {key: _as_yaml(_scalar(one)) for key, one in value.items()}
+    return value
+
+
+def _scalar(text: Any) -> Any:
+    try:
+        value = yaml.safe_load(text) if isinstance(text, str) else text
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, list | dict) else value
 
 
 def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
