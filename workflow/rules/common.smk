@@ -41,9 +41,11 @@ for warning in study.warnings:
 # Planning makes millions of objects that stay; looking for garbage among them again and again takes a seventh of it.
 gc.set_threshold(100_000, 20, 20)
 
-# Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated. Without a shell
-# between, a signal reaches the job, and a job that saves before it ends is waited for.
+# Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated. `set` is what
+# Snakemake's own prefix has: a job that fails into a `tee` fails. Without a shell between (`exec`), a signal reaches the
+# job, and a job that saves before it ends is waited for.
 shell.prefix(
+    "set -euo pipefail; "
     f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; exec "
 )
 
