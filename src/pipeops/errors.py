@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _MOST_SAID = 260
@@ -81,7 +81,8 @@ def errors_in_one_line(log: Path | None = None) -> Iterator[None]:
         if said is None:
             raise
         if log is not None:
-            log.write_text(f"error: {said}\n")
+            with suppress(OSError):  # the disk may be full
+                log.write_text(f"error: {said}\n")
         print(f"error: {said}", file=sys.stderr)
         sys.exit(1)
 

@@ -69,8 +69,6 @@ def script(name: str, **given: Any) -> Callable[[], None]:
     """A script of the workflow, with what Snakemake would give it."""
 
     def run() -> None:
-        log = Path("logs")
-        log.mkdir(exist_ok=True)
         about = SimpleNamespace(log=["logs/job.log"], **given)
         runpy.run_path(str(ROOT / f"workflow/scripts/{name}.py"), init_globals={"snakemake": about})
 
@@ -380,7 +378,8 @@ def forked(
 ) -> Ended:
     """Run a job in a process of its own, within ``folder``; its temporary files go there too."""
     said = folder.with_name(f"{folder.name}.err")
-    (folder / "tmp").mkdir(exist_ok=True)
+    for name in ("tmp", "logs"):
+        (folder / name).mkdir(exist_ok=True)
     counted, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
