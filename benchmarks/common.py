@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def export_random(shape: ModelShape, folder: Path) -> float:
     """Export a model of random weights to ``folder``; return how long exporting took, in seconds."""
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "config.json").write_text(json.dumps(asdict(shape)))
+    (checkpoint / "config.json").write_text(json.dumps(shape.to_config()))
     save_file(random_weights(shape), checkpoint / "model.safetensors")
     start = time.perf_counter()
     export(checkpoint, folder)
