@@ -43,14 +43,17 @@ def electra(**changes: Any) -> ModelShape:
     return bert(**({"family": "electra", "layout": PostNorm(embedding_size=12)} | changes))
 
 
+RHYTHM = PreNorm(
+    attention=("global", "local", "local", "global", "local", "local"), window=2, local_theta=100.0
+)
+
+
 def modernbert(**changes: Any) -> ModelShape:
-    layout = PreNorm(
-        attention=("global", "local", "local"), window=2, global_theta=160000.0, local_theta=100.0
-    )
-    own = {"family": "modernbert", "layout": layout, "pad_token_id": 0}
+    own = {"family": "modernbert", "layout": RHYTHM.with_layers([1, 2, 3]), "pad_token_id": 0}
     return tiny_shape(**(own | changes))
 
 
+SIX = {"heads_per_layer": (4,) * 6, "ffn_per_layer": (48,) * 6, "exit_layers": (6,), "layout": RHYTHM}
 PRUNED = {"heads_per_layer": (2, 1, 3), "ffn_per_layer": (20, 48, 7)}
 SHAPES = {
     "roberta": tiny_shape(),
@@ -77,7 +80,7 @@ SHAPES = {
     "modernbert-pruned-mean": modernbert(**PRUNED, pooling="mean"),
     "modernbert-slender": modernbert(**PRUNED, embedding_rank=6),
     "modernbert-low-rank": modernbert(ffn_rank=6),
-    "modernbert-alternate": modernbert().with_layers([2]).with_all_exits(),
+    "modernbert-alternate": modernbert(**SIX).with_layers([2, 4, 6]).with_all_exits(),
 }
 
 

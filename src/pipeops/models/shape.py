@@ -175,8 +175,8 @@ class ModelShape:
         values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
         if (pooling := values.get("pooling", "first")) not in get_args(Pooling):
             raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(get_args(Pooling))}")
-        if (family := values.get("family")) not in FAMILIES:
-            raise ValueError(f"family: {family!r} is not one of {', '.join(FAMILIES)}")
+        if (family := str(values.get("family"))) not in FAMILIES:
+            raise ValueError(f"family: '{family}' is not one of {', '.join(FAMILIES)}")
         shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         shape["layout"] = FAMILIES[family].layout.from_dict(values.get("layout") or {})
         return cls(**shape)

@@ -194,4 +194,4 @@ def linear(name: str, inputs: int, outputs: int, *, rank: int = 0, bias: bool = 
 
 def norm(name: str, size: int, *, bias: bool = True) -> TensorShapes:
     """A layer norm."""
-    return {f"{name}.weight": (size,)} | ({f"{name}.bias": (size,)} if bias else {})
+    return {f"{name}.{kind}": (size,) for kind in (("weight", "bias") if bias else ("weight",))}
