@@ -146,7 +146,8 @@ class ModelShape:
         hidden, costs = self.hidden_size, []
         total = 2 * length * self.layout.embedding_products(self)
         for layer, heads in enumerate(self.heads_per_layer, start=1):
-            scores_and_context = 4 * length * length * heads * self.head_size
+            compared = self.layout.compared(layer - 1, length)
+            scores_and_context = 4 * length * compared * heads * self.head_size
             total += 2 * length * self._products[layer - 1] + scores_and_context
             if layer in self.exit_layers:
                 total += 2 * hidden * (hidden + self.num_labels)

@@ -181,19 +181,39 @@ class Stage:
         kept = self.node("Cast", [column], f"{name}.kept", to=TensorProto.BOOL)
         return self.node("Where", [kept, x, first], name)
 
-    def attention(self, parts: list[str], name: str, layer: int, *, bias: str = "") -> str:
+    def branch(self) -> "Stage":
+        """The nodes of a branch in the making; its weights are the stage's."""
+        branch = Stage(self.shape, self.weights)
+        branch.initializers = self.initializers
+        return branch
+
+    def choose(self, condition: str, name: str, then: "Stage", otherwise: "Stage", layer: int) -> str:
+        """Compute a layer's attention by one branch or the other; what each computes last is the result."""
+        width = self.shape.heads_per_layer[layer - 1] * self.shape.head_size
+        graphs = {}
+        for attribute, branch in (("then_branch", then), ("else_branch", otherwise)):
+            result = tensor(branch.nodes[-1].output[0], TensorProto.FLOAT, "batch", "length", width)
+            graphs[attribute] = helper.make_graph(branch.nodes, f"{name}.{attribute}", [], [result])
+        self.nodes.append(helper.make_node("If", [condition], [name], name=name, **graphs))
+        self.types.append(tensor(name, TensorProto.FLOAT, "batch", "length", width))
+        return name
+
+    def attention(
+        self, parts: list[str], name: str, layer: int, *, mask: str = "mask", bias: str = ""
+    ) -> str:
         """Multi-head attention of queries, keys and values that are given, over what is not padding.
 
         Args:
             parts: the three, each (batch, length, heads * head size).
             name: of the result.
             layer: counted from 1.
+            mask: 1 where a token is attended to, (batch, length).
             bias: what is added to the scores, (batch or 1, heads or 1, length, length).
         """
         heads = self.shape.heads_per_layer[layer - 1]
         # ONNX infers no types through another domain's operator, and what transforms a stage may need them.
         self.types.append(tensor(name, TensorProto.FLOAT, "batch", "length", heads * self.shape.head_size))
-        inputs = [*parts, "", "mask"] + ([bias] if bias else [])
+        inputs = [*parts, "", mask] + ([bias] if bias else [])
         return self.node("MultiHeadAttention", inputs, name, domain="com.microsoft", num_heads=heads)
 
     def split(self, x: str, names: list[str], name: str) -> list[str]:

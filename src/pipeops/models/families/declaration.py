@@ -67,6 +67,10 @@ class Layout(ABC):
         """Number of weights of the matrices that a token is multiplied by before the first layer."""
         return shape.embedding_rank * self.word_size(shape)
 
+    def compared(self, index: int, length: int) -> int:  # noqa: ARG002
+        """How many tokens each of ``length`` tokens is compared with in a layer, counted from 0."""
+        return length
+
     def with_layers(self, kept: Sequence[int]) -> Self:  # noqa: ARG002
         """The layout of a model that has these layers only, counted from 1, ascending."""
         return self

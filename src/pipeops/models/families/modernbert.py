@@ -35,6 +35,8 @@ def _refuses(config: Mapping[str, Any]) -> str | None:
     for kind in config.get("layer_types") or ():
         if kind not in _ATTENTION:
             return f"layer_types has '{kind}', where {' or '.join(_ATTENTION)} is known"
+    if int(config.get("local_attention", 2)) < 2:
+        return f"local_attention is {config['local_attention']}, less than 2"
     if config.get("rope_scaling"):
         return "rope_scaling is set"
     for kind, given in (config.get("rope_parameters") or {}).items():

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pipeops.models.shape import ModelShape
 
 Attention = Literal["global", "local"]
+BLOCK_SPAN = 3
+"""Blocks that a block of a long input attends to in local layers: itself and a neighbour to each side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,11 @@ class PreNorm(Layout):
             local_theta=self.local_theta,
             first_normed=self.first_normed or kept[0] > 1,
         )
+
+    def compared(self, index: int, length: int) -> int:
+        """Local layers of exported models compare neighbouring blocks only; in PyTorch all is compared."""
+        local = self.attention[index] == "local"
+        return min(length, BLOCK_SPAN * self.window) if local else length
 
     def embedding_tensors(self, shape: "ModelShape") -> TensorShapes:
         """Words and their norm."""

@@ -1,7 +1,10 @@
 """Encoders with ModernBERT's layers as ONNX.
 
-The first stage computes the cosines and sines of all positions and, for local layers, what is added to the
-scores of tokens that are too far away.
+The first stage computes what layers share: cosines and sines of all positions, and how local layers cut an
+input. Local layers have two forms, and the length of the input decides. Tokens of a short input are compared
+with all, and those outside the window are masked. A long input is cut into blocks as long as the window is to
+one side. A block is compared with itself and its two neighbours: time and memory grow with the length, not with
+its square.
 """
 
 from typing import TYPE_CHECKING, cast
@@ -9,20 +12,20 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from onnx import TensorProto, ValueInfoProto
 
-from pipeops.models.families.pre_norm import Attention, PreNorm
+from pipeops.models.families.pre_norm import BLOCK_SPAN, Attention, PreNorm
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.stages import ACTIVATIONS, tensor
 
 if TYPE_CHECKING:
     from pipeops.onnx.stages import Stage
 
-WINDOW = "window"
+WINDOW, BLOCKS = "window", "blocks"
 FAR = np.finfo(np.float32).min
 """Added to the score of a token that a local layer does not attend to."""
 
 
 def shared(shape: ModelShape) -> list[ValueInfoProto]:
-    """Cosines and sines of each kind of attention, and for local layers what is added to their scores."""
+    """Cosines and sines of each kind of attention; what masks a short input and cuts a long one."""
     half = shape.head_size // 2
     found = [
         tensor(name, TensorProto.FLOAT, "length", half)
@@ -30,8 +33,18 @@ def shared(shape: ModelShape) -> list[ValueInfoProto]:
         for name in _rotary(attention)
     ]
     if "local" in _kinds(shape):
-        found.append(tensor(WINDOW, TensorProto.FLOAT, 1, 1, "length", "length"))
+        span = BLOCK_SPAN * cast(PreNorm, shape.layout).window
+        found += [
+            tensor(WINDOW, TensorProto.FLOAT, 1, 1, "near", "near"),
+            tensor(f"{BLOCKS}.mask", TensorProto.INT32, "blocks", span),
+            tensor(f"{BLOCKS}.are_few", TensorProto.BOOL, 1),
+            *(tensor(f"{BLOCKS}.{name}", TensorProto.INT64, size) for name, size in _SIZES.items()),
+        ]
     return found
+
+
+_SIZES = {"length": 1, "pads_of_queries": 6, "pads_of_keys": 6, "joined": 3}
+"""What else cuts a long input, each a vector."""
 
 
 def embeddings(stage: "Stage") -> str:
@@ -57,7 +70,8 @@ def embeddings(stage: "Stage") -> str:
         stage.node("Cos", [angles], cosines)
         stage.node("Sin", [angles], sines)
     if "local" in _kinds(stage.shape):
-        _window(stage, places, column)
+        _window(stage, places)
+        _blocks(stage)
     return stage.padding_like_first(normed, "hidden.0")
 
 
@@ -100,22 +114,95 @@ def _attention(stage: "Stage", x: str, name: str, source: str, number: int) -> s
         )
         for part in (queries, keys)
     ]
-    bias = WINDOW if attention == "local" else ""
-    context = stage.attention([*turned, values], f"{name}.context", number, bias=bias)
+    parts, context = [*turned, values], f"{name}.context"
+    if attention == "local":
+        few, many = stage.branch(), stage.branch()
+        few.attention(parts, f"{context}.masked", number, bias=WINDOW)
+        _in_blocks(many, parts, context, number)
+        stage.choose(f"{BLOCKS}.are_few", context, few, many, number)
+    else:
+        stage.attention(parts, context, number)
     # Padding stands elsewhere than the first token, so what it attends to differs.
     return stage.padding_like_first(context, f"{name}.kept", mask="mask")
 
 
-def _window(stage: "Stage", places: str, column: str) -> None:
-    """What is added to the scores of local layers: 0 within the window, next to minus infinity outside."""
-    apart = stage.node("Sub", [column, places], f"{WINDOW}.apart")
-    apart = stage.node("Abs", [apart], f"{WINDOW}.distance")
-    furthest = stage.constant(f"{WINDOW}.furthest", np.float32(cast(PreNorm, stage.shape.layout).window))
-    outside = stage.node("Greater", [apart, furthest], f"{WINDOW}.outside")
-    far, near = (stage.constant(f"{WINDOW}.{n}", np.float32(v)) for n, v in (("far", FAR), ("near", 0)))
-    added = stage.node("Where", [outside, far, near], f"{WINDOW}.added")
+def _window(stage: "Stage", places: str) -> None:
+    """What is added to the scores of a short input: 0 within the window, next to minus infinity outside."""
+    window = cast(PreNorm, stage.shape.layout).window
+    first, last, axis = (
+        stage.constant(f"{WINDOW}.{name}", np.array([value]))
+        for name, value in (("first", 0), ("last", BLOCK_SPAN * window), ("axis", 1))
+    )
+    near = stage.node("Slice", [places, first, last], f"{WINDOW}.near")
+    column = stage.node("Unsqueeze", [near, axis], f"{WINDOW}.column")
+    apart = stage.node("Sub", [column, near], f"{WINDOW}.apart")
+    distance = stage.node("Abs", [apart], f"{WINDOW}.distance")
+    furthest, far, none = (
+        stage.constant(f"{WINDOW}.{name}", np.array(value, dtype=np.float32))
+        for name, value in (("furthest", window), ("far", FAR), ("none", 0))
+    )
+    outside = stage.node("Greater", [distance, furthest], f"{WINDOW}.outside")
+    added = stage.node("Where", [outside, far, none], f"{WINDOW}.added")
     axes = stage.constant(f"{WINDOW}.axes", np.array([0, 1]))
     stage.node("Unsqueeze", [added, axes], WINDOW)
+
+
+def _blocks(stage: "Stage") -> None:
+    """How a long input is cut: padded to whole blocks, and keys by one more at both ends."""
+    size = cast(PreNorm, stage.shape.layout).window
+    zero, block, span, infer = (
+        stage.constant(f"{BLOCKS}.{name}", np.array([value]))
+        for name, value in (("zero", 0), ("size", size), ("span", BLOCK_SPAN * size), ("infer", -1))
+    )
+    batch = stage.node("Shape", ["input_ids"], f"{BLOCKS}.batch", start=0, end=1)
+    length = stage.node("Shape", ["input_ids"], f"{BLOCKS}.length", start=1, end=2)
+    stage.node("LessOrEqual", [length, span], f"{BLOCKS}.are_few")
+    negative = stage.node("Neg", [length], f"{BLOCKS}.negative")
+    missing = stage.node("Mod", [negative, block], f"{BLOCKS}.missing")
+    after = stage.node("Add", [missing, block], f"{BLOCKS}.after")
+    # Begin of each axis, then end of each: (batch, length, states).
+    stage.node("Concat", [zero, zero, zero, zero, missing, zero], f"{BLOCKS}.pads_of_queries", axis=0)
+    stage.node("Concat", [zero, block, zero, zero, after, zero], f"{BLOCKS}.pads_of_keys", axis=0)
+    stage.node("Concat", [batch, infer, zero], f"{BLOCKS}.joined", axis=0)
+    pads = stage.node("Concat", [zero, block, zero, after], f"{BLOCKS}.pads_of_mask", axis=0)
+    padded = stage.node("Pad", ["mask", pads], f"{BLOCKS}.padded")
+    flat = stage.constant(f"{BLOCKS}.flat", np.array([-1, size]))
+    _with_neighbours(stage, padded, f"{BLOCKS}.mask", size, flat)
+
+
+def _in_blocks(stage: "Stage", parts: list[str], name: str, number: int) -> str:
+    """Attention of each block to itself and its neighbours; see :func:`_blocks`."""
+    shape, size = stage.shape, cast(PreNorm, stage.shape.layout).window
+    attended = shape.heads_per_layer[number - 1] * shape.head_size
+    flat = stage.constant(f"{name}.flat", np.array([-1, size, attended]))
+    padded = [
+        stage.node("Pad", [part, f"{BLOCKS}.pads_of_{kind}"], f"{part}.padded")
+        for part, kind in zip(parts, ("queries", "keys", "keys"), strict=True)
+    ]
+    queries = stage.node("Reshape", [padded[0], flat], f"{parts[0]}.blocks")
+    keys, values = (_with_neighbours(stage, part, f"{part}.blocks", size, flat) for part in padded[1:])
+    apart = np.abs(np.arange(size)[:, None] + size - np.arange(BLOCK_SPAN * size))
+    added = np.where(apart > size, FAR, np.float32(0)).astype(np.float32)[None, None]
+    band = stage.constant(f"{name}.band", added)
+    blocks = stage.attention(
+        [queries, keys, values], f"{name}.blocks", number, mask=f"{BLOCKS}.mask", bias=band
+    )
+    joined = stage.node("Reshape", [blocks, f"{BLOCKS}.joined"], f"{name}.joined")
+    first, axis = (stage.constant(f"{name}.{n}", np.array([v])) for n, v in (("first", 0), ("axis", 1)))
+    return stage.node("Slice", [joined, first, f"{BLOCKS}.length", axis], f"{name}.cut")
+
+
+def _with_neighbours(stage: "Stage", x: str, name: str, size: int, flat: str) -> str:
+    """Cut an input that has one more block at both ends into blocks, each between its two neighbours."""
+    axis = stage.constant(f"{name}.axis", np.array([1]))
+    thirds = []
+    for third in range(BLOCK_SPAN):
+        first = stage.constant(f"{name}.{third}.first", np.array([third * size]))
+        end = (third + 1 - BLOCK_SPAN) * size or np.iinfo(np.int64).max
+        last = stage.constant(f"{name}.{third}.last", np.array([end]))
+        part = stage.node("Slice", [x, first, last, axis], f"{name}.{third}.part")
+        thirds.append(stage.node("Reshape", [part, flat], f"{name}.{third}"))
+    return stage.node("Concat", thirds, name, axis=1)
 
 
 def _kinds(shape: ModelShape) -> list[Attention]:
