@@ -3,8 +3,8 @@
 The first stage computes what layers share: cosines and sines of all positions, and how local layers cut an
 input. Local layers have two forms, and the length of the input decides. Tokens of a short input are compared
 with all, and those outside the window are masked. A long input is cut into blocks as long as the window is to
-one side. A block is compared with itself and its two neighbours: time and memory grow with the length, not with
-its square.
+one side, and a block is compared with itself and its two neighbours. Time and memory then grow with the
+length, not with its square.
 """
 
 from typing import TYPE_CHECKING, cast
@@ -218,5 +218,6 @@ def _rotary(attention: Attention) -> tuple[str, str]:
 def _frequencies(shape: ModelShape, attention: Attention) -> np.ndarray:
     """Radians that each pair of a head's values is turned by per position, (1, head size / 2)."""
     powers = np.arange(0, shape.head_size, 2, dtype=np.float32) / np.float32(shape.head_size)
-    base = np.float32(cast(PreNorm, shape.layout).theta(attention))
-    return (1 / base**powers).astype(np.float32)[None]
+    base = np.float64(cast(PreNorm, shape.layout).theta(attention))
+    # Rounded where PyTorch rounds: at the 8,000th position one bit of a frequency is 0.0005 radians.
+    return (1 / (base**powers).astype(np.float32))[None]
