@@ -101,6 +101,7 @@ def _predictable(study: Config) -> list[str]:
     ]
 
 
+_ONE_TASK = "config: datasets: is one task, so there is nothing to average over; name two or more"
 _NO_ESTIMATES = (
     "config: cumulativeness: is empty, so nothing is estimated; name operator sets with E, such as [DE]"
 )
@@ -129,6 +130,16 @@ ANALYSES = (
         shown=_operator_sets,
         parameters=_margin_and_steps,
         replays=True,
+    ),
+    Analysis(
+        name="effects",
+        kind="table",
+        title="Effects over tasks",
+        category=COMMUTATIVITY,
+        pipelines=_orderings,
+        shown=lambda study: study.operator_sets if len(study.datasets) > 1 else [],
+        parameters=_margin,
+        otherwise=_ONE_TASK,
     ),
     Analysis(
         name="table2",

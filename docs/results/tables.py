@@ -1,0 +1,80 @@
+"""Fill the tables of a page of results from what its study wrote. The text around them stays.
+
+python docs/results/tables.py docs/results/sst2-minilm.md results/sst2-minilm
+
+A comment before each table says where it comes from:
+
+<!-- table1: 2 -->                            the second table of table1.md
+<!-- cumulativeness: 1, run with - LQ -->     rows of the first that were run with nothing or with LQ
+<!-- commutativity: list -->                  the sentences of commutativity.md
+<!-- exits -->                                the accuracy of every exit
+"""
+
+import re
+import sys
+from pathlib import Path
+from textwrap import fill
+
+import pandas as pd
+
+from pipeops.files import replaced
+from pipeops.text import markdown_table
+
+WIDTH = 120
+BLOCK = re.compile(r"^<!-- ([\w-]+)(?:: (\w+))?(?:, run with ([-\w ]+))? -->\n(?:[|-].*\n|  \S.*\n)*", re.M)
+"""A comment, and the table or list that follows it."""
+
+
+def filled(page: str, results: Path) -> str:
+    """The page with every table and list as the study in ``results`` has it now."""
+
+    def block(found: re.Match[str]) -> str:
+        source, what, run_with = found.groups()
+        comment = found[0].partition("\n")[0]
+        lines = exits(results) if source == "exits" else _written(results / f"{source}.md", what)
+        if run_with:
+            place = [cell.strip() for cell in lines[0].split("|")].index("Run with")
+            lines = lines[:2] + [
+                line for line in lines[2:] if line.split("|")[place].strip() in run_with.split()
+            ]
+        return "\n".join([comment, *lines]) + "\n"
+
+    return BLOCK.sub(block, page)
+
+
+def _written(path: Path, what: str) -> list[str]:
+    """Lines of the list, or of a table by its number, in a page that the workflow wrote."""
+    text = path.read_text()
+    if what == "list":
+        items = re.findall(r"^- .*(?:\n  .*)*", text, re.M)
+        return [fill(_short(item), WIDTH, subsequent_indent="  ") for item in items]
+    return re.findall(r"(?:^\|.*\n?)+", text, re.M)[int(what) - 1].strip().splitlines()
+
+
+def _short(item: str) -> str:
+    """A sentence without what a table of the page says: how many steps were trained."""
+    return " ".join(item.partition(" Steps trained: ")[0].split())
+
+
+def exits(results: Path) -> list[str]:
+    """A row per pipeline: accuracy of its exits, mean of the seeds and the lowest, and of the last with Q."""
+    tables = [pd.read_csv(path, keep_default_na=False) for path in results.glob("curves/*/*.exits.csv")]
+    table = pd.concat(tables).assign(accuracy=lambda rows: 100 * rows["accuracy"].astype(float))
+    layers = sorted(table["exit_layer"].unique())
+    names = sorted(table["pipeline"].unique(), key=lambda name: ("E" in name, name != "O", len(name), name))
+    rows = []
+    for name in names:
+        rows.append([name])
+        here = table[table["pipeline"] == name]
+        accuracies = here[here["inference"] == ""].groupby("exit_layer")["accuracy"]
+        said = {layer: f"{of.mean():.1f} ({of.min():.1f})" for layer, of in accuracies}
+        last = here[(here["inference"] == "Q") & (here["exit_layer"] == here["exit_layer"].max())]
+        rows[-1] += [said.get(layer, "") for layer in layers] + [f"{last['accuracy'].mean():.1f}"]
+    header = ["pipeline", *(f"layer {layer:g}" for layer in layers), "last, with Q"]
+    return markdown_table(header, rows).splitlines()
+
+
+if __name__ == "__main__":
+    page, results = map(Path, sys.argv[1:])
+    with replaced(page) as temporary:
+        temporary.write_text(filled(page.read_text(), results))
