@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from safetensors.numpy import save_file
 
 import pipeops
 from pipeops.hardware import cpu, int8_kernels
-from pipeops.models.shape import ModelShape
-from pipeops.models.weights import tensor_shapes
+from pipeops.models.shape import ModelShape, tensor_shapes
 from pipeops.onnx.export import export
 from pipeops.provenance import versions
 
@@ -51,7 +49,7 @@ def export_random(shape: ModelShape, folder: Path) -> float:
     """Export a model of random weights to ``folder``; return how long exporting took, in seconds."""
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "config.json").write_text(json.dumps(asdict(shape)))
+    (checkpoint / "config.json").write_text(json.dumps(shape.to_config()))
     save_file(random_weights(shape), checkpoint / "model.safetensors")
     start = time.perf_counter()
     export(checkpoint, folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import tiny_model, write_examples
+from helpers import tiny_encoder_config, tiny_model, write_examples
 from measured import MAX_LENGTH, write_prices
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -29,14 +29,14 @@ BOTH_LABELS = 5
 
 def word_tokenizer(family: str) -> Tokenizer:
     """Words w0 to w56 with the family's template, and a truncation and padding that must not matter."""
-    pad = 1 if family == "roberta" else 0
+    pad = tiny_encoder_config(family).pad_token_id
     special = ["<pad>", "<s>"] if pad == 0 else ["<s>", "<pad>"]
     words = [*special, "</s>", *(f"w{number}" for number in range(WORDS - 3))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w0"))
     tokenizer.add_special_tokens([*special, "</s>"])
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     sep, cls = ("</s>", 2), ("<s>", 1 - pad)
-    if family == "roberta":
+    if pad == 1:
         tokenizer.post_processor = processors.RobertaProcessing(sep, cls, False, False)
     else:
         tokenizer.post_processor = processors.BertProcessing(sep, cls)

@@ -1,15 +1,15 @@
 """Tiny checkpoints with random weights, for the tests of the export and of the runtime."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from pipeops.models.shape import ModelShape
-from pipeops.models.weights import tensor_shapes
+from pipeops.models.families.post_norm import PostNorm
+from pipeops.models.families.pre_norm import PreNorm
+from pipeops.models.shape import ModelShape, is_norm, tensor_shapes
 
 
 def tiny_shape(**changes: Any) -> ModelShape:
@@ -39,6 +39,21 @@ def bert(**changes: Any) -> ModelShape:
     )
 
 
+def electra(**changes: Any) -> ModelShape:
+    return bert(**({"family": "electra", "layout": PostNorm(embedding_size=12)} | changes))
+
+
+RHYTHM = PreNorm(
+    attention=("global", "local", "local", "global", "local", "local"), window=2, local_theta=100.0
+)
+
+
+def modernbert(**changes: Any) -> ModelShape:
+    own = {"family": "modernbert", "layout": RHYTHM.with_layers([1, 2, 3]), "pad_token_id": 0}
+    return tiny_shape(**(own | changes))
+
+
+SIX = {"heads_per_layer": (4,) * 6, "ffn_per_layer": (48,) * 6, "exit_layers": (6,), "layout": RHYTHM}
 PRUNED = {"heads_per_layer": (2, 1, 3), "ffn_per_layer": (20, 48, 7)}
 SHAPES = {
     "roberta": tiny_shape(),
@@ -56,6 +71,16 @@ SHAPES = {
     "bert-slender-mean": bert(**PRUNED, embedding_rank=6, pooling="mean"),
     "roberta-low-rank": tiny_shape(ffn_rank=6),
     "bert-pruned-low-rank": bert(**PRUNED, ffn_rank=10),
+    "xlm-roberta": tiny_shape(family="xlm-roberta"),
+    "camembert": tiny_shape(family="camembert"),
+    "distilbert": tiny_shape(family="distilbert", pad_token_id=0),
+    "electra": electra(),
+    "electra-slender-mean": electra(**PRUNED, embedding_rank=6, pooling="mean"),
+    "modernbert": modernbert(),
+    "modernbert-pruned-mean": modernbert(**PRUNED, pooling="mean"),
+    "modernbert-slender": modernbert(**PRUNED, embedding_rank=6),
+    "modernbert-low-rank": modernbert(ffn_rank=6),
+    "modernbert-alternate": modernbert(**SIX).with_layers([2, 4, 6]).with_all_exits(),
 }
 
 
@@ -64,14 +89,14 @@ def random_weights(shape: ModelShape, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     weights = {}
     for name, dims in tensor_shapes(shape).items():
-        mean = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+        mean = 1.0 if is_norm(name, dims) else 0.0
         weights[name] = rng.normal(mean, 0.3, dims).astype(np.float32)
     return weights
 
 
 def write_checkpoint(folder: Path, shape: ModelShape, weights: dict[str, np.ndarray] | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(asdict(shape)))
+    (folder / "config.json").write_text(json.dumps(shape.to_config()))
     save_file(weights or random_weights(shape), folder / "model.safetensors")
     return folder
 

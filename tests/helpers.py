@@ -44,6 +44,36 @@ STUDY = {
 }
 
 
+NO_TOKENS = ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")
+TINY_SETTINGS = {
+    "electra": {"embedding_size": 8},
+    "modernbert": {"local_attention": 4} | dict.fromkeys(NO_TOKENS),
+}
+"""What a tiny encoder of a family has of its own."""
+
+
+def tiny_encoder_config(family: str, *, layers: int = 4, hidden_size: int = 16, **changes):
+    """Configuration of a tiny encoder as transformers has it."""
+    from transformers import AutoConfig
+
+    from pipeops.models.families.registry import FAMILIES
+
+    declared = FAMILIES[family]
+    keys = declared.keys
+    sizes = {
+        keys.layers: layers,
+        keys.hidden_size: hidden_size,
+        keys.heads: 4,
+        keys.ffn_size: 24,
+        keys.positions: 24,
+        "vocab_size": 60,
+        "pad_token_id": int(declared.reserves_positions),
+    }
+    segments = {keys.segments: 1 + declared.segmented} if keys.segments else {}
+    own = TINY_SETTINGS.get(family, {})
+    return AutoConfig.for_model(family, **(sizes | segments | own | changes))
+
+
 def tiny_model(family: str = "roberta", *, layers: int = 4, exits: bool = False, seed: int = 0, **changes):
     """A random model in evaluation mode, small enough to train in a second."""
     import torch
@@ -51,23 +81,11 @@ def tiny_model(family: str = "roberta", *, layers: int = 4, exits: bool = False,
     from pipeops.models.multi_exit import MultiExitConfig, MultiExitForSequenceClassification
 
     torch.manual_seed(seed)
-    config = MultiExitConfig(
-        family=family,
-        vocab_size=60,
-        hidden_size=16,
-        head_size=4,
-        heads_per_layer=[4] * layers,
-        ffn_per_layer=[24] * layers,
-        exit_layers=list(range(1, layers + 1)) if exits else [layers],
-        max_position_embeddings=24,
-        type_vocab_size=1 if family == "roberta" else 2,
-        pad_token_id=1 if family == "roberta" else 0,
-        sep_token_id=2,
-        initializer_range=0.3,
-        id2label={0: "no", 1: "yes"},
-        **changes,
-    )
-    return MultiExitForSequenceClassification(config).eval()
+    encoder = tiny_encoder_config(family, layers=layers)
+    config = MultiExitConfig.from_backbone(encoder, sep_token_id=2, labels=["no", "yes"])
+    exit_layers = list(range(1, layers + 1)) if exits else [layers]
+    own = {"initializer_range": 0.3, "layer_norm_eps": 1e-5, "exit_layers": exit_layers}
+    return MultiExitForSequenceClassification(config.with_shape(**(own | changes))).eval()
 
 
 def tiny_batch(*, rows: int = 6, length: int = 9, pad_token_id: int = 1, seed: int = 0):
@@ -89,24 +107,13 @@ def write_backbone(folder: Path, *, family: str = "roberta", layers: int = 4, hi
     """A random pretrained encoder with a tokenizer, as the workflow keeps them."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    from transformers import AutoModel, PreTrainedTokenizerFast
 
     from pipeops.models.backbones import save_backbone
-    from pipeops.models.multi_exit import ENCODERS
 
     torch.manual_seed(7)
-    config_class, model_class = ENCODERS[family]
-    pad = 1 if family == "roberta" else 0
-    config = config_class(
-        vocab_size=60,
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        intermediate_size=24,
-        max_position_embeddings=24,
-        type_vocab_size=1 if family == "roberta" else 2,
-        pad_token_id=pad,
-    )
+    config = tiny_encoder_config(family, layers=layers, hidden_size=hidden_size)
+    pad = config.pad_token_id
     special = ["<pad>", "<s>"] if pad == 0 else ["<s>", "<pad>"]
     words = {word: index for index, word in enumerate([*special, "</s>", *(f"w{i}" for i in range(57))])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="</s>"))
@@ -114,7 +121,7 @@ def write_backbone(folder: Path, *, family: str = "roberta", layers: int = 4, hi
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", sep_token="</s>", cls_token="<s>", model_max_length=22
     )
-    save_backbone(model_class(config), fast, folder)
+    save_backbone(AutoModel.from_config(config), fast, folder)
     return folder
 
 

@@ -1,7 +1,6 @@
 """A tiny exported model with its answers and prices, for the tests of what is made of them."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +59,8 @@ def write_prices(
     pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
     about = {
         "rows": len(rows),
-        "shape": asdict(shape),
-        "original_shape": asdict(original),
+        "shape": shape.to_config(),
+        "original_shape": original.to_config(),
         "max_length": MAX_LENGTH,
         "original_ms": {"median": 4.0},
         "int8_kernels": "AVX512-VNNI",
@@ -134,7 +133,7 @@ def write_runs(results: Path, replays: Replays) -> None:
         for precision, logits in answers.logits.items():
             columns[precision] = pa.FixedSizeListArray.from_arrays(logits.ravel(), logits[0].size)
         about = {"dataset": dataset, "pipeline": pipeline, "seed": seed, "labels": answers.labels}
-        about |= {"max_length": MAX_LENGTH, "shape": asdict(replay.shape)}
+        about |= {"max_length": MAX_LENGTH, "shape": replay.shape.to_config()}
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns).replace_schema_metadata({METADATA: json.dumps(about)}), path)
         priced = results / f"prices/{dataset}/{Pipeline(pipeline).operators}.csv"

@@ -13,8 +13,6 @@ __version__ = version("pipeops")
 
 _NEEDED = {
     "transformers.modeling_layers": "GradientCheckpointingLayer",
-    "transformers.models.bert.modeling_bert": "BertModel",
-    "transformers.models.roberta.modeling_roberta": "RobertaModel",
 }
 """Modules that our models import, and a class of each: without it the module is imported half."""
 

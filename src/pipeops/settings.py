@@ -230,8 +230,8 @@ class ModelSection(Section):
     """Which encoder is fine-tuned."""
 
     backbone: OneLine = TINY
-    """Pretrained encoder of the RoBERTa or BERT family: a hub id, a folder, or `tiny` (built in, pretrained
-    on generated text, or on the training texts of one's own tasks)."""
+    """Pretrained encoder of a supported family (docs/own-data.md): a hub id, a folder, or `tiny` (built in,
+    pretrained on generated text, or on the training texts of one's own tasks)."""
     student: OneLine = ALTERNATE
     """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
     size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
@@ -257,7 +257,7 @@ class ModelSection(Section):
             )
         if self.finetuned and self.pooling != "first":
             raise ValueError(
-                f"finetuned: a classifier of the RoBERTa or BERT family sees the first token, and pooling is "
+                f"finetuned: a classifier of transformers sees the first token, and pooling is "
                 f"{self.pooling}; set pooling: first"
             )
         return self

@@ -10,9 +10,8 @@ from transformers import AutoModelForSequenceClassification, BertForMaskedLM
 from pipeops.errors import PipeOpsError
 from pipeops.models.backbones import fetch_backbone, load_backbone
 from pipeops.models.classifiers import as_original, class_rows, fetch_classifier
-from pipeops.models.multi_exit import segment_ids
-
-FAMILIES = ("bert", "roberta")
+from pipeops.models.encoders.post_norm import segment_ids
+from pipeops.models.families.registry import FAMILIES
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -25,7 +24,7 @@ def test_logits_are_theirs(tmp_path, family):
     batch = tiny_batch(pad_token_id=theirs.config.pad_token_id)
     batch["input_ids"][0, 3] = 2  # two segments
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    segments = {"token_type_ids": segment_ids(**inputs, sep_token_id=2)} if family == "bert" else {}
+    segments = {"token_type_ids": segment_ids(**inputs, sep_token_id=2)} if ours.shape.segmented else {}
     with torch.no_grad():
         expected, found = theirs(**inputs, **segments).logits, ours(**inputs).logits
     assert expected.abs().max() > 0.1

@@ -9,20 +9,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeops.models.backbones import load_backbone
+from pipeops.models.encoders.factorised import FactorisedLinear
+from pipeops.models.encoders.post_norm import segment_ids
+from pipeops.models.families.registry import FAMILIES
 from pipeops.models.multi_exit import (
     ClassificationHead,
-    FactorisedLinear,
     fold_standardisation,
     from_pretrained_backbone,
     pooled_states,
-    segment_ids,
     standardise_exits,
     with_all_exits,
 )
 from pipeops.models.shape import ModelShape
 from pipeops.models.standardising import Standardisation
 
-FAMILIES = ["roberta", "bert"]
 POOLINGS = ["first", "mean"]
 PRUNED = {"heads_per_layer": [1, 4, 2, 3], "ffn_per_layer": [5, 24, 1, 10]}
 
@@ -70,7 +70,9 @@ def test_a_pipeline_of_transformers_gives_the_models_answer(family, tmp_path):
         assert answer["score"] == pytest.approx(float(logits.softmax(-1).max()), abs=1e-6)
 
 
-@pytest.mark.parametrize("first", ["transformers", "transformers.models.bert.modeling_bert"])
+@pytest.mark.parametrize(
+    "first", ["transformers", *(f"transformers.models.{n}.modeling_{n}" for n in ("bert", "modernbert"))]
+)
 def test_import_of_the_package_is_light_and_still_registers_the_model(tmp_path, first):
     tiny_model(exits=True).save_pretrained(tmp_path)
     script = (
@@ -88,17 +90,17 @@ def test_hidden_states_are_the_backbones(family, tmp_path):
     backbone = load_backbone(write_backbone(tmp_path, family=family)).eval()
     model = from_pretrained_backbone(backbone, sep_token_id=2, labels=["no", "yes"]).eval()
     batch = tiny_batch(pad_token_id=backbone.config.pad_token_id)
-    segments = segment_ids(batch["input_ids"], batch["attention_mask"], sep_token_id=2)
-    reference = backbone(
-        batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        token_type_ids=segments if family == "bert" else None,
-        output_hidden_states=True,
-    ).hidden_states
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    segments = {"token_type_ids": segment_ids(**inputs, sep_token_id=2)} if model.shape.segmented else {}
+    reference = backbone(**inputs, **segments, output_hidden_states=True)
+    assert torch.equal(reference.hidden_states[-1], reference.last_hidden_state)
+    read = getattr(backbone, "final_norm", nn.Identity())
+    embedded, *between, last = reference.hidden_states
     ours = model(**batch).hidden_states
     assert len(ours) == 5
-    for one, other in zip(ours, reference, strict=True):
-        torch.testing.assert_close(one, other)
+    kept = inputs["attention_mask"].bool()
+    for one, other in zip(ours, [embedded, *map(read, between), last], strict=True):
+        torch.testing.assert_close(one[kept], other[kept], atol=1e-5, rtol=0)
 
 
 def test_bert_classifier_starts_from_the_pretrained_pooler(tmp_path):

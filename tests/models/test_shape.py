@@ -6,6 +6,7 @@ from helpers import tiny_batch, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeops.errors import PipeOpsError
+from pipeops.models.families.registry import FAMILIES
 from pipeops.models.shape import ModelShape
 
 CHANGES = [
@@ -17,19 +18,19 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("family", ["roberta", "bert"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("changes", CHANGES)
 def test_flops_equal_torchs_own_count(family, changes):
     model = tiny_model(family, exits=True)
     model = type(model)(model.config.with_shape(attn_implementation="eager", **changes)).eval()
-    ids = tiny_batch(rows=1, length=11)["input_ids"]
+    ids = tiny_batch(rows=1, length=6)["input_ids"]
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(ids)
-    assert model.config.shape.flops(11)[-1] == counter.get_total_flops()
+    assert model.config.shape.flops(6)[-1] == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("family", ["roberta", "bert"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("exits", [True, False])
 @pytest.mark.parametrize("changes", CHANGES)
 def test_parameters_equal_torchs_own_count(family, exits, changes):

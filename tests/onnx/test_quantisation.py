@@ -41,9 +41,10 @@ def test_every_weight_of_a_product_is_int8_per_output_channel(name, stitch):
         }
         products = [node for node in nodes if node.op_type == "MatMulInteger"]
         exits = 2 if layer in shape.exit_layers else 0
-        projection = int(layer == 1 and shape.embedding_rank > 0)
+        widened = shape.embedding_rank > 0, shape.layout.word_size(shape) < shape.hidden_size
+        projections = sum(widened) if layer == 1 else 0
         factors = 2 if shape.ffn_rank else 0
-        assert len(products) == 4 + exits + projection + factors
+        assert len(products) == 4 + exits + projections + factors
         for product in products:
             weight = constants[product.input[1]]
             assert weight.dtype == np.int8

@@ -253,11 +253,14 @@ def test_a_local_backbone_is_looked_at(tmp_path):
     )
     with pytest.raises(PipeOpsError, match="max_length: 25 is more than the backbone's 24 positions"):
         load_config({"datasets": ["sst2"], "model": model | {"max_length": 25}})
-    narrow = write_backbone(tmp_path / "student", hidden_size=8)
+    other = write_backbone(tmp_path / "other", family="roberta")
+    with pytest.raises(PipeOpsError, match="student: '.*' is a roberta model, the backbone a bert model"):
+        load_config({"datasets": ["sst2"], "model": model | {"student": str(other)}})
+    narrow = write_backbone(tmp_path / "student", family="bert", hidden_size=8)
     with pytest.raises(PipeOpsError, match="hidden size 8, the backbone 16"):
         load_config({"datasets": ["sst2"], "model": model | {"student": str(narrow)}})
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(PipeOpsError, match="is a gpt2 model; PipeOps supports the roberta and bert families"):
+    with pytest.raises(PipeOpsError, match="is a gpt2 model; PipeOps supports the families .*bert.*roberta"):
         load_config({"datasets": ["sst2"], "model": model})
 
 

@@ -126,7 +126,7 @@ def tokenise(
     about = {
         "labels": task.labels,
         "pad_token_id": tokenizer.pad_token_id,
-        "sep_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id,
         "max_length": max_length,
     }
     schema = schema.with_metadata({_METADATA: json.dumps(about)})

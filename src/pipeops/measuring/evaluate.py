@@ -4,7 +4,6 @@ Time plays no part, so it can run beside anything.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +74,7 @@ def evaluate(
         "seed": seed,
         "labels": split.labels,
         "max_length": split.max_length,
-        "shape": asdict(shape),
+        "shape": shape.to_config(),
         "int8_kernels": int8_kernels(),
         # Not when: the same answers are the same bytes.
         "provenance": {key: value for key, value in provenance().items() if key != "finished"},

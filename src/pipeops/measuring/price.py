@@ -6,7 +6,7 @@ Measured on graphs of that shape with random weights, so nothing need be trained
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from pipeops.integrity import sealed
 from pipeops.measuring.contention import pinned, quietest_cores
 from pipeops.measuring.prices import COLUMNS, HALVES
 from pipeops.measuring.rounds import Round, Rounds, Run, quartiles, steady_rounds
-from pipeops.models.shape import ModelShape
-from pipeops.models.weights import MAX_WEIGHTS, Weights, tensor_shapes
+from pipeops.models.shape import ModelShape, is_norm, tensor_shapes
+from pipeops.models.weights import MAX_WEIGHTS, Weights
 from pipeops.onnx.export import write
 from pipeops.onnx.graphs import early_exit_graph
 from pipeops.onnx.quantisation import quantise
@@ -130,8 +130,8 @@ def measure_prices(
     about = {
         "rows": len(table),
         "operators": operators,
-        "shape": asdict(shape),
-        "original_shape": asdict(original),
+        "shape": shape.to_config(),
+        "original_shape": original.to_config(),
         "max_length": max_length,
         "int8_kernels": int8_kernels(),
         "original_ms": _statistics(original_ms),
@@ -149,7 +149,7 @@ def random_weights(shape: ModelShape, *, seed: int) -> Weights:
     def read(name: str) -> NDArray[np.float32]:
         random = np.random.default_rng([seed, zlib.crc32(name.encode())])
         values = _WEIGHT_SCALE * random.standard_normal(shapes[name], dtype=np.float32)
-        return values + np.float32(name.endswith("LayerNorm.weight"))
+        return values + np.float32(is_norm(name, shapes[name]))
 
     return read
 

@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pipeops.errors import PipeOpsError
-from pipeops.models.shape import MODEL_TYPE, Family, ModelShape, encoder_parameters
+from pipeops.models.families.declaration import Layout
+from pipeops.models.families.post_norm import PostNorm
+from pipeops.models.families.pre_norm import PreNorm
+from pipeops.models.families.registry import supported_family
+from pipeops.models.shape import ModelShape
 from pipeops.reading import reading
 from pipeops.settings import TINY, Pooling
 
@@ -17,6 +21,7 @@ class Architecture:
     """A pretrained encoder's family and sizes."""
 
     family: str
+    """Name of a declaration in ``models/families``."""
     layers: int
     hidden_size: int
     heads: int
@@ -30,6 +35,13 @@ class Architecture:
     pad_token_id: int = 1
     layer_norm_eps: float = 1e-5
     hidden_act: str = "gelu"
+    layout: Layout = field(default_factory=PostNorm)
+    """How the layers are built."""
+
+    @property
+    def word_size(self) -> int:
+        """Width of the word embeddings."""
+        return self.layout.word_size(self.shape(num_labels=2))
 
     def shape(self, *, num_labels: int, sep_token_id: int = 0, pooling: Pooling = "first") -> ModelShape:
         """The encoder with one classifier, after its last layer.
@@ -40,7 +52,7 @@ class Architecture:
             pooling: what the classifier sees of the last layer.
         """
         return ModelShape(
-            family=check_family(self.family, self.family),
+            family=self.family,
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
             head_size=self.hidden_size // self.heads,
@@ -55,6 +67,7 @@ class Architecture:
             layer_norm_eps=self.layer_norm_eps,
             hidden_act=self.hidden_act,
             pooling=pooling,
+            layout=self.layout,
         )
 
     def parameters(self, *, heads: int, ffn: int, rank: int = 0) -> int:
@@ -65,16 +78,8 @@ class Architecture:
             ffn: neurons of each layer.
             rank: of the word embeddings; 0: not factorised.
         """
-        return encoder_parameters(
-            vocab_size=self.vocab_size,
-            hidden_size=self.hidden_size,
-            head_size=self.hidden_size // self.heads,
-            heads_per_layer=[heads] * self.layers,
-            ffn_per_layer=[ffn] * self.layers,
-            position_rows=self.position_rows,
-            segment_rows=self.segment_rows,
-            embedding_rank=rank,
-        )
+        shape = self.shape(num_labels=2).with_width(heads=heads, ffn=ffn, rank=rank)
+        return shape.encoder_parameters
 
 
 TINY_ARCHITECTURE = Architecture(
@@ -112,14 +117,40 @@ _BERT_BASE = replace(
     pad_token_id=0,
     layer_norm_eps=1e-12,
 )
+_MODERNBERT_BASE = Architecture(
+    family="modernbert",
+    layers=22,
+    hidden_size=768,
+    heads=12,
+    ffn_size=1152,
+    vocab_size=50368,
+    position_rows=8192,
+    segment_rows=1,
+    max_length=8192,
+    pad_token_id=50283,
+    layout=PreNorm.in_rhythm(22),
+)
 KNOWN: Mapping[str, Architecture] = {
     TINY: TINY_ARCHITECTURE,
     TINY_OF_OWN_TEXTS: TINY_OF_OWN_ARCHITECTURE,
     "FacebookAI/roberta-base": _ROBERTA_BASE,
     "distilbert/distilroberta-base": replace(_ROBERTA_BASE, layers=6),
     "FacebookAI/roberta-large": replace(_ROBERTA_BASE, layers=24, hidden_size=1024, heads=16, ffn_size=4096),
+    "FacebookAI/xlm-roberta-base": replace(_ROBERTA_BASE, family="xlm-roberta", vocab_size=250002),
+    "almanach/camembert-base": replace(_ROBERTA_BASE, family="camembert", vocab_size=32005),
     "google-bert/bert-base-uncased": _BERT_BASE,
     "nreimers/MiniLM-L6-H384-uncased": replace(_BERT_BASE, layers=6, hidden_size=384, ffn_size=1536),
+    "distilbert/distilbert-base-uncased": replace(_BERT_BASE, family="distilbert", layers=6, segment_rows=1),
+    "google/electra-base-discriminator": replace(_BERT_BASE, family="electra"),
+    "google/electra-small-discriminator": replace(
+        _BERT_BASE,
+        family="electra",
+        hidden_size=256,
+        heads=4,
+        ffn_size=1024,
+        layout=PostNorm(embedding_size=128),
+    ),
+    "answerdotai/ModernBERT-base": _MODERNBERT_BASE,
 }
 """Backbones whose architecture is known without asking the hub."""
 MOST_BYTES, MOST_LAYERS = 2**23, 1000
@@ -159,15 +190,15 @@ def known_architecture(source: str, key: str) -> Architecture:
     return found
 
 
-def architecture_of(config: dict[str, Any], source: str) -> Architecture:
-    """The architecture of an encoder from its parsed ``config.json``.
+def architecture_of(config: Mapping[str, Any], source: str) -> Architecture:
+    """The architecture of a pretrained encoder from its parsed ``config.json``.
 
     Args:
         config: of transformers.
         source: of the model, for messages.
 
     Raises:
-        PipeOpsError: it is of another family.
+        PipeOpsError: the family is not supported, or a setting of this encoder is not.
         ValueError: it is none that can be.
         KeyError: it lacks a size.
     """
@@ -179,36 +210,33 @@ def architecture_of(config: dict[str, Any], source: str) -> Architecture:
     return found
 
 
-def _from_config(config: dict[str, Any], source: str) -> Architecture:
-    family = check_family(config.get("model_type"), source)
-    reserved = int(config.get("pad_token_id", 1)) + 1 if family == "roberta" else 0
+def _from_config(config: Mapping[str, Any], source: str) -> Architecture:
+    family = supported_family(config, source)
+    keys = family.keys
+    pad_token_id = int(config.get("pad_token_id", family.pad_token_id))
+    positions = int(config[keys.positions])
     return Architecture(
-        family=family,
-        layers=int(config["num_hidden_layers"]),
-        hidden_size=int(config["hidden_size"]),
-        heads=int(config["num_attention_heads"]),
-        ffn_size=int(config["intermediate_size"]),
+        family=family.name,
+        layers=int(config[keys.layers]),
+        hidden_size=int(config[keys.hidden_size]),
+        heads=int(config[keys.heads]),
+        ffn_size=int(config[keys.ffn_size]),
         vocab_size=int(config["vocab_size"]),
-        position_rows=int(config["max_position_embeddings"]),
-        segment_rows=int(config["type_vocab_size"]),
-        max_length=int(config["max_position_embeddings"]) - reserved,
-        pad_token_id=int(config.get("pad_token_id", 1 if family == "roberta" else 0)),
-        layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
-        hidden_act=str(config.get("hidden_act", "gelu")),
+        position_rows=positions,
+        segment_rows=int(config[keys.segments]) if keys.segments else 1,
+        max_length=positions - family.reserved_positions(pad_token_id),
+        pad_token_id=pad_token_id,
+        layer_norm_eps=float(config.get(keys.norm_eps, family.norm_eps)),
+        hidden_act=str(config.get(keys.activation, "gelu")),
+        layout=family.layout_of(config),
     )
 
 
-def check_family(model_type: str | None, source: str) -> Family:
-    """The family of a Hugging Face ``model_type``.
-
-    Raises:
-        PipeOpsError: it is neither RoBERTa nor BERT.
-    """
-    for family in get_args(Family):
-        if model_type == family:
-            return family
-    if model_type == MODEL_TYPE:
-        raise PipeOpsError(
-            f"'{source}' is a model that PipeOps trained; name the pretrained encoder that it comes from"
-        )
-    raise PipeOpsError(f"'{source}' is a {model_type} model; PipeOps supports the roberta and bert families")
+def other_family(source: str, family: str, expected: str) -> str | None:
+    """Say that a student is of another family than the backbone; None where it is not."""
+    if family == expected:
+        return None
+    return (
+        f"model.student: '{source}' is a {family} model, the backbone a {expected} model; choose a student "
+        "of its family"
+    )

@@ -6,12 +6,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import sealed_folder, verify
-from pipeops.models.architectures import check_family
+from pipeops.models.architectures import other_family
+from pipeops.models.families.registry import supported_family
 from pipeops.models.foreign import refuse_fewer_weights, refuse_unsafe
 from pipeops.models.weights import WEIGHTS
 from pipeops.reading import reading, reason
@@ -58,7 +66,7 @@ def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) ->
         PipeOpsError: the source cannot be read, is of another family, or is no student of ``teacher``.
     """
     config = read_source(AutoConfig, source)
-    check_family(config.model_type, source)
+    supported_family(config.to_dict(), source)
     tokenizer = read_source(AutoTokenizer, source)
     if len(tokenizer) < config.vocab_size // 2:
         raise PipeOpsError(
@@ -66,7 +74,7 @@ def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) ->
             f"{config.vocab_size}; add the tokenizer's files"
         )
     if teacher is not None:
-        _check_student(source, config.hidden_size, tokenizer, teacher)
+        _check_student(source, config, tokenizer, teacher)
     encoder = _load_weights(source)
     save_backbone(encoder, tokenizer, output)
 
@@ -118,12 +126,16 @@ def _load_weights(source: str) -> PreTrainedModel:
     return encoder
 
 
-def _check_student(source: str, hidden_size: int, tokenizer: PreTrainedTokenizerBase, teacher: Path) -> None:
-    expected = read_source(AutoConfig, str(teacher)).hidden_size
-    if hidden_size != expected:
+def _check_student(
+    source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, teacher: Path
+) -> None:
+    expected = read_source(AutoConfig, str(teacher))
+    if problem := other_family(source, config.model_type, expected.model_type):
+        raise PipeOpsError(problem)
+    if config.hidden_size != expected.hidden_size:
         raise PipeOpsError(
-            f"model.student: '{source}' has hidden size {hidden_size}, the backbone {expected}; "
-            "the losses on hidden states need the same width"
+            f"model.student: '{source}' has hidden size {config.hidden_size}, the backbone "
+            f"{expected.hidden_size}; the losses on hidden states need the same width"
         )
     if tokenizer.get_vocab() != load_tokenizer(teacher).get_vocab():
         raise PipeOpsError(

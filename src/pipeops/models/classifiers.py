@@ -3,16 +3,24 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import verify
-from pipeops.models.architectures import check_family
 from pipeops.models.backbones import LOADING, WEIGHTS, read_source, save_backbone
+from pipeops.models.families.declaration import Family
+from pipeops.models.families.registry import supported_family
 from pipeops.models.foreign import refuse_fewer_weights, refuse_unsafe
 from pipeops.models.multi_exit import (
     ClassificationHead,
@@ -34,8 +42,7 @@ def fetch_classifier(source: str, output: Path) -> None:
         PipeOpsError: the source cannot be read, or is no classifier that can be taken over.
     """
     config = read_source(AutoConfig, source)
-    check_family(config.model_type, source)
-    _refuse_other_forms(config, source)
+    _refuse_other_forms(config, supported_family(config.to_dict(), source), source)
     save_backbone(_load(source), read_source(AutoTokenizer, source), output)
 
 
@@ -57,13 +64,15 @@ def as_original(
     rows = class_rows(theirs.config.id2label, labels)
     model = from_pretrained_backbone(theirs.base_model, sep_token_id=sep_token_id, labels=labels)
     head = cast(ClassificationHead, model.exits[str(model.config.num_hidden_layers)])
-    classifier: Any = theirs.classifier
-    # BERT's dense layer is its pooler, which `from_pretrained_backbone` takes over.
-    projection = classifier
-    if model.config.family == "roberta":
-        head.dense.load_state_dict(classifier.dense.state_dict())
-        projection = classifier.out_proj
+    form = model.shape.declared.classifier
+    dense, projection = (
+        cast(nn.Linear, theirs.get_submodule(name)) for name in (form.dense, form.projection)
+    )
     with torch.no_grad():
+        head.dense.weight.copy_(dense.weight)
+        head.dense.bias.zero_() if dense.bias is None else head.dense.bias.copy_(dense.bias)
+        if form.norm:
+            head.norm.load_state_dict(theirs.get_submodule(form.norm).state_dict())
         head.out_proj.weight.copy_(projection.weight[rows])
         head.out_proj.bias.copy_(projection.bias[rows])
     return model.eval()
@@ -107,10 +116,10 @@ def class_rows(id2label: Mapping[int, str], labels: Sequence[str]) -> list[int]:
     return [theirs[name] for name in ours]
 
 
-def _refuse_other_forms(config: Any, source: str) -> None:
-    """Refuse what our classifiers, a dense layer with tanh and a projection on the first token, cannot be."""
-    wanted = {"bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification"}
-    expected = wanted[config.model_type]
+def _refuse_other_forms(config: PreTrainedConfig, family: Family, source: str) -> None:
+    """Refuse what our classifiers, with the family's head on the first token, cannot be."""
+    expected = f"{family.prefix}ForSequenceClassification"
+    differ = [key for key, value in family.classifier.wants.items() if getattr(config, key) != value]
     named = config.architectures or ["no architecture"]
     reason = ""
     if expected not in named:
@@ -119,6 +128,9 @@ def _refuse_other_forms(config: Any, source: str) -> None:
         reason = f"it is made for {config.problem_type}"
     elif config.num_labels < 2:
         reason = "it has one output, so it is a regression"
+    elif differ:
+        wanted = family.classifier.wants[differ[0]]
+        reason = f"its {differ[0]} is {getattr(config, differ[0])!r}, not {wanted!r}"
     if reason:
         raise PipeOpsError(f"model.finetuned: '{source}' cannot be O: {reason}; set finetuned: false")
 

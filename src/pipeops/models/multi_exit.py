@@ -1,37 +1,31 @@
-"""A RoBERTa or BERT encoder with a classifier after some or all of its layers.
+"""An encoder with a classifier after some or all of its layers.
 
 The encoder is Hugging Face's own; ours are the classifiers and the widths, which may differ from layer to
 layer once a model is pruned. A checkpoint's ``config.json`` holds both, so pruned and multi-exit models
 reload with ``from_pretrained``, also through ``AutoModelForSequenceClassification``.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, Self, cast
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    BertConfig,
-    BertModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from pipeops.models.architectures import architecture_of
+from pipeops.models.encoders.factorised import FactorisedEmbedding, FactorisedLinear
+from pipeops.models.families.registry import FAMILIES
 from pipeops.models.shape import MODEL_TYPE, ModelShape
 from pipeops.models.standardising import Standardisation
 from pipeops.settings import Pooling
-
-ENCODERS: Mapping[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
-    "roberta": (RobertaConfig, RobertaModel),
-    "bert": (BertConfig, BertModel),
-}
 
 
 class MultiExitConfig(PreTrainedConfig):
@@ -54,6 +48,8 @@ class MultiExitConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     embedding_rank: int = 0
     ffn_rank: int = 0
+    layout: dict[str, Any] = field(default_factory=dict)
+    """What the layers have of their own; see ``models/families``."""
     pipeline: str = ""
     pooling: Pooling = "first"
     exits_standardised: bool = False
@@ -85,38 +81,37 @@ class MultiExitConfig(PreTrainedConfig):
         """Describe a pretrained encoder with one classifier, after the last layer.
 
         Args:
-            backbone: configuration of a RoBERTa or BERT encoder.
+            backbone: configuration of a pretrained encoder.
             sep_token_id: the token that ends a segment.
             labels: class names, in the order of their ids.
             pooling: what the classifier sees of the last layer.
         """
-        layers, heads = backbone.num_hidden_layers, backbone.num_attention_heads
-        copied = (
-            "vocab_size hidden_size max_position_embeddings type_vocab_size pad_token_id layer_norm_eps "
-            "hidden_act hidden_dropout_prob attention_probs_dropout_prob classifier_dropout initializer_range"
-        )
-        return cls(
-            family=backbone.model_type,
-            head_size=backbone.hidden_size // heads,
-            heads_per_layer=[heads] * layers,
-            ffn_per_layer=[backbone.intermediate_size] * layers,
-            exit_layers=[layers],
-            sep_token_id=sep_token_id,
-            pooling=pooling,
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-            **{name: getattr(backbone, name) for name in copied.split()},
-        )
+        given = backbone.to_dict()
+        architecture = architecture_of(given, backbone.model_type)
+        keys = FAMILIES[architecture.family].keys
+        shape = architecture.shape(num_labels=len(labels), sep_token_id=sep_token_id, pooling=pooling)
+        described = cls.from_shape(shape).to_dict() | {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "hidden_dropout_prob": given[keys.dropout],
+            "attention_probs_dropout_prob": given[keys.attention_dropout],
+            "classifier_dropout": given[keys.classifier_dropout],
+            "initializer_range": given["initializer_range"],
+        }
+        return cls.from_dict(described)
 
     @classmethod
     def from_shape(cls, shape: ModelShape) -> Self:
         """Describe a model of this shape; what a shape does not say has its default."""
-        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(shape).items()}
-        return cls(**values)
+        return cls(**_listed(shape.to_config()))
 
     def with_shape(self, **changes: Any) -> Self:
         """Copy with some of the fields replaced."""
         return type(self).from_dict(self.to_dict() | changes)
+
+    def reshaped(self, shape: ModelShape) -> Self:
+        """Copy with another shape."""
+        return self.with_shape(**{"layout": {}} | _listed(shape.to_config()))
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, the number of classes included (the base class leaves that to ``id2label``)."""
@@ -127,25 +122,17 @@ class MultiExitConfig(PreTrainedConfig):
         return self.to_dict()
 
 
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as JSON has it, with lists for tuples."""
+    return json.loads(json.dumps(values))
+
+
 @dataclass
 class MultiExitOutput(SequenceClassifierOutput):
     """Output of the model; ``logits`` are the last exit's, shape (batch, labels)."""
 
     exit_logits: tuple[Tensor, ...] | None = None
     """Logits of every exit, in the order of ``config.exit_layers``, each of shape (batch, labels)."""
-
-
-class FactorisedEmbedding(nn.Module):
-    """Word embeddings of a low rank: a narrow table and the projection that widens its rows."""
-
-    def __init__(self, vocab_size: int, rank: int, hidden_size: int, *, padding_idx: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(vocab_size, rank, padding_idx=padding_idx)
-        self.projection = nn.Linear(rank, hidden_size, bias=False)
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Map ids of any shape to embeddings of shape (..., hidden)."""
-        return self.projection(self.table(input_ids))
 
 
 def pooled_states(hidden_states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -165,27 +152,22 @@ def pooled_states(hidden_states: Tensor, attention_mask: Tensor, pooling: Poolin
     return (hidden_states * kept).sum(dim=1) / kept.sum(dim=1)
 
 
-class FactorisedLinear(nn.Module):
-    """A linear map of a low rank: one without bias to ``rank`` values, one with bias from there."""
-
-    def __init__(self, inputs: int, outputs: int, *, rank: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, rank, bias=False)
-        self.second = nn.Linear(rank, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map shape (..., inputs) to (..., outputs)."""
-        return self.second(self.first(x))
-
-
 class ClassificationHead(nn.Module):
-    """Classifier on a layer's output: pooling, dense, tanh, projection, dropout before each linear map."""
+    """Classifier on a layer's output: pooling, dense, activation, projection, dropout before each linear map.
+
+    The family says which activation, and whether a norm follows it.
+    """
 
     def __init__(self, config: MultiExitConfig) -> None:
         super().__init__()
         dropout = config.classifier_dropout
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        declared = FAMILIES[config.family].head
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[declared.activation]
+        if declared.normed:
+            self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=False)
+        self.normed = declared.normed
         self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
         self.pooling = config.pooling
         self.standardisation: Standardisation | None = None
@@ -196,18 +178,10 @@ class ClassificationHead(nn.Module):
         x = pooled_states(hidden_states, attention_mask, self.pooling)
         if self.standardisation is not None:
             x = self.standardisation(x)
-        x = torch.tanh(self.dense(self.dropout(x)))
+        x = self.activation(self.dense(self.dropout(x)))
+        if self.normed:
+            x = self.norm(x)
         return self.out_proj(self.dropout(x))
-
-
-def segment_ids(input_ids: Tensor, attention_mask: Tensor, *, sep_token_id: int) -> Tensor:
-    """Segment of each token, 0 or 1, as a BERT tokenizer numbers them: 1 after the first separator.
-
-    Deriving them keeps one input signature for both families, in training and in the exported graph.
-    """
-    separators = (input_ids == sep_token_id).long()
-    seen_before = separators.cumsum(dim=1) - separators
-    return seen_before.clamp(max=1) * attention_mask
 
 
 class MultiExitForSequenceClassification(PreTrainedModel):
@@ -220,6 +194,7 @@ class MultiExitForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: MultiExitConfig) -> None:
         super().__init__(config)
+        self.shape = config.shape
         self.backbone = _encoder(config)
         self.exits = nn.ModuleDict({str(layer): ClassificationHead(config) for layer in config.exit_layers})
         self.post_init()
@@ -227,7 +202,7 @@ class MultiExitForSequenceClassification(PreTrainedModel):
     @property
     def layers(self) -> Sequence[Any]:
         """The encoder layers, Hugging Face's modules."""
-        return self.backbone.encoder.layer
+        return cast(Sequence[Any], self.backbone.get_submodule(self.shape.layout.layer))
 
     def forward(
         self,
@@ -241,21 +216,18 @@ class MultiExitForSequenceClassification(PreTrainedModel):
         Args:
             input_ids: token ids, shape (batch, length).
             attention_mask: 1 for a token, 0 for padding (on the right), shape (batch, length).
-            token_type_ids: not used; they follow from ``input_ids`` (:func:`segment_ids`).
+            token_type_ids: not used; segments follow from ``input_ids``.
             labels: class ids, shape (batch,); with them the loss is the sum over the exits of the
                 cross-entropies (Xin et al. 2022, 3.3.1), which for a single exit is plain fine-tuning.
 
         Returns:
-            ``hidden_states`` holds the embedding output and each layer's output, (batch, length, hidden).
+            ``hidden_states`` holds the embedding output and each layer's output as an exit reads it, (batch,
+            length, hidden).
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        segments = None
-        if self.config.family == "bert" and self.config.type_vocab_size > 1:
-            segments = segment_ids(input_ids, attention_mask, sep_token_id=self.config.sep_token_id)
-        hidden_states = self.backbone(
-            input_ids, attention_mask=attention_mask, token_type_ids=segments, output_hidden_states=True
-        ).hidden_states
+        run = import_module(self.shape.layout.torch)
+        hidden_states = run.hidden_states(self.backbone, self.shape, input_ids, attention_mask)
         exit_logits = tuple(
             head(hidden_states[int(layer)], attention_mask) for layer, head in self.exits.items()
         )
@@ -268,56 +240,47 @@ class MultiExitForSequenceClassification(PreTrainedModel):
 
 
 def _encoder(config: MultiExitConfig) -> PreTrainedModel:
-    """Build Hugging Face's encoder, then narrow the layers that are pruned."""
-    config_class, model_class = ENCODERS[config.family]
-    full_heads = config.hidden_size // config.head_size
+    """Build transformers' encoder, then narrow what is pruned or factorised."""
+    shape = config.shape
+    family, layout, run = shape.declared, shape.layout, import_module(shape.layout.torch)
+    config_class = getattr(transformers, f"{family.runs_as}Config")
+    model_class = getattr(transformers, f"{family.runs_as}Model")
     encoder_config = config_class(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=full_heads,
-        intermediate_size=max(config.ffn_per_layer),
-        hidden_act=config.hidden_act,
-        hidden_dropout_prob=config.hidden_dropout_prob,
-        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-        max_position_embeddings=config.max_position_embeddings,
-        type_vocab_size=config.type_vocab_size,
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.hidden_size // shape.head_size,
+        intermediate_size=max(shape.ffn_per_layer),
+        max_position_embeddings=shape.max_position_embeddings,
         initializer_range=config.initializer_range,
-        layer_norm_eps=config.layer_norm_eps,
-        pad_token_id=config.pad_token_id,
+        pad_token_id=shape.pad_token_id,
         attn_implementation=config._attn_implementation or "sdpa",
+        **run.encoder_settings(shape, config),
     )
-    encoder = model_class(encoder_config, add_pooling_layer=False)
-    if config.embedding_rank:
-        encoder.embeddings.word_embeddings = FactorisedEmbedding(
-            config.vocab_size, config.embedding_rank, config.hidden_size, padding_idx=config.pad_token_id
+    encoder = model_class(encoder_config, **({"add_pooling_layer": False} if family.pooler else {}))
+    if shape.embedding_rank:
+        words = FactorisedEmbedding(
+            shape.vocab_size,
+            shape.embedding_rank,
+            layout.word_size(shape),
+            padding_idx=shape.pad_token_id,
         )
-    for layer, heads, ffn in zip(
-        encoder.encoder.layer, config.heads_per_layer, config.ffn_per_layer, strict=True
-    ):
-        _resize_layer(
-            layer, hidden_size=config.hidden_size, attention_size=heads * config.head_size, ffn_size=ffn
-        )
-        if config.ffn_rank:
-            layer.intermediate.dense = FactorisedLinear(config.hidden_size, ffn, rank=config.ffn_rank)
-            layer.output.dense = FactorisedLinear(ffn, config.hidden_size, rank=config.ffn_rank)
+        encoder.set_submodule(layout.words, words)
+    plain = layout.neurons if shape.ffn_rank else None
+    for index, layer in enumerate(encoder.get_submodule(layout.layer)):
+        sizes = layout.layer_tensors(replace(shape, ffn_rank=0), index)
+        for name in (*layout.heads.maps, *layout.neurons.maps):
+            outputs, inputs = sizes[f"{name}.weight"]
+            bias = f"{name}.bias" in sizes
+            # Attention derives the number of heads from the maps' width, so they are all that depends on it.
+            if layer.get_submodule(name).weight.shape != (outputs, inputs):
+                layer.set_submodule(name, nn.Linear(inputs, outputs, bias=bias))
+        for name in plain.maps if plain else ():
+            outputs, inputs = sizes[f"{name}.weight"]
+            factors = FactorisedLinear(inputs, outputs, rank=shape.ffn_rank, bias=f"{name}.bias" in sizes)
+            layer.set_submodule(name, factors)
+    run.finish(encoder, shape)
     return encoder
-
-
-def _resize_layer(layer: Any, *, hidden_size: int, attention_size: int, ffn_size: int) -> None:
-    """Give an encoder layer new (uninitialised) linear maps where its attention or FFN width changes.
-
-    Hugging Face's attention derives the number of heads from the projections' width, so the linear maps
-    are all that depends on it.
-    """
-    attention = layer.attention.self
-    if attention.query.out_features != attention_size:
-        for name in ("query", "key", "value"):
-            setattr(attention, name, nn.Linear(hidden_size, attention_size))
-        layer.attention.output.dense = nn.Linear(attention_size, hidden_size)
-    if layer.intermediate.dense.out_features != ffn_size:
-        layer.intermediate.dense = nn.Linear(hidden_size, ffn_size)
-        layer.output.dense = nn.Linear(ffn_size, hidden_size)
 
 
 def from_pretrained_backbone(
@@ -331,8 +294,8 @@ def from_pretrained_backbone(
     """Put a new classifier on a pretrained encoder.
 
     Args:
-        backbone: a RoBERTa or BERT encoder. Where it has a pooler (BERT), the classifier's dense layer
-            starts from it, as in Hugging Face's own sequence classification.
+        backbone: a pretrained encoder of a family that is supported. The classifier's dense layer starts from
+            the map that the family names, if there is one (BERT's pooler).
         sep_token_id: the token that ends a segment.
         labels: class names, in the order of their ids.
         layers: which layers (counted from 1) to keep, in order; None keeps all.
@@ -341,20 +304,34 @@ def from_pretrained_backbone(
     config = MultiExitConfig.from_backbone(
         backbone.config, sep_token_id=sep_token_id, labels=labels, pooling=pooling
     )
-    kept = list(range(1, config.num_hidden_layers + 1)) if layers is None else list(layers)
-    config = config.with_shape(
-        heads_per_layer=[config.heads_per_layer[layer - 1] for layer in kept],
-        ffn_per_layer=[config.ffn_per_layer[layer - 1] for layer in kept],
-        exit_layers=[len(kept)],
-    )
-    model = MultiExitForSequenceClassification(config)
-    model.backbone.embeddings.load_state_dict(backbone.embeddings.state_dict())
-    for target, source in zip(model.layers, kept, strict=True):
-        target.load_state_dict(backbone.encoder.layer[source - 1].state_dict())
-    if config.family == "bert" and backbone.pooler is not None:
-        classifier = cast(ClassificationHead, model.exits[str(len(kept))])
-        classifier.dense.load_state_dict(backbone.pooler.dense.state_dict())
+    taken = list(layers or range(1, config.num_hidden_layers + 1))
+    model = MultiExitForSequenceClassification(config.reshaped(config.shape.with_layers(taken)))
+    family, theirs = model.shape.declared, backbone.state_dict()
+    ours = model.backbone.state_dict()
+    given = _in_our_layout(theirs, model.shape, taken)
+    weights = {name: weight for name, weight in given.items() if name in ours}
+    weights |= {name: torch.zeros_like(ours[name]) for name in family.zeros}
+    model.backbone.load_state_dict(weights)
+    if f"{family.starts_from}.weight" in theirs:
+        classifier = cast(ClassificationHead, model.exits[str(len(taken))])
+        classifier.dense.load_state_dict(backbone.get_submodule(family.starts_from).state_dict())
     return model
+
+
+def _in_our_layout(
+    theirs: Mapping[str, Tensor], shape: ModelShape, taken: Sequence[int]
+) -> dict[str, Tensor]:
+    """Give the weights of transformers' encoder our names, and the layers that are taken their numbers."""
+    layer = re.compile(rf"{re.escape(shape.layout.layer)}\.(\d+)\.")
+    weights = {}
+    for their_name, weight in theirs.items():
+        name = shape.declared.our_name(their_name)
+        if found := layer.match(name):
+            if int(found[1]) + 1 not in taken:
+                continue
+            name = f"{shape.layout.layer}.{taken.index(int(found[1]) + 1)}.{name[found.end() :]}"
+        weights[name] = weight
+    return weights
 
 
 def with_all_exits(model: MultiExitForSequenceClassification) -> MultiExitForSequenceClassification:

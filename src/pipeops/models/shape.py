@@ -1,21 +1,31 @@
 """The shape of a model as plain data: what training, export and measuring agree on, without torch."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeops.errors import PipeOpsError
+from pipeops.models.families.declaration import (
+    BACKBONE,
+    MODEL_TYPE,
+    Family,
+    Layout,
+    TensorShapes,
+    linear,
+    norm,
+)
+from pipeops.models.families.post_norm import PostNorm
+from pipeops.models.families.registry import FAMILIES
 from pipeops.reading import reading
 from pipeops.settings import Pooling
 from pipeops.text import as_given
 
-Family = Literal["roberta", "bert"]
-MODEL_TYPE = "multi_exit"
 MOST_PARAMETERS = 2**33
 """More weights than any model that is studied has: a configuration with more is damaged."""
 _NONE_OF_OURS, _AGAIN = "not a PipeOps checkpoint", "train it again"
@@ -30,7 +40,8 @@ class ModelShape:
     The fields are the keys of the checkpoint's ``config.json``.
     """
 
-    family: Family
+    family: str
+    """Name of a declaration in ``models/families``."""
     vocab_size: int
     hidden_size: int
     head_size: int
@@ -53,7 +64,30 @@ class ModelShape:
     pooling: Pooling = "first"
     """What a classifier sees: the first token's state, or the mean over the tokens that are not padding."""
     ffn_rank: int = 0
-    """Rank of the FFN's two matrices in every layer; 0: not factorised."""
+    """Rank of the FFN's matrices in every layer; 0: not factorised."""
+    layout: Layout = field(default_factory=PostNorm)
+    """How the layers are built."""
+
+    def __post_init__(self) -> None:
+        """Refuse a family that is not known, and another's layers.
+
+        Raises:
+            ValueError: it is one of the two.
+        """
+        if self.family not in FAMILIES:
+            raise ValueError(f"family: '{self.family}' is not one of {', '.join(FAMILIES)}")
+        if not isinstance(self.layout, self.declared.layout):
+            raise ValueError(f"layout: {type(self.layout).__name__} is not that of {self.family}")
+
+    @property
+    def declared(self) -> Family:
+        """The declaration of the family."""
+        return FAMILIES[self.family]
+
+    @property
+    def segmented(self) -> bool:
+        """Whether the second text of a pair is embedded as a second segment."""
+        return self.declared.segmented and self.type_vocab_size > 1
 
     @property
     def num_layers(self) -> int:
@@ -63,7 +97,7 @@ class ModelShape:
     @property
     def position_offset(self) -> int:
         """Row of the position table that the first token reads."""
-        return self.pad_token_id + 1 if self.family == "roberta" else 0
+        return self.declared.reserved_positions(self.pad_token_id)
 
     @property
     def max_length(self) -> int:
@@ -78,22 +112,12 @@ class ModelShape:
     @property
     def encoder_parameters(self) -> int:
         """Number of weights without the exits' classifiers."""
-        return encoder_parameters(
-            vocab_size=self.vocab_size,
-            hidden_size=self.hidden_size,
-            head_size=self.head_size,
-            heads_per_layer=self.heads_per_layer,
-            ffn_per_layer=self.ffn_per_layer,
-            position_rows=self.max_position_embeddings,
-            segment_rows=self.type_vocab_size,
-            embedding_rank=self.embedding_rank,
-            ffn_rank=self.ffn_rank,
-        )
+        return _count(encoder_tensors(self).values())
 
     @property
     def parameters(self) -> int:
         """Number of weights, those of every exit included."""
-        return self.encoder_parameters + len(self.exit_layers) * self._exit_parameters
+        return _count(tensor_shapes(self).values())
 
     @property
     def exit_parameters(self) -> tuple[int, ...]:
@@ -102,11 +126,16 @@ class ModelShape:
 
     def cut(self, layers: int) -> Self:
         """The first layers only, with one exit, at their end."""
+        return self.with_layers(range(1, layers + 1))
+
+    def with_layers(self, kept: Sequence[int]) -> Self:
+        """These layers only, counted from 1, ascending, with one exit, at their end."""
         return replace(
             self,
-            heads_per_layer=self.heads_per_layer[:layers],
-            ffn_per_layer=self.ffn_per_layer[:layers],
-            exit_layers=(layers,),
+            heads_per_layer=tuple(self.heads_per_layer[layer - 1] for layer in kept),
+            ffn_per_layer=tuple(self.ffn_per_layer[layer - 1] for layer in kept),
+            exit_layers=(len(kept),),
+            layout=self.layout.with_layers(kept),
         )
 
     def with_all_exits(self) -> Self:
@@ -122,11 +151,6 @@ class ModelShape:
             embedding_rank=rank,
         )
 
-    @property
-    def _exit_parameters(self) -> int:
-        """Number of weights of one classifier."""
-        return self.hidden_size * (self.hidden_size + 1) + (self.hidden_size + 1) * self.num_labels
-
     def flops(self, length: int) -> tuple[int, ...]:
         """Floating-point operations of leaving at each exit, for one input of ``length`` tokens.
 
@@ -134,19 +158,27 @@ class ModelShape:
         Pooling is none: a mean takes 2 * length * hidden operations, less than 1/1000 of a layer's.
         """
         hidden, costs = self.hidden_size, []
-        total = 2 * length * self.embedding_rank * hidden
-        for layer, (heads, ffn) in enumerate(
-            zip(self.heads_per_layer, self.ffn_per_layer, strict=True), start=1
-        ):
-            attention = heads * self.head_size
-            feed_forward = 2 * product_weights(hidden, ffn, rank=self.ffn_rank)
-            projections = 2 * length * (4 * hidden * attention + feed_forward)
-            scores_and_context = 4 * length * length * attention
-            total += projections + scores_and_context
+        total = 2 * length * self.layout.embedding_products(self)
+        for layer, heads in enumerate(self.heads_per_layer, start=1):
+            compared = self.layout.compared(layer - 1, length)
+            scores_and_context = 4 * length * compared * heads * self.head_size
+            total += 2 * length * self._products[layer - 1] + scores_and_context
             if layer in self.exit_layers:
                 total += 2 * hidden * (hidden + self.num_labels)
                 costs.append(total)
         return tuple(costs)
+
+    @cached_property
+    def _products(self) -> tuple[int, ...]:
+        """Per layer: number of weights of the matrices that every token is multiplied by."""
+        layers = (self.layout.layer_tensors(self, index).values() for index in range(self.num_layers))
+        return tuple(_count(dims for dims in tensors if len(dims) == 2) for tensors in layers)
+
+    def to_config(self) -> dict[str, Any]:
+        """The keys of ``config.json``; the layout is left out where it has nothing of its own."""
+        values = {name: value for name, value in asdict(self).items() if name != "layout"}
+        layout = self.layout.to_dict()
+        return values | ({"layout": layout} if layout else {})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ModelShape":
@@ -156,8 +188,11 @@ class ModelShape:
             ValueError: a value is missing, of another type, or makes no model.
         """
         values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
+        if (family := FAMILIES.get(str(values.get("family")))) is None:
+            raise ValueError(f"family: {as_given(values.get('family'))} is not one of {', '.join(FAMILIES)}")
         try:
-            shape = _adapter().validate_python(values)
+            values["layout"] = _adapter(family.layout).validate_python(values.get("layout") or {})
+            shape = _adapter(cls).validate_python(values)  # type: ignore[arg-type]
         except ValidationError as error:
             found = error.errors()
             detail = next((one for one in found if one["type"] != "missing"), found[0])
@@ -210,8 +245,8 @@ class ModelShape:
 
 
 @cache
-def _adapter() -> TypeAdapter[ModelShape]:
-    return TypeAdapter(ModelShape)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -233,31 +268,38 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def encoder_parameters(
-    *,
-    vocab_size: int,
-    hidden_size: int,
-    head_size: int,
-    heads_per_layer: Sequence[int],
-    ffn_per_layer: Sequence[int],
-    position_rows: int,
-    segment_rows: int,
-    embedding_rank: int,
-    ffn_rank: int = 0,
-) -> int:
-    """Number of weights of an encoder without classifiers; sizes as in :class:`ModelShape`."""
-    words = vocab_size * hidden_size
-    if embedding_rank:
-        words = (vocab_size + hidden_size) * embedding_rank
-    total = words + hidden_size * (position_rows + segment_rows + 2)  # a norm has two rows
-    for heads, ffn in zip(heads_per_layer, ffn_per_layer, strict=True):
-        attention = heads * head_size
-        total += 4 * hidden_size * attention + 3 * attention + hidden_size  # with biases
-        total += 2 * product_weights(hidden_size, ffn, rank=ffn_rank) + ffn + hidden_size
-        total += 4 * hidden_size  # two norms
-    return total
+def alternate_layers(layers: int) -> list[int]:
+    """The layers that an ``alternate`` student of a backbone takes, counted from 1: every second one."""
+    return list(range(2, layers + 1, 2))
 
 
-def product_weights(inputs: int, outputs: int, *, rank: int) -> int:
-    """Number of a linear map's weights without its bias; ``rank`` 0: not factorised."""
-    return rank * (inputs + outputs) if rank else inputs * outputs
+def tensor_shapes(shape: ModelShape) -> TensorShapes:
+    """Name and shape of every tensor in the checkpoint of a model (all float32)."""
+    shapes = encoder_tensors(shape)
+    hidden = shape.hidden_size
+    for k in shape.exit_layers:
+        shapes |= linear(f"exits.{k}.dense", hidden, hidden)
+        if shape.declared.head.normed:
+            shapes |= norm(f"exits.{k}.norm", hidden, bias=False)
+        shapes |= linear(f"exits.{k}.out_proj", hidden, shape.num_labels)
+    return shapes
+
+
+def encoder_tensors(shape: ModelShape) -> TensorShapes:
+    """The same without the exits' classifiers."""
+    layout = shape.layout
+    named = dict(layout.embedding_tensors(shape))
+    for index in range(shape.num_layers):
+        of_layer = layout.layer_tensors(shape, index)
+        named |= {f"{layout.layer}.{index}.{name}": dims for name, dims in of_layer.items()}
+    named |= layout.last_tensors(shape)
+    return {f"{BACKBONE}.{name}": dims for name, dims in named.items()}
+
+
+def is_norm(name: str, dims: tuple[int, ...]) -> bool:
+    """Whether a tensor is the scale of a norm, which is near 1 before training."""
+    return len(dims) == 1 and name.endswith(".weight")
+
+
+def _count(shapes: Iterable[tuple[int, ...]]) -> int:
+    return sum(math.prod(dims) for dims in shapes)

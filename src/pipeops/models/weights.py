@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from pipeops.errors import PipeOpsError
-from pipeops.models.shape import ModelShape
+from pipeops.models.shape import ModelShape, tensor_shapes
 from pipeops.reading import reading
 
 WEIGHTS = "model.safetensors"
@@ -65,48 +65,3 @@ def _refuse_mismatch(path: Path, *, expected: dict[str, tuple], found: dict[str,
             raise PipeOpsError(
                 f"{path}: {name}: config.json implies {wanted}, found {got}; train the model again"
             )
-
-
-def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the checkpoint of a model (all float32)."""
-    hidden = shape.hidden_size
-    embeddings, encoder = "backbone.embeddings", "backbone.encoder.layer"
-    words = f"{embeddings}.word_embeddings"
-    shapes: dict[str, tuple[int, ...]] = {
-        **_words(words, shape),
-        f"{embeddings}.position_embeddings.weight": (shape.max_position_embeddings, hidden),
-        f"{embeddings}.token_type_embeddings.weight": (shape.type_vocab_size, hidden),
-        **_norm(f"{embeddings}.LayerNorm", hidden),
-    }
-    for i, (heads, ffn) in enumerate(zip(shape.heads_per_layer, shape.ffn_per_layer, strict=True)):
-        attended = heads * shape.head_size
-        for part in ("query", "key", "value"):
-            shapes |= _linear(f"{encoder}.{i}.attention.self.{part}", hidden, attended)
-        shapes |= _linear(f"{encoder}.{i}.attention.output.dense", attended, hidden)
-        shapes |= _norm(f"{encoder}.{i}.attention.output.LayerNorm", hidden)
-        shapes |= _linear(f"{encoder}.{i}.intermediate.dense", hidden, ffn, rank=shape.ffn_rank)
-        shapes |= _linear(f"{encoder}.{i}.output.dense", ffn, hidden, rank=shape.ffn_rank)
-        shapes |= _norm(f"{encoder}.{i}.output.LayerNorm", hidden)
-    for k in shape.exit_layers:
-        shapes |= _linear(f"exits.{k}.dense", hidden, hidden)
-        shapes |= _linear(f"exits.{k}.out_proj", hidden, shape.num_labels)
-    return shapes
-
-
-def _words(name: str, shape: ModelShape) -> dict[str, tuple[int, ...]]:
-    if not shape.embedding_rank:
-        return {f"{name}.weight": (shape.vocab_size, shape.hidden_size)}
-    return {
-        f"{name}.table.weight": (shape.vocab_size, shape.embedding_rank),
-        f"{name}.projection.weight": (shape.hidden_size, shape.embedding_rank),
-    }
-
-
-def _linear(name: str, inputs: int, outputs: int, *, rank: int = 0) -> dict[str, tuple[int, ...]]:
-    if rank:
-        return {f"{name}.first.weight": (rank, inputs), **_linear(f"{name}.second", rank, outputs)}
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _norm(name: str, size: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (size,), f"{name}.bias": (size,)}

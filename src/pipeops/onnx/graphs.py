@@ -8,7 +8,6 @@ themselves they would also be packed once, but copied at every level when the mo
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -206,7 +205,7 @@ def _model(kind: GraphKind, stages: Sequence[ModelProto], shape: ModelShape, **m
     """Start a model with the stages as its functions and an empty graph."""
     model = make_model(GraphProto(name=kind))
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    metadata |= {"graph": kind, "shape": json.dumps(asdict(shape)), "version": __version__}
+    metadata |= {"graph": kind, "shape": json.dumps(shape.to_config()), "version": __version__}
     helper.set_model_props(model, {f"pipeops.{key}": value for key, value in metadata.items()})
     for stage in stages:
         _add_function(model, stage)

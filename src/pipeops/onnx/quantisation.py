@@ -5,7 +5,8 @@ without a word.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -47,9 +48,36 @@ def quantise(stage: ModelProto) -> ModelProto:
             weight_type=QuantType.QInt8,
         )
         quantised = onnx.load(path)
+    _reorder(quantised.graph)
     if left := float_products(quantised):
         raise PipeOpsError(f"Q: {stage.graph.name}: {', '.join(left)} kept a float weight; report this")
     return quantised
+
+
+def _reorder(graph: GraphProto) -> None:
+    """Put nodes with branches behind what their branches take from around them; quantize_dynamic does not."""
+    if not any(_branches(node) for node in graph.node):
+        return
+    nodes = list(graph.node)
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output}
+    needed = {
+        index: {maker[name] for name in _taken(node) if name in maker} for index, node in enumerate(nodes)
+    }
+    ordered = [nodes[index] for index in TopologicalSorter(needed).static_order()]
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+def _branches(node: NodeProto) -> list[GraphProto]:
+    return [a.g for a in node.attribute if a.type == AttributeProto.GRAPH]
+
+
+def _taken(node: NodeProto) -> Iterator[str]:
+    """Names that a node takes, those within its branches included."""
+    yield from node.input
+    for branch in _branches(node):
+        for inner in branch.node:
+            yield from _taken(inner)
 
 
 def float_products(model: ModelProto) -> list[str]:
@@ -73,7 +101,7 @@ def _in_nodes(nodes: Iterable[NodeProto], constants: frozenset[str]) -> list[str
     for node in nodes:
         if node.op_type in _FLOAT_PRODUCTS and constants & set(node.input[:2]):
             found.append(node.name or node.output[0])
-        branches = [a.g for a in node.attribute if a.type == AttributeProto.GRAPH]
+        branches = _branches(node)
         for branch in branches:
             found += _in_graph(branch, constants)
         if not branches and set(node.input) <= constants:

@@ -8,8 +8,11 @@ Tensors are named after the stage they belong to, so stages share no name but th
     mask, hidden.1            -> stage 2 -> hidden.2, logits.2, confidence.2 ...
 
 ``hidden.k`` is (batch, length, hidden_size), ``logits.k`` (batch, num_labels), ``confidence.k`` (batch,) and
-``mask`` the attention mask as int32.
+``mask`` the attention mask as int32. Where layers share more than it (rotary positions), every stage takes
+that from the first.
 """
+
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
 IR_VERSION = 10
 # By Hugging Face's name. Gelu is the exact one, by the error function.
 ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu"}
+_HEAD_ACTIVATIONS = ACTIVATIONS | {"tanh": "Tanh"}
 WORDS = "embeddings.words"
 """The node that looks up the word embeddings."""
 
@@ -48,19 +52,20 @@ def emit_stages(
 
 
 def _emit_stage(layer: int, shape: ModelShape, weights: Weights, confidence: Confidence) -> ModelProto:
-    stage = _Stage(shape, weights)
+    stage, encoder = Stage(shape, weights), import_module(shape.layout.onnx)
+    shared = encoder.shared(shape)
     mask = tensor("mask", TensorProto.INT32, "batch", "length")
     before, after = (
         tensor(f"hidden.{k}", TensorProto.FLOAT, "batch", "length", shape.hidden_size)
         for k in (layer - 1, layer)
     )
-    inputs, outputs = [mask, before], [after]
+    inputs, outputs = [mask, *shared, before], [after]
     if layer == 1:
-        inputs, outputs = token_inputs("batch"), [mask, after]
-        stage.embeddings()
-    stage.encoder_layer(layer)
+        inputs, outputs = token_inputs("batch"), [mask, *shared, after]
+        encoder.embeddings(stage)
+    encoder.layer(stage, layer)
     if layer in shape.exit_layers:
-        stage.exit(layer, confidence)
+        stage.exit(encoder.read(stage, layer), layer, confidence)
         outputs.append(tensor(f"logits.{layer}", TensorProto.FLOAT, "batch", shape.num_labels))
         outputs.append(tensor(f"confidence.{layer}", TensorProto.FLOAT, "batch"))
     name = f"stage.{layer}"
@@ -83,8 +88,11 @@ def tensor(name: str, dtype: int, *dims: int | str) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, dims)
 
 
-class _Stage:
-    """The nodes and weights of a stage in the making. Methods return the name of the tensor they compute."""
+class Stage:
+    """The nodes and weights of a stage in the making. Methods return the name of the tensor they compute.
+
+    Sources are names of the checkpoint's tensors, without their endings.
+    """
 
     def __init__(self, shape: ModelShape, weights: Weights) -> None:
         self.shape = shape
@@ -93,48 +101,15 @@ class _Stage:
         self.initializers: list[TensorProto] = []
         self.types: list[ValueInfoProto] = []
 
-    def embeddings(self) -> str:
-        """Embed ``input_ids`` into ``hidden.0`` and cast ``attention_mask`` to ``mask``."""
-        source = "backbone.embeddings"
-        types = self.weights(f"{source}.token_type_embeddings.weight")
-        # Inputs are padded on the right, so the first token always reads the same row.
-        positions = self.weights(f"{source}.position_embeddings.weight")[self.shape.position_offset :]
-        segmented = self.shape.family == "bert" and self.shape.type_vocab_size > 1
-        mask = self.node("Cast", ["attention_mask"], "mask", to=TensorProto.INT32)
-        summed = self._word_embeddings(f"{source}.word_embeddings")
-        # Where every token has type 0, its row is folded into the positions.
-        table = self.constant("embeddings.positions.table", positions if segmented else positions + types[0])
-        start = self.constant("embeddings.positions.start", np.array([0]))
-        length = self.node("Shape", ["input_ids"], "embeddings.length", start=1, end=2)
-        rows = self.node("Slice", [table, start, length], "embeddings.positions")
-        summed = self.node("Add", [summed, rows], "embeddings.placed")
-        if segmented:
-            types_table = self.constant("embeddings.types.table", types)
-            rows = self.node("Gather", [types_table, self._segments(mask)], "embeddings.types")
-            summed = self.node("Add", [summed, rows], "embeddings.typed")
-        normed = self._layer_norm(summed, "embeddings.normed", f"{source}.LayerNorm")
-        return self._padding_like_first(normed, "hidden.0")
-
-    def encoder_layer(self, layer: int) -> str:
-        """Turn ``hidden.{layer - 1}`` into ``hidden.{layer}`` by a post-norm transformer layer."""
-        source, name, x = f"backbone.encoder.layer.{layer - 1}", f"layer.{layer}", f"hidden.{layer - 1}"
-        attended = self._attention(x, f"{name}.attention", f"{source}.attention.self", layer)
-        attended = self._linear(attended, f"{name}.attention.output", f"{source}.attention.output.dense")
-        x = self.node("Add", [attended, x], f"{name}.attention.sum")
-        x = self._layer_norm(x, f"{name}.attention.normed", f"{source}.attention.output.LayerNorm")
-        inner = self._ffn_linear(x, f"{name}.ffn.inner", f"{source}.intermediate.dense")
-        inner = self.node(ACTIVATIONS[self.shape.hidden_act], [inner], f"{name}.ffn.active")
-        outer = self._ffn_linear(inner, f"{name}.ffn.output", f"{source}.output.dense")
-        x = self.node("Add", [outer, x], f"{name}.ffn.sum")
-        return self._layer_norm(x, f"hidden.{layer}", f"{source}.output.LayerNorm")
-
-    def exit(self, layer: int, confidence: Confidence) -> str:
-        """Classify what is pooled of ``hidden.{layer}``, and say how sure the answer is."""
-        source, name = f"exits.{layer}", f"exit.{layer}"
-        x = self._pooled(f"hidden.{layer}", name)
-        x = self._linear(x, f"{name}.dense", f"{source}.dense")
-        x = self.node("Tanh", [x], f"{name}.tanh")
-        logits = self._linear(x, f"logits.{layer}", f"{source}.out_proj")
+    def exit(self, read: str, layer: int, confidence: Confidence) -> str:
+        """Classify what is pooled of the states that the exit reads, and say how sure the answer is."""
+        source, name, head = f"exits.{layer}", f"exit.{layer}", self.shape.declared.head
+        x = self._pooled(read, name)
+        x = self.linear(x, f"{name}.dense", f"{source}.dense")
+        x = self.node(_HEAD_ACTIVATIONS[head.activation], [x], f"{name}.{head.activation}")
+        if head.normed:
+            x = self.layer_norm(x, f"{name}.normed", f"{source}.norm", bias=False)
+        logits = self.linear(x, f"logits.{layer}", f"{source}.out_proj")
         probabilities = self.node("Softmax", [logits], f"{name}.probabilities", axis=-1)
         axis = self.constant(f"{name}.axis", np.array([-1]))
         if confidence == "entropy":
@@ -174,7 +149,7 @@ class _Stage:
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
 
-    def _word_embeddings(self, source: str) -> str:
+    def word_embeddings(self, source: str) -> str:
         """Look the words up; where the table is of a low rank, widen its rows."""
         factorised = self.shape.embedding_rank > 0
         weight = self.weights(f"{source}.table.weight" if factorised else f"{source}.weight")
@@ -182,11 +157,11 @@ class _Stage:
         if not factorised:
             return found
         # The projection is a product too, so padding must have no say in its scale either.
-        found = self._padding_like_first(found, f"{WORDS}.kept")
+        found = self.padding_like_first(found, f"{WORDS}.kept")
         projection = self.constant(f"{WORDS}.projection", self.weights(f"{source}.projection.weight").T)
         return self.node("MatMul", [found, projection], f"{WORDS}.wide")
 
-    def _padding_like_first(self, x: str, name: str) -> str:
+    def padding_like_first(self, x: str, name: str, *, mask: str = "attention_mask") -> str:
         """Give padding the state of the first token.
 
         Nothing attends to padding, so it then keeps the first token's state in every layer. In fp32 that
@@ -199,59 +174,69 @@ class _Stage:
         )
         first = self.node("Slice", [x, start, end, axis], f"{name}.first")
         last_axis = self.constant(f"{name}.last_axis", np.array([-1]))
-        column = self.node("Unsqueeze", ["attention_mask", last_axis], f"{name}.column")
+        column = self.node("Unsqueeze", [mask, last_axis], f"{name}.column")
         kept = self.node("Cast", [column], f"{name}.kept", to=TensorProto.BOOL)
         return self.node("Where", [kept, x, first], name)
 
-    def _segments(self, mask: str) -> str:
-        """Segment of each token (0 or 1): whether a separator came before it, and 0 on padding."""
-        name = "embeddings.segments"
-        separator = self.constant(f"{name}.separator", np.array(self.shape.sep_token_id))
-        axis = self.constant(f"{name}.axis", np.array(1))
-        zero = self.constant(f"{name}.zero", np.array(0, dtype=np.int32))
-        found = self.node("Equal", ["input_ids", separator], f"{name}.found")
-        found = self.node("Cast", [found], f"{name}.counted", to=TensorProto.INT32)
-        before = self.node("CumSum", [found, axis], f"{name}.before", exclusive=1)
-        second = self.node("Greater", [before, zero], f"{name}.second")
-        second = self.node("Cast", [second], f"{name}.unmasked", to=TensorProto.INT32)
-        return self.node("Mul", [second, mask], name)
+    def branch(self) -> "Stage":
+        """The nodes of a branch in the making; its weights are the stage's."""
+        branch = Stage(self.shape, self.weights)
+        branch.initializers = self.initializers
+        return branch
 
-    def _attention(self, x: str, name: str, source: str, layer: int) -> str:
-        """Multi-head self-attention with one packed product for queries, keys and values."""
-        parts = ("query", "key", "value")
-        weight, bias = (
-            np.concatenate([self.weights(f"{source}.{part}.{kind}") for part in parts])
-            for kind in ("weight", "bias")
-        )
-        packed = self._affine(x, f"{name}.qkv", weight, bias)
-        split = [f"{name}.{part}" for part in parts]
-        self.nodes.append(
-            helper.make_node("Split", [packed], split, name=f"{name}.split", axis=-1, num_outputs=3)
-        )
+    def choose(self, condition: str, name: str, then: "Stage", otherwise: "Stage", layer: int) -> str:
+        """Compute a layer's attention by one branch or the other; what each computes last is the result."""
+        width = self.shape.heads_per_layer[layer - 1] * self.shape.head_size
+        graphs = {}
+        for attribute, branch in (("then_branch", then), ("else_branch", otherwise)):
+            result = tensor(branch.nodes[-1].output[0], TensorProto.FLOAT, "batch", "length", width)
+            graphs[attribute] = helper.make_graph(branch.nodes, f"{name}.{attribute}", [], [result])
+        self.nodes.append(helper.make_node("If", [condition], [name], name=name, **graphs))
+        self.types.append(tensor(name, TensorProto.FLOAT, "batch", "length", width))
+        return name
+
+    def attention(
+        self, parts: list[str], name: str, layer: int, *, mask: str = "mask", bias: str = ""
+    ) -> str:
+        """Multi-head attention of queries, keys and values that are given, over what is not padding.
+
+        Args:
+            parts: the three, each (batch, length, heads * head size).
+            name: of the result.
+            layer: counted from 1.
+            mask: 1 where a token is attended to, (batch, length).
+            bias: what is added to the scores, (batch or 1, heads or 1, length, length).
+        """
         heads = self.shape.heads_per_layer[layer - 1]
         # ONNX infers no types through another domain's operator, and what transforms a stage may need them.
         self.types.append(tensor(name, TensorProto.FLOAT, "batch", "length", heads * self.shape.head_size))
-        return self.node(
-            "MultiHeadAttention", [*split, "", "mask"], name, domain="com.microsoft", num_heads=heads
-        )
+        inputs = [*parts, "", mask] + ([bias] if bias else [])
+        return self.node("MultiHeadAttention", inputs, name, domain="com.microsoft", num_heads=heads)
 
-    def _linear(self, x: str, name: str, source: str) -> str:
-        return self._affine(x, name, self.weights(f"{source}.weight"), self.weights(f"{source}.bias"))
+    def split(self, x: str, names: list[str], name: str) -> list[str]:
+        """Cut the last axis into equal parts."""
+        self.nodes.append(helper.make_node("Split", [x], names, name=name, axis=-1, num_outputs=len(names)))
+        return names
 
-    def _ffn_linear(self, x: str, name: str, source: str) -> str:
-        """A linear map of the FFN: one product, or two where it is factorised."""
-        if not self.shape.ffn_rank:
-            return self._linear(x, name, source)
-        first = self.constant(f"{name}.first.weight", self.weights(f"{source}.first.weight").T)
-        return self._linear(self.node("MatMul", [x, first], f"{name}.first"), name, f"{source}.second")
+    def linear(self, x: str, name: str, source: str, *, bias: bool = True, rank: int = 0) -> str:
+        """A linear map: one product, or two where it is factorised."""
+        if rank:
+            first = self.constant(f"{name}.first.weight", self.weights(f"{source}.first.weight").T)
+            x = self.node("MatMul", [x, first], f"{name}.first")
+            source = f"{source}.second"
+        weight = self.weights(f"{source}.weight")
+        return self.affine(x, name, weight, self.weights(f"{source}.bias") if bias else None)
 
-    def _affine(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
+    def affine(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
         """``x weight^T + bias``, with the weight stored transposed, as the product wants it."""
-        product = self.node("MatMul", [x, self.constant(f"{name}.weight", weight.T)], f"{name}.product")
+        transposed = self.constant(f"{name}.weight", weight.T)
+        if bias is None:
+            return self.node("MatMul", [x, transposed], name)
+        product = self.node("MatMul", [x, transposed], f"{name}.product")
         return self.node("Add", [product, self.constant(f"{name}.bias", bias)], name)
 
-    def _layer_norm(self, x: str, name: str, source: str) -> str:
-        scale, bias = (
-            self.constant(f"{name}.{kind}", self.weights(f"{source}.{kind}")) for kind in ("weight", "bias")
-        )
-        return self.node("LayerNormalization", [x, scale, bias], name, epsilon=self.shape.layer_norm_eps)
+    def layer_norm(self, x: str, name: str, source: str, *, bias: bool = True) -> str:
+        """Norm of each token's state."""
+        kinds = ("weight", "bias") if bias else ("weight",)
+        given = [self.constant(f"{name}.{kind}", self.weights(f"{source}.{kind}")) for kind in kinds]
+        return self.node("LayerNormalization", [x, *given], name, epsilon=self.shape.layer_norm_eps)

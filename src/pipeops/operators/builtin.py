@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeops.models.shape import ModelShape
+from pipeops.models.shape import ModelShape, alternate_layers
 from pipeops.operators.declaration import (
     CLASSIFIER,
     FORWARD_AND_BACKWARD,
@@ -58,7 +58,7 @@ def _distilled(before: ModelShape, setup: Setup) -> ModelShape:
         num_labels=before.num_labels, sep_token_id=before.sep_token_id, pooling=before.pooling
     )
     if setup.student is None:
-        shape = shape.cut(before.num_layers // 2)
+        shape = shape.with_layers(alternate_layers(before.num_layers))
     return shape.with_all_exits() if before.has_exits else shape
 
 

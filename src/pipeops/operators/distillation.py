@@ -3,6 +3,7 @@
 from pipeops.errors import PipeOpsError
 from pipeops.models.backbones import load_backbone
 from pipeops.models.multi_exit import from_pretrained_backbone
+from pipeops.models.shape import alternate_layers
 from pipeops.operators.base import Context, Trainee, distilling_from, in_one_stage, with_new_exits
 
 
@@ -19,7 +20,7 @@ def distil(context: Context) -> Trainee:
     encoder = load_backbone(student_folder or context.backbone)
     layers = None
     if student_folder is None:
-        layers = list(range(2, encoder.config.num_hidden_layers + 1, 2))
+        layers = alternate_layers(encoder.config.num_hidden_layers)
         if not layers:
             raise PipeOpsError(
                 "model.student: 'alternate' needs a backbone of at least two layers; name a student"

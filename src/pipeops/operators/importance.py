@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeops.models.families.declaration import BACKBONE, Units
 from pipeops.models.multi_exit import MultiExitForSequenceClassification
 from pipeops.settings import kept_count
 
@@ -24,7 +25,7 @@ class LayerMasks:
 
 def ones_like_model(model: MultiExitForSequenceClassification) -> LayerMasks:
     """Masks that keep everything."""
-    weight = model.layers[0].attention.output.dense.weight  # for its device and precision
+    weight = next(model.parameters())  # for its device and precision
     return LayerMasks(
         heads=[weight.new_ones(heads) for heads in model.config.heads_per_layer],
         ffn=[weight.new_ones(ffn) for ffn in model.config.ffn_per_layer],
@@ -37,7 +38,7 @@ def masked(model: MultiExitForSequenceClassification, masks: LayerMasks) -> Iter
 
     Both masks act on the input of the linear map that follows, so a zero is exactly a pruned unit.
     """
-    head_size = model.config.head_size
+    head_size, layout = model.config.head_size, model.shape.layout
 
     def multiply_input_by(mask: Tensor) -> Callable[[Any, tuple], tuple]:
         return lambda _, inputs: (inputs[0] * mask, *inputs[1:])
@@ -45,8 +46,9 @@ def masked(model: MultiExitForSequenceClassification, masks: LayerMasks) -> Iter
     hooks = []
     for layer, heads, ffn in zip(model.layers, masks.heads, masks.ffn, strict=True):
         per_column = heads.repeat_interleave(head_size)
-        hooks.append(layer.attention.output.dense.register_forward_pre_hook(multiply_input_by(per_column)))
-        hooks.append(layer.output.dense.register_forward_pre_hook(multiply_input_by(ffn)))
+        for units, mask in ((layout.heads, per_column), (layout.neurons, ffn)):
+            behind = layer.get_submodule(units.columns)
+            hooks.append(behind.register_forward_pre_hook(multiply_input_by(mask)))
     try:
         yield
     finally:
@@ -119,29 +121,38 @@ def rewired(
     config = model.config.with_shape(
         heads_per_layer=[len(kept) for kept in heads], ffn_per_layer=[len(kept) for kept in neurons]
     )
-    columns_of_head = torch.arange(config.head_size, device=model.device)
-    weights = model.state_dict()
+    places = torch.arange(config.head_size, device=model.device)
+    weights, layout = model.state_dict(), model.shape.layout
     # A neuron is an output of the way into the FFN and an input of the way out, factorised or not.
     last, first = (".second", ".first") if config.ffn_rank else ("", "")
     for index, (kept_heads, kept_neurons) in enumerate(zip(heads, neurons, strict=True)):
-        prefix = f"backbone.encoder.layer.{index}"
-        columns = (kept_heads[:, None] * config.head_size + columns_of_head).flatten()
-        for name in ("query", "key", "value"):
-            _select(weights, f"{prefix}.attention.self.{name}", rows=columns)
-        _select(weights, f"{prefix}.attention.output.dense", columns=columns)
-        _select(weights, f"{prefix}.intermediate.dense{last}", rows=kept_neurons)
-        _select(weights, f"{prefix}.output.dense{first}", columns=kept_neurons)
+        prefix = f"{BACKBONE}.{layout.layer}.{index}"
+        of_heads = (kept_heads[:, None] * config.head_size + places).flatten()
+        _keep(weights, prefix, layout.heads, of_heads)
+        _keep(weights, prefix, layout.neurons, kept_neurons, last=last, first=first)
     smaller = MultiExitForSequenceClassification(config).to(model.device)
     smaller.load_state_dict(weights)
     return smaller
 
 
-def _select(
-    weights: dict[str, Tensor], name: str, *, rows: Tensor | None = None, columns: Tensor | None = None
+def _keep(
+    weights: dict[str, Tensor], layer: str, units: Units, kept: Tensor, *, last: str = "", first: str = ""
 ) -> None:
-    """Keep only some outputs (rows) or inputs (columns) of a linear map."""
-    if rows is not None:
-        weights[f"{name}.weight"] = weights[f"{name}.weight"][rows]
-        weights[f"{name}.bias"] = weights[f"{name}.bias"][rows]
-    if columns is not None:
-        weights[f"{name}.weight"] = weights[f"{name}.weight"][:, columns]
+    """Keep only some units of a layer: outputs of the maps into them, inputs of the one behind.
+
+    Args:
+        weights: of the model, changed in place.
+        layer: what the names of the layer's tensors begin with.
+        units: where they are.
+        kept: their indices among a map's outputs.
+        last: ending of the name of a factorised map's last factor.
+        first: the same of the first one.
+    """
+    behind = f"{layer}.{units.columns}{first}.weight"
+    whole = weights[behind].shape[1]
+    rows = torch.cat([kept + part * whole for part in range(units.parts)])
+    weights[behind] = weights[behind][:, kept]
+    for name in units.rows:
+        for kind in ("weight", "bias"):
+            if (full := f"{layer}.{name}{last}.{kind}") in weights:
+                weights[full] = weights[full][rows]

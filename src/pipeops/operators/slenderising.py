@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from pipeops.models.families.declaration import BACKBONE
 from pipeops.models.multi_exit import MultiExitForSequenceClassification
 from pipeops.operators.importance import LayerMasks, most_important, rewired
 
@@ -21,8 +22,8 @@ def weight_importance(
 ) -> LayerMasks:
     """First-order importance: |w| * sum over batches of |dLoss/dw|, summed over the weights of each unit.
 
-    A head's weights are its columns of the attention's output matrix; a neuron's are its row into the FFN and
-    its column out of it.
+    A head's weights are its columns of the attention's output matrix; a neuron's are its row into the FFN
+    (two where the FFN is gated) and its column out of it.
 
     Args:
         model: left as it was; dropout is off meanwhile and no gradient stays behind.
@@ -34,10 +35,9 @@ def weight_importance(
     """
     was_training = model.training
     model.eval()
-    layers = model.layers
-    matrices = [layer.attention.output.dense.weight for layer in layers]
-    matrices += [layer.intermediate.dense.weight for layer in layers]
-    matrices += [layer.output.dense.weight for layer in layers]
+    layers, layout = model.layers, model.shape.layout
+    names = (layout.heads.columns, *layout.neurons.maps)
+    matrices = [layer.get_submodule(name).weight for name in names for layer in layers]
     totals = [torch.zeros_like(matrix) for matrix in matrices]
     for batch in batches:
         for total, gradient in zip(totals, torch.autograd.grad(loss(model, batch), matrices), strict=True):
@@ -45,11 +45,14 @@ def weight_importance(
     model.train(was_training)
     scores = [matrix.detach().abs() * total for matrix, total in zip(matrices, totals, strict=True)]
     depth, head_size = len(layers), model.config.head_size
-    attention, rows_in, columns_out = scores[:depth], scores[depth : 2 * depth], scores[2 * depth :]
-    return LayerMasks(
-        heads=[score.sum(dim=0).view(-1, head_size).sum(dim=1) for score in attention],
-        ffn=[into.sum(dim=1) + out.sum(dim=0) for into, out in zip(rows_in, columns_out, strict=True)],
+    attention, *rows_in, columns_out = (
+        scores[start : start + depth] for start in range(0, len(scores), depth)
     )
+    ffn = [out.sum(dim=0) for out in columns_out]
+    for of_map in rows_in:
+        into = (score.sum(dim=1).view(layout.neurons.parts, -1).sum(dim=0) for score in of_map)
+        ffn = [one + other for one, other in zip(into, ffn, strict=True)]
+    return LayerMasks(heads=[score.sum(dim=0).view(-1, head_size).sum(dim=1) for score in attention], ffn=ffn)
 
 
 def slender(
@@ -80,7 +83,7 @@ def with_embedding_rank(
 
     At full rank the embeddings are what they were, but for rounding.
     """
-    name = "backbone.embeddings.word_embeddings"
+    name = f"{BACKBONE}.{model.shape.layout.words}"
     weights = model.state_dict()
     if model.config.embedding_rank:
         table = weights.pop(f"{name}.table.weight") @ weights.pop(f"{name}.projection.weight").T

@@ -35,7 +35,7 @@ class Width:
 
 def full_width(architecture: Architecture) -> Width:
     """The width of the backbone itself."""
-    rank = min(architecture.hidden_size, architecture.vocab_size)
+    rank = min(architecture.word_size, architecture.vocab_size)
     return Width(heads=architecture.heads, ffn=architecture.ffn_size, rank=rank)
 
 

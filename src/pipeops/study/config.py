@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, create_model, field
 from pipeops.data.sources import own_task
 from pipeops.data.tasks import REGRESSION_TASKS, SPLITS, TASKS, Task
 from pipeops.errors import PipeOpsError, of_system
-from pipeops.models.architectures import TINY_OF_OWN_TEXTS, architecture
+from pipeops.models.architectures import TINY_OF_OWN_TEXTS, architecture, other_family
 from pipeops.operators.declaration import NoSettings, Setup
 from pipeops.operators.registry import OPERATORS, TRAINABLE, shape_after
 from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, parts_of
@@ -301,6 +301,8 @@ class BaseConfig(Section):
                 f"model.max_length: {self.model.max_length} is more than the backbone's "
                 f"{backbone.max_length} positions; lower it"
             )
+        if student and (problem := other_family(self.model.student, student.family, backbone.family)):
+            raise ValueError(problem)
         if student and student.hidden_size != backbone.hidden_size:
             raise ValueError(
                 f"model.student: '{self.model.student}' has hidden size {student.hidden_size}, the backbone "

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pipeops.models.families.declaration import BACKBONE
 from pipeops.models.multi_exit import MultiExitForSequenceClassification
 from pipeops.operators.base import Context, Trainee, distilling_from, in_one_stage
 from pipeops_low_rank import kept_rank
@@ -27,14 +28,15 @@ def with_ffn_rank(model: MultiExitForSequenceClassification, rank: int) -> Multi
         model: not factorised yet; it is not changed.
         rank: at most the smaller size of each matrix.
     """
-    weights = model.state_dict()
+    weights, layout = model.state_dict(), model.shape.layout
     for index in range(model.config.num_hidden_layers):
-        for part in ("intermediate", "output"):
-            name = f"backbone.encoder.layer.{index}.{part}.dense"
+        for part in layout.neurons.maps:
+            name = f"{BACKBONE}.{layout.layer}.{index}.{part}"
             first, second = factors(weights.pop(f"{name}.weight"), rank)
             weights[f"{name}.first.weight"] = first
             weights[f"{name}.second.weight"] = second
-            weights[f"{name}.second.bias"] = weights.pop(f"{name}.bias")
+            if f"{name}.bias" in weights:
+                weights[f"{name}.second.bias"] = weights.pop(f"{name}.bias")
     factorised = MultiExitForSequenceClassification(model.config.with_shape(ffn_rank=rank))
     factorised.to(model.device).load_state_dict(weights)
     return factorised

@@ -1,0 +1,1 @@
+"""What each layout of layers needs of PyTorch; which one is used is declared in ``models/families``."""

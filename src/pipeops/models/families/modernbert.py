@@ -1,0 +1,70 @@
+"""ModernBERT, and with it mmBERT."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeops.models.families.declaration import Classifier, Family, Head, Keys
+from pipeops.models.families.pre_norm import Attention, PreNorm
+
+_ATTENTION: Mapping[str, Attention] = {"full_attention": "global", "sliding_attention": "local"}
+
+
+def _theta(config: Mapping[str, Any], kind: str, default: float) -> float:
+    given = (config.get("rope_parameters") or {}).get(kind) or {}
+    return float(given.get("rope_theta") or config.get(f"{_ATTENTION[kind]}_rope_theta") or default)
+
+
+def _layout(config: Mapping[str, Any]) -> PreNorm:
+    """Read the layout as today's transformers writes it, or as that of ModernBERT's own checkpoints did."""
+    every = int(config.get("global_attn_every_n_layers") or 3)
+    own = PreNorm.in_rhythm(int(config["num_hidden_layers"]), every=every)
+    kinds = config.get("layer_types")
+    return PreNorm(
+        attention=tuple(_ATTENTION[kind] for kind in kinds) if kinds else own.attention,
+        window=int(config.get("local_attention", 2 * own.window)) // 2,
+        global_theta=_theta(config, "full_attention", own.global_theta),
+        local_theta=_theta(config, "sliding_attention", own.local_theta),
+    )
+
+
+def _refuses(config: Mapping[str, Any]) -> str | None:
+    """Refuse biases, other kinds of attention, and rotary frequencies that are scaled."""
+    for key in ("attention_bias", "mlp_bias", "norm_bias"):
+        if config.get(key):
+            return f"{key} is true"
+    for kind in config.get("layer_types") or ():
+        if kind not in _ATTENTION:
+            return f"layer_types has '{kind}', where {' or '.join(_ATTENTION)} is known"
+    if int(config.get("local_attention", 2)) < 2:
+        return f"local_attention is {config['local_attention']}, less than 2"
+    if config.get("rope_scaling"):
+        return "rope_scaling is set"
+    for kind, given in (config.get("rope_parameters") or {}).items():
+        if (rope := (given or {}).get("rope_type", "default")) != "default":
+            return f"rope_parameters: rope_type of {kind} is '{rope}', not 'default'"
+    return None
+
+
+MODERNBERT = Family(
+    name="modernbert",
+    prefix="ModernBert",
+    layout=PreNorm,
+    layout_of=_layout,
+    keys=Keys(
+        segments="",
+        activation="hidden_activation",
+        norm_eps="norm_eps",
+        dropout="mlp_dropout",
+        attention_dropout="attention_dropout",
+    ),
+    pad_token_id=50283,
+    norm_eps=1e-5,
+    head=Head(activation="gelu", normed=True),
+    classifier=Classifier(
+        dense="head.dense",
+        projection="classifier",
+        norm="head.norm",
+        wants={"classifier_pooling": "cls", "classifier_activation": "gelu"},
+    ),
+    refuses=_refuses,
+)

@@ -1,0 +1,43 @@
+"""Every family by its name, which is transformers' ``model_type``."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pipeops.errors import PipeOpsError
+from pipeops.models.families.bert import BERT
+from pipeops.models.families.declaration import MODEL_TYPE, Family
+from pipeops.models.families.distilbert import DISTILBERT
+from pipeops.models.families.electra import ELECTRA
+from pipeops.models.families.modernbert import MODERNBERT
+from pipeops.models.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, MODERNBERT)
+}
+
+
+def supported_family(config: Mapping[str, Any], source: str) -> Family:
+    """The family of a pretrained encoder.
+
+    Args:
+        config: its parsed ``config.json``.
+        source: what it is called in messages.
+
+    Raises:
+        PipeOpsError: the family is not supported, or a setting of this encoder is not.
+    """
+    name = str(config.get("model_type"))
+    if name == MODEL_TYPE:
+        raise PipeOpsError(
+            f"'{source}' is a model that PipeOps trained; name the pretrained encoder that it comes from"
+        )
+    if name not in FAMILIES:
+        nearest = sorted(FAMILIES, key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
+        raise PipeOpsError(
+            f"'{source}' is a {name} model; PipeOps supports the families {', '.join(nearest)}"
+        )
+    family = FAMILIES[name]
+    if reason := family.refuses(config):
+        raise PipeOpsError(f"'{source}' is a {name} model that is not supported: {reason}; choose another")
+    return family

@@ -1,0 +1,1 @@
+"""How each layout of layers is emitted; which one is used is declared in ``models/families``."""

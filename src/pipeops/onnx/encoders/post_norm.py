@@ -1,0 +1,92 @@
+"""Encoders with BERT's layers as ONNX."""
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from onnx import TensorProto, ValueInfoProto
+
+from pipeops.models.families.post_norm import PostNorm
+from pipeops.models.shape import ModelShape
+from pipeops.onnx.stages import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from pipeops.onnx.stages import Stage
+
+EMBEDDINGS = "backbone.embeddings"
+
+
+def shared(shape: ModelShape) -> list[ValueInfoProto]:  # noqa: ARG001
+    """What all layers take beside the mask: nothing."""
+    return []
+
+
+def embeddings(stage: "Stage") -> str:
+    """Embed ``input_ids`` into ``hidden.0`` and cast ``attention_mask`` to ``mask``."""
+    shape = stage.shape
+    types = stage.weights(f"{EMBEDDINGS}.token_type_embeddings.weight")
+    # Inputs are padded on the right, so the first token always reads the same row.
+    positions = stage.weights(f"{EMBEDDINGS}.position_embeddings.weight")[shape.position_offset :]
+    mask = stage.node("Cast", ["attention_mask"], "mask", to=TensorProto.INT32)
+    summed = stage.word_embeddings(f"{EMBEDDINGS}.word_embeddings")
+    # Where every token has type 0, its row is folded into the positions.
+    placed = positions if shape.segmented else positions + types[0]
+    table = stage.constant("embeddings.positions.table", placed)
+    start = stage.constant("embeddings.positions.start", np.array([0]))
+    length = stage.node("Shape", ["input_ids"], "embeddings.length", start=1, end=2)
+    rows = stage.node("Slice", [table, start, length], "embeddings.positions")
+    summed = stage.node("Add", [summed, rows], "embeddings.placed")
+    if shape.segmented:
+        types_table = stage.constant("embeddings.types.table", types)
+        rows = stage.node("Gather", [types_table, _segments(stage, mask)], "embeddings.types")
+        summed = stage.node("Add", [summed, rows], "embeddings.typed")
+    normed = stage.layer_norm(summed, "embeddings.normed", f"{EMBEDDINGS}.LayerNorm")
+    if not cast(PostNorm, shape.layout).embedding_size:
+        return stage.padding_like_first(normed, "hidden.0")
+    kept = stage.padding_like_first(normed, "embeddings.kept")
+    return stage.linear(kept, "hidden.0", "backbone.embeddings_project")
+
+
+def layer(stage: "Stage", number: int) -> str:
+    """Turn ``hidden.{number - 1}`` into ``hidden.{number}``."""
+    source, name, x = f"backbone.encoder.layer.{number - 1}", f"layer.{number}", f"hidden.{number - 1}"
+    rank = stage.shape.ffn_rank
+    attended = _attention(stage, x, f"{name}.attention", f"{source}.attention.self", number)
+    attended = stage.linear(attended, f"{name}.attention.output", f"{source}.attention.output.dense")
+    x = stage.node("Add", [attended, x], f"{name}.attention.sum")
+    x = stage.layer_norm(x, f"{name}.attention.normed", f"{source}.attention.output.LayerNorm")
+    inner = stage.linear(x, f"{name}.ffn.inner", f"{source}.intermediate.dense", rank=rank)
+    inner = stage.node(ACTIVATIONS[stage.shape.hidden_act], [inner], f"{name}.ffn.active")
+    outer = stage.linear(inner, f"{name}.ffn.output", f"{source}.output.dense", rank=rank)
+    x = stage.node("Add", [outer, x], f"{name}.ffn.sum")
+    return stage.layer_norm(x, f"hidden.{number}", f"{source}.output.LayerNorm")
+
+
+def read(stage: "Stage", number: int) -> str:  # noqa: ARG001
+    """What an exit reads: the layer's output."""
+    return f"hidden.{number}"
+
+
+def _attention(stage: "Stage", x: str, name: str, source: str, number: int) -> str:
+    """Multi-head self-attention with one packed product for queries, keys and values."""
+    parts = ("query", "key", "value")
+    weight, bias = (
+        np.concatenate([stage.weights(f"{source}.{part}.{kind}") for part in parts])
+        for kind in ("weight", "bias")
+    )
+    packed = stage.affine(x, f"{name}.qkv", weight, bias)
+    split = stage.split(packed, [f"{name}.{part}" for part in parts], f"{name}.split")
+    return stage.attention(split, name, number)
+
+
+def _segments(stage: "Stage", mask: str) -> str:
+    """Segment of each token (0 or 1): whether a separator came before it, and 0 on padding."""
+    name = "embeddings.segments"
+    separator = stage.constant(f"{name}.separator", np.array(stage.shape.sep_token_id))
+    axis = stage.constant(f"{name}.axis", np.array(1))
+    zero = stage.constant(f"{name}.zero", np.array(0, dtype=np.int32))
+    found = stage.node("Equal", ["input_ids", separator], f"{name}.found")
+    found = stage.node("Cast", [found], f"{name}.counted", to=TensorProto.INT32)
+    before = stage.node("CumSum", [found, axis], f"{name}.before", exclusive=1)
+    second = stage.node("Greater", [before, zero], f"{name}.second")
+    second = stage.node("Cast", [second], f"{name}.unmasked", to=TensorProto.INT32)
+    return stage.node("Mul", [second, mask], name)
