@@ -17,6 +17,7 @@ import yaml
 
 from pipeops.analysis.curves import TradeoffCurve
 from pipeops.integrity import SUMS
+from pipeops.models.families.registry import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -44,6 +45,8 @@ STUDY = {
 }
 
 
+DISTINCT = [name for name, family in FAMILIES.items() if family.encoder != "Roberta"]
+"""Families without those that are a RoBERTa under another name."""
 NO_TOKENS = ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")
 TINY_SETTINGS = {
     "electra": {"embedding_size": 8},
@@ -55,8 +58,6 @@ TINY_SETTINGS = {
 def tiny_encoder_config(family: str, *, layers: int = 4, hidden_size: int = 16, **changes):
     """Configuration of a tiny encoder as transformers has it."""
     from transformers import AutoConfig
-
-    from pipeops.models.families.registry import FAMILIES
 
     declared = FAMILIES[family]
     keys = declared.keys

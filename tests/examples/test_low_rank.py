@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from helpers import (
+    DISTINCT,
     ROOT,
     STUDY,
     planned,
@@ -23,7 +24,6 @@ from helpers import (
     write_two_layer_backbone,
 )
 
-from pipeops.models.families.registry import FAMILIES
 from pipeops.models.shape import ModelShape
 from pipeops.settings import ExitTraining
 
@@ -80,7 +80,7 @@ def test_the_recipes_excerpts_are_the_packages_code():
         assert excerpt in code
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DISTINCT)
 @pytest.mark.parametrize("changes", [{}, {"ffn_per_layer": [24, 7, 16, 40]}])
 def test_full_rank_changes_nothing(training, family, changes):
     plain = tiny_model(family, exits=True)

@@ -90,6 +90,12 @@ def test_what_ours_cannot_be_is_refused(tmp_path, changes, message):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_modernbert_that_pools_the_mean_is_refused(tmp_path):
+    source = write_classifier(tmp_path / "source", "modernbert", classifier_pooling="mean")
+    with pytest.raises(PipeOpsError, match="cannot be O: its classifier_pooling is 'mean', not 'cls'; set"):
+        fetch_classifier(str(source), tmp_path / "out")
+
+
 def test_a_classifier_without_its_weights_is_refused(tmp_path):
     source = write_classifier(tmp_path / "source", "roberta")
     AutoModelForSequenceClassification.from_pretrained(source).base_model.save_pretrained(tmp_path / "bare")

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from helpers import tiny_batch, tiny_model, write_backbone
+from helpers import DISTINCT, tiny_batch, tiny_model, write_backbone
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,7 +27,7 @@ POOLINGS = ["first", "mean"]
 PRUNED = {"heads_per_layer": [1, 4, 2, 3], "ffn_per_layer": [5, 24, 1, 10]}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DISTINCT)
 @pytest.mark.parametrize("exits", [False, True])
 @pytest.mark.parametrize("changes", [{}, PRUNED, {"ffn_rank": 6}, PRUNED | {"ffn_rank": 6}])
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -152,7 +152,7 @@ def test_a_factorised_linear_map_is_the_product_of_its_factors(rank):
     torch.testing.assert_close(linear(x), expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DISTINCT)
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_padding_changes_no_logits(family, pooling):
     model = tiny_model(family, exits=True, pooling=pooling)
@@ -173,7 +173,7 @@ def test_what_is_pooled_by_hand():
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_folded_standardisation_answers_the_same(family, pooling, tmp_path):
     model = with_all_exits(tiny_model(family, pooling=pooling))
     plain = model.state_dict().keys()

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from helpers import tiny_batch, tiny_model
+from helpers import DISTINCT, tiny_batch, tiny_model
 
-from pipeops.models.families.registry import FAMILIES
 from pipeops.models.multi_exit import MultiExitForSequenceClassification
 from pipeops.operators.importance import LayerMasks, masked, most_important
 from pipeops.operators.slenderising import slender, weight_importance, with_embedding_rank
@@ -70,7 +69,7 @@ def test_units_that_only_shallow_exits_need_matter_only_if_their_loss_counts():
     assert every.ffn[0].min() > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_slenderising_is_rewiring(family):
     model = tiny_model(family, exits=True)
     scores = random_scores(model)
@@ -90,7 +89,7 @@ def test_slenderising_is_rewiring(family):
     assert smaller.config.ffn_per_layer == [5] * 4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_full_rank_changes_nothing(family):
     model = tiny_model(family, exits=True)
     factorised = with_embedding_rank(model, model.shape.layout.word_size(model.shape)).eval()

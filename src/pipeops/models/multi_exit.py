@@ -266,16 +266,14 @@ def _encoder(config: MultiExitConfig) -> PreTrainedModel:
             padding_idx=shape.pad_token_id,
         )
         encoder.set_submodule(layout.words, words)
-    plain = layout.neurons if shape.ffn_rank else None
     for index, layer in enumerate(encoder.get_submodule(layout.layer)):
         sizes = layout.layer_tensors(replace(shape, ffn_rank=0), index)
         for name in (*layout.heads.maps, *layout.neurons.maps):
             outputs, inputs = sizes[f"{name}.weight"]
-            bias = f"{name}.bias" in sizes
             # Attention derives the number of heads from the maps' width, so they are all that depends on it.
             if layer.get_submodule(name).weight.shape != (outputs, inputs):
-                layer.set_submodule(name, nn.Linear(inputs, outputs, bias=bias))
-        for name in plain.maps if plain else ():
+                layer.set_submodule(name, nn.Linear(inputs, outputs, bias=f"{name}.bias" in sizes))
+        for name in layout.neurons.maps if shape.ffn_rank else ():
             outputs, inputs = sizes[f"{name}.weight"]
             factors = FactorisedLinear(inputs, outputs, rank=shape.ffn_rank, bias=f"{name}.bias" in sizes)
             layer.set_submodule(name, factors)
