@@ -7,6 +7,7 @@ from pipeops.data.tasks import TASKS
 from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
 from pipeops.measuring.answers import read_answers
+from pipeops.measuring.classes import METRICS
 from pipeops.measuring.prices import read_prices
 from pipeops.measuring.replay import curves
 from pipeops.provenance import write_json
@@ -25,7 +26,8 @@ with errors_in_one_line(Path(snakemake.log[0])):
             seed=seed,
             labels=labels,
         )
-        curves(answers, prices, output, **snakemake.params.rule_of_exits)
+        metric = METRICS[snakemake.params.metric]
+        curves(answers, prices, output, metric=metric, **snakemake.params.rule_of_exits)
     for table, output in (
         (pool(outputs), snakemake.output.csv),
         (pool_exits(outputs), snakemake.output.exits),
