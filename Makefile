@@ -9,7 +9,7 @@ CORES  ?= $(shell nproc)
 BIN    := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup valid table1 report test lint format bench mutations ablations schema reference lock
+.PHONY: help setup valid table1 report test lint format bench mutations ablations faults flips chaos schema reference lock
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -57,6 +57,14 @@ mutations: setup
 
 ablations: setup
 	$(BIN)/python benchmarks/ablations.py --cores $(CORES)
+
+# What docs/reliability.md reports: every write of every job fails; bits are flipped in every file that a job reads.
+faults flips: setup
+	cd tests && $(abspath $(BIN))/python -m faults.every $@
+
+# The same study killed at random moments. Goes on where it was stopped: studies and log are in chaos/.
+chaos: setup
+	cd tests && $(abspath $(BIN))/python -m faults.chaos --folder ../chaos
 
 # The configuration's schema, for editors; written from pipeops.study.config.
 schema: setup

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from pipeops.models.shape import ModelShape
-from pipeops.onnx.export import tensor_shapes
+from pipeops.models.weights import tensor_shapes
 
 
 def tiny_shape(**changes: Any) -> ModelShape:

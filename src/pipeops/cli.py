@@ -5,6 +5,7 @@ Heavy modules are imported by the commands that need them, so that each job star
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeops import __version__
 from pipeops.data.synthetic import SYNTHETIC_TASKS
 from pipeops.data.tasks import TASKS
-from pipeops.errors import PipeOpsError, errors_in_one_line
+from pipeops.errors import PipeOpsError, Terminated, errors_in_one_line
 from pipeops.files import beside, refuse_unwritable, writing
 from pipeops.operators.builtin import BUILTIN
 from pipeops.progress import tracked
@@ -57,6 +58,7 @@ EXIT_STATUS = {
     1: "refused, for a reason that standard error gives in one line",
     2: "the command line cannot be understood",
     130: "interrupted",
+    Terminated.STATUS: "terminated (SIGTERM); a training has saved the step that it was in",
 }
 app = typer.Typer(
     no_args_is_help=True,
@@ -309,8 +311,7 @@ def train(
     parsed = _parse_sections({**TRAIN_SECTIONS, **own}, settings)
     inputs = _named_paths(extra or [])
     refuse_unwritable(output, folder=True, inputs=[parent, backbone, *inputs.values()])
-    for folder in (output.parent, state):  # a checkpoint is made beside its folder, and then moved
-        refuse_unwritable(folder, folder=True)
+    refuse_unwritable(state, folder=True)
     with leased(device, slots=gpu_slots, gpus=processes):
         if processes > 1 and "RANK" not in os.environ:
             _again_in(processes)
@@ -695,7 +696,12 @@ def _again_in(processes: int) -> None:
     """Run this command line again in several processes, one training in all, by torchrun."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-m", *torchrun, "-m", "pipeops", *sys.argv[1:]]
-    run = subprocess.run(command, check=False)
+    with subprocess.Popen(command) as run:
+        try:
+            run.wait()
+        except Terminated:
+            run.terminate()  # and it ends its processes
+            raise
     if run.returncode:
         raise PipeOpsError(f"a training of {processes} processes failed; its first error is above")
 
@@ -752,5 +758,11 @@ def _named_paths(texts: Sequence[str]) -> dict[str, Path]:
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error, with exit status 1."""
+    signal.signal(signal.SIGTERM, _terminated)
     with errors_in_one_line():
         app()
+
+
+def _terminated(*_: Any) -> None:
+    """End as after an error, so that temporary files are removed."""
+    raise Terminated("nothing is left half written; run again")

@@ -2,9 +2,10 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _MOST_SAID = 260
@@ -36,6 +37,17 @@ class PipeOpsError(Exception):
     """
 
 
+class Terminated(SystemExit):
+    """The process was asked to end, by SIGTERM. Libraries that catch every error let it pass."""
+
+    STATUS = 128 + signal.SIGTERM
+
+    def __init__(self, saved: str) -> None:
+        super().__init__(self.STATUS)
+        self.saved = saved
+        """What is saved, and how to go on."""
+
+
 def of_system(error: OSError, path: str | os.PathLike[str] | None = None) -> PipeOpsError | None:
     """What the system says of a file, with a remedy; None where it is nothing that a user can cause.
 
@@ -61,12 +73,16 @@ def errors_in_one_line(log: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except Terminated as asked:
+        print(f"terminated: {asked.saved}", file=sys.stderr)
+        raise
     except Exception as error:
         said = _line(error)
         if said is None:
             raise
         if log is not None:
-            log.write_text(f"error: {said}\n")
+            with suppress(OSError):  # the disk may be full
+                log.write_text(f"error: {said}\n")
         print(f"error: {said}", file=sys.stderr)
         sys.exit(1)
 

@@ -3,9 +3,9 @@
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from pipeops.errors import PipeOpsError, of_system
@@ -16,14 +16,51 @@ FULL = 2**22
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; on success it is renamed to ``path``, on failure removed."""
+    """Yield a temporary name beside ``path``; on success it is renamed to ``path``, on failure removed.
+
+    The bytes are on the disk before the name is, and the name before this returns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
+        flush(temporary)
         temporary.replace(path)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(within: Path) -> Iterator[Path]:
+    """Yield an empty folder within another, from which files can be moved up; it is removed at the end."""
+    folder = temporary_beside(within / "files")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name beside ``path`` that only this process uses; what killed ones left under theirs is removed."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        pid = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        if pid.isdecimal() and not _is_running(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do this for folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -65,8 +102,9 @@ def refuse_unwritable(output: Path, *, folder: bool = False, inputs: Iterable[Pa
             raise PipeOpsError(f"{output}: is there and is no {'folder' if folder else 'file'}; name another")
         place = output if folder else output.parent
         place = next(path for path in (place, *place.parents) if path.exists())
-        with tempfile.NamedTemporaryFile(dir=place, prefix=f".{output.name}.", suffix=".tmp"):
-            pass
+        probe = temporary_beside(place / output.name)
+        probe.touch()
+        probe.unlink()
     except FileNotFoundError:  # as in /proc
         raise PipeOpsError(f"{output}: no file can be made there; name another place") from None
     except OSError as error:
@@ -118,3 +156,13 @@ def make_shareable(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

@@ -40,7 +40,7 @@ def _measure_again(what: object) -> str:
 
 def _whole(path: Path, columns: list[str], *, remedy: str) -> pd.DataFrame:
     """Read rows per threshold; their number is checked against the JSON beside them, where there is one."""
-    table = _read(path, columns, optional="threshold", remedy=remedy)
+    table = _read(path, columns, optional="threshold", remedy=remedy, sealed_with=path)
     if path.with_suffix(".json").exists():
         measured = sum(record["rows"] for record in read_details(path))
         if measured != len(table):
@@ -55,7 +55,7 @@ def read_details(path: Path) -> list[dict[str, Any]]:
         PipeOpsError: it is absent or damaged.
     """
     details, remedy = path.with_suffix(".json"), _measure_again(path)
-    with reading(details, absent=remedy, again=remedy):
+    with reading(details, absent=remedy, again=remedy, sealed_with=path):
         content = json.loads(details.read_text(encoding="utf-8"))
         records = content if isinstance(content, list) else [content]
         if not all(isinstance(record["rows"], int) for record in records):
@@ -63,13 +63,16 @@ def read_details(path: Path) -> list[dict[str, Any]]:
         return records
 
 
-def _read(path: Path, columns: list[str], *, remedy: str, optional: str = "") -> pd.DataFrame:
+def _read(
+    path: Path, columns: list[str], *, remedy: str, sealed_with: Path, optional: str = ""
+) -> pd.DataFrame:
     """Read a table that must have these columns, with a number wherever one belongs but in ``optional``."""
     texts = dict.fromkeys(_TEXTS, "str")
     numbers = [column for column in columns if column not in (*texts, optional)]
     # Ragged lines, text where a number belongs, bytes that are no text.
+    absent = f"measure it first: {remedy}"
     with reading(
-        path, absent=f"measure it first: {remedy}", wrong="not a file of measurements", again=remedy
+        path, absent=absent, wrong="not a file of measurements", again=remedy, sealed_with=sealed_with
     ):
         complete = path.read_bytes()[-1:] == b"\n"
         try:
@@ -110,7 +113,7 @@ def pool(paths: Iterable[Path]) -> pd.DataFrame:
 
 def pool_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`pool`, of the same paths, with ``EXIT_COLUMNS``."""
-    return _pooled(paths, lambda path: _read(exits_path(path), EXIT_COLUMNS, remedy=_measure_again(path)))
+    return _pooled(paths, lambda path: _read_exits(path, EXIT_COLUMNS, remedy=_measure_again(path)))
 
 
 def _pooled(paths: Iterable[Path], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
@@ -136,7 +139,11 @@ def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
 def read_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`read_runs`, of the same paths, with ``EXIT_COLUMNS``."""
     columns = [*RUN, *EXIT_COLUMNS]
-    return _of_runs(_read(exits_path(path), columns, remedy=f"delete {path} and run again") for path in paths)
+    return _of_runs(_read_exits(path, columns, remedy=f"delete {path} and run again") for path in paths)
+
+
+def _read_exits(path: Path, columns: list[str], *, remedy: str) -> pd.DataFrame:
+    return _read(exits_path(path), columns, remedy=remedy, sealed_with=path)
 
 
 def _of_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

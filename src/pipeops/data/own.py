@@ -26,7 +26,7 @@ from pipeops.data.rows import BATCH, as_texts, batches, label_texts, listed_text
 from pipeops.data.sources import check_columns, glance
 from pipeops.data.tasks import SPLITS, SUBSET_SEED, Task
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import sealed_folder
 from pipeops.progress import tracked
 from pipeops.reading import reading
 from pipeops.settings import Split, TaskSection
@@ -220,9 +220,10 @@ def gather(name: str, section: TaskSection, output: Path) -> About:
             mask[places[taken]] = True
             chosen[split] = ("train", mask)
     about = _about(section, labels, facts, ids, kept, chosen)
-    _write(sources, ids, chosen, output)
-    with replaced(output / ABOUT) as path:
-        path.write_text(json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with sealed_folder(output, last=ABOUT) as folder:
+        _write(sources, ids, chosen, folder)
+        text = json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n"
+        (folder / ABOUT).write_text(text, encoding="utf-8")
     return about
 
 
@@ -441,7 +442,7 @@ def _write(
     sources: Mapping[Split, Source],
     ids: Mapping[Split, NDArray[np.int64]],
     chosen: Mapping[Split, tuple[Split, NDArray[np.bool_]]],
-    output: Path,
+    folder: Path,
 ) -> None:
     """Go through the sources again and write the rows of each split."""
     names = TEXTS[: len(sources["train"].section.text)]
@@ -449,8 +450,7 @@ def _write(
     with ExitStack() as stack:
         writers = {}
         for split in chosen:
-            path = stack.enter_context(replaced(output / f"{split}.parquet"))
-            writers[split] = stack.enter_context(pq.ParquetWriter(path, schema))
+            writers[split] = stack.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", schema))
         for given, source in sources.items():
             start = 0
             for table in tracked(source.batches(), f"write {given}", total=len(ids[given]), size=len):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeops.data.tasks import Task
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import sealed
 from pipeops.reading import reading
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def tokenise(
     schema = schema.with_metadata({_METADATA: json.dumps(about)})
     truncated, classes = 0, np.zeros(len(task.labels), dtype=np.int64)
     tokens = unknown = 0
-    with replaced(output) as path, pq.ParquetWriter(path, schema) as writer:
+    with sealed(output) as (path,), pq.ParquetWriter(path, schema) as writer:
         for batch in batches:
             if lacking := [name for name in (*task.columns, "label") if name not in batch.column_names]:
                 raise PipeOpsError(f"{task.name}: rows without a column '{lacking[0]}'; read the rows again")
@@ -226,7 +226,7 @@ def load_tokenised(path: Path) -> TokenisedSplit:
         PipeOpsError: the file is missing or damaged.
     """
     again = "name a file of `pipeops tokenise`, or tokenise again"
-    with reading(path, absent="tokenise it first", wrong="not readable", again=again):
+    with reading(path, absent="tokenise it first", wrong="not readable", again=again, ours=True):
         table = pq.ParquetFile(path).read()
         about = json.loads((table.schema.metadata or {})[_METADATA.encode()])
         _refuse_impossible(table, about)

@@ -59,7 +59,9 @@ def read_answers(
         PipeOpsError: the file is absent, damaged, or of another dataset, pipeline, seed or set of classes.
     """
     again = "evaluate again"
-    with reading(path, absent="evaluate the model first", wrong="not a file of answers", again=again):
+    with reading(
+        path, absent="evaluate the model first", wrong="not a file of answers", again=again, ours=True
+    ):
         table = pq.ParquetFile(path).read()
         about = json.loads((table.schema.metadata or {})[METADATA.encode()])
         shape = ModelShape.from_config(about["shape"])

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from pipeops.measuring.policies import scores
 from pipeops.measuring.replay import Replay
 from pipeops.measuring.rounds import Run, run_round
 from pipeops.onnx.export import write
-from pipeops.onnx.graphs import with_confidence
+from pipeops.onnx.graphs import load, with_confidence
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import EarlyExitModel, refuse_other_model
 from pipeops.pipeline import INFERENCE
@@ -156,7 +155,7 @@ def _deciding_by(confidence: Confidence, path: Path, threads: int, cores: Sequen
     with tempfile.TemporaryDirectory() as folder:
         changed = Path(folder) / path.name
         with reading(path, again="export it again"):
-            write(with_confidence(onnx.load(path), confidence), changed)
+            write(with_confidence(load(path), confidence), changed)
         return EarlyExitModel.load(changed, threads=threads, cores=cores)
 
 

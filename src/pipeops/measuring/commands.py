@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
+from pipeops.locks import alone
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.check import check
 from pipeops.measuring.policies import thresholds_of
@@ -89,15 +90,16 @@ def price_set(operators: str, inputs: PriceInputs, output: Path) -> None:
     if not found:
         raise PipeOpsError(f"--operators: '{operators}' has no valid ordering; remove one of its letters")
     lengths = read_lengths(inputs.lengths)
-    price(
-        inputs.shape(found[0]),
-        inputs.original,
-        output,
-        lengths=lengths,
-        max_length=inputs.padded(lengths),
-        settings=inputs.sections["prices"],
-        operators=operators,
-    )
+    with alone(output.with_name(f".{output.name}.lock"), "prices the same"):
+        price(
+            inputs.shape(found[0]),
+            inputs.original,
+            output,
+            lengths=lengths,
+            max_length=inputs.padded(lengths),
+            settings=inputs.sections["prices"],
+            operators=operators,
+        )
 
 
 def price_pipelines(inputs: PriceInputs, output: Path | None) -> pd.DataFrame:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
 from pipeops.hardware import int8_kernels
+from pipeops.integrity import sealed
 from pipeops.measuring.answers import METADATA, PRECISIONS
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import Profiler, refuse_other_model
@@ -81,7 +81,7 @@ def evaluate(
         "provenance": {key: value for key, value in provenance().items() if key != "finished"},
     }
     table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps(about)})
-    with replaced(output) as path:
+    with sealed(output) as (path,):
         pq.write_table(
             table,
             path,

@@ -71,7 +71,7 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
         PipeOpsError: a file is absent, damaged or cut off, or of another CPU.
     """
     again, absent, details = "price again", f"price {path.stem} first", path.with_suffix(".json")
-    with reading(details, absent=absent, again=again):
+    with reading(details, absent=absent, again=again, sealed_with=path):
         record = json.loads(details.read_text(encoding="utf-8"))
         shape, original = (ModelShape.from_config(record[key]) for key in ("shape", "original_shape"))
         rows, of_cpu = int(record["rows"]), str(record["cpu"]["model"])
@@ -102,7 +102,7 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
 
 def _read_table(path: Path, rows: int, again: str) -> pd.DataFrame:
     # Empty, ragged lines, text where a number belongs, bytes that are no text.
-    with reading(path, absent=f"price {path.stem} first", wrong="not a price file", again=again):
+    with reading(path, absent=f"price {path.stem} first", wrong="not a price file", again=again, ours=True):
         complete = path.read_bytes().endswith(b"\n")
         table = pd.read_csv(path, dtype={"inference": "str"} | dict.fromkeys(_NUMBERS, "float64"))
     if missing := [column for column in COLUMNS if column not in table]:

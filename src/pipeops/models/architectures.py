@@ -122,6 +122,8 @@ KNOWN: Mapping[str, Architecture] = {
     "nreimers/MiniLM-L6-H384-uncased": replace(_BERT_BASE, layers=6, hidden_size=384, ffn_size=1536),
 }
 """Backbones whose architecture is known without asking the hub."""
+MOST_BYTES, MOST_LAYERS = 2**23, 1000
+"""Of a ``config.json`` and in it: more than any encoder has."""
 
 
 def architecture(source: str) -> Architecture | None:
@@ -136,10 +138,9 @@ def architecture(source: str) -> Architecture | None:
     path, again = folder / "config.json", "fetch the model again"
     wrong = "no encoder's configuration"
     with reading(path, absent=f"'{source}' is no pretrained model", wrong=wrong, again=again):
-        found = _from_config(json.loads(path.read_text(encoding="utf-8")), source)
-        if problem := found.shape(num_labels=2).problem:
-            raise ValueError(problem)
-        return found
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        return architecture_of(json.loads(path.read_text(encoding="utf-8")), source)
 
 
 def known_architecture(source: str, key: str) -> Architecture:
@@ -155,6 +156,26 @@ def known_architecture(source: str, key: str) -> Architecture:
     found = architecture(source)
     if found is None:
         raise PipeOpsError(f"{key}: the architecture of '{source}' is not known here; give its folder")
+    return found
+
+
+def architecture_of(config: dict[str, Any], source: str) -> Architecture:
+    """The architecture of an encoder from its parsed ``config.json``.
+
+    Args:
+        config: of transformers.
+        source: of the model, for messages.
+
+    Raises:
+        PipeOpsError: it is of another family.
+        ValueError: it is none that can be.
+        KeyError: it lacks a size.
+    """
+    found = _from_config(config, source)
+    if found.layers > MOST_LAYERS:  # before there is a number for each
+        raise ValueError(f"{found.layers:,} layers")
+    if problem := found.shape(num_labels=2).problem:
+        raise ValueError(problem)
     return found
 
 

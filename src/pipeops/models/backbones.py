@@ -1,5 +1,6 @@
 """Pretrained encoders: fetched from a hub or a folder, checked, kept in one form (float32 safetensors)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,24 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils import logging as transformers_logging
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import make_shareable
+from pipeops.integrity import sealed_folder, verify
 from pipeops.models.architectures import check_family
+from pipeops.models.foreign import refuse_fewer_weights, refuse_unsafe
+from pipeops.models.weights import WEIGHTS
 from pipeops.reading import reading, reason
 
-WEIGHTS = "model.safetensors"
+LOADING: Mapping[str, Any] = {
+    "dtype": torch.float32,
+    "use_safetensors": True,  # nothing is unpickled
+    "trust_remote_code": False,
+    "output_loading_info": True,
+}
+"""How foreign models are loaded."""
 
 
 def load_backbone(folder: Path) -> PreTrainedModel:
     """Load the encoder that :func:`fetch_backbone` (or the pretraining) put into ``folder``."""
+    verify(folder / "config.json", folder / WEIGHTS, again=_again(folder))
     return _load_weights(str(folder))
 
 
@@ -28,10 +38,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         PipeOpsError: there is none, or it is damaged.
     """
     path = folder / "tokenizer.json"
-    again = f"fetch the backbone into {folder} again"
+    again = _again(folder)
+    verify(*(folder / name for name in ("tokenizer_config.json", "config.json")), again=again)
     with reading(path, absent=f"fetch the backbone into {folder} first", wrong="no tokenizer", again=again):
         path.open("rb").close()  # or the library looks for it in the hub
-        return AutoTokenizer.from_pretrained(folder)
+        refuse_unsafe(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) -> None:
@@ -61,9 +73,13 @@ def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) ->
 
 def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     """Write an encoder and its tokenizer; the weights come last, so that they mark a whole folder."""
-    tokenizer.save_pretrained(output)
-    encoder.save_pretrained(output)
-    make_shareable(output / WEIGHTS)
+    with sealed_folder(output, last=WEIGHTS) as folder:
+        tokenizer.save_pretrained(folder)
+        encoder.save_pretrained(folder)
+
+
+def _again(folder: Path) -> str:
+    return f"fetch the backbone into {folder} again"
 
 
 def read_source(auto_class: Any, source: str) -> Any:
@@ -72,8 +88,9 @@ def read_source(auto_class: Any, source: str) -> Any:
     Raises:
         PipeOpsError: it cannot be read.
     """
+    refuse_unsafe(source)
     try:
-        return auto_class.from_pretrained(source)
+        return auto_class.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # of damaged files the libraries raise anything
         raise PipeOpsError(
             f"backbone '{source}' cannot be read ({reason(error)}); name a folder, or reach the hub"
@@ -82,10 +99,10 @@ def read_source(auto_class: Any, source: str) -> Any:
 
 def _load_weights(source: str) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
+    refuse_unsafe(source)
+    refuse_fewer_weights(source)
     try:
-        encoder, report = AutoModel.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
+        encoder, report = AutoModel.from_pretrained(source, **LOADING)
     except SafetensorError as error:
         raise PipeOpsError(f"{source}/{WEIGHTS}: not readable ({reason(error)}); fetch it again") from None
     except Exception as error:

@@ -12,6 +12,7 @@ Needs onnxruntime, tokenizers, numpy, and the files beside this one.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -59,7 +60,7 @@ class Classifier:
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        # Written last and removed first: where it is, the folder is whole.
+        _check_digests(folder)
         policy, labels = (_read_json(folder / name) for name in ("policy.json", "labels.json"))
         try:
             self.labels = [str(labels[str(number)]) for number in range(len(labels))]
@@ -275,6 +276,22 @@ def _inputs(asked: argparse.Namespace, *, pair: bool) -> Iterator[tuple[str, lis
                 yield where, text.split("\t") if pair else [text]
     except OSError as error:
         raise Refused(f"{name}: cannot be read ({error.strerror}); name a file of texts") from None
+
+
+def _check_digests(folder: Path) -> None:
+    """Refuse files that are not what was written. A digest finds damage, not malice."""
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file():
+        print(f"warning: {sums}: not found, so damage would not be seen; {AGAIN}", file=sys.stderr)
+        return
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in ("model.onnx", "tokenizer.json", "labels.json", "policy.json"):
+        path = folder / name
+        if path.is_file():
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digests.get(name):
+                    raise Refused(f"{path}: damaged (its bytes are not those of SHA256SUMS); {AGAIN}")
 
 
 def _read_json(path: Path) -> Any:

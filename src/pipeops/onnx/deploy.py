@@ -12,19 +12,21 @@ import onnx
 from tokenizers import Tokenizer
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import SUMS, sealed_folder
+from pipeops.models.foreign import refuse_unsafe_tokenizer
 from pipeops.models.shape import ModelShape, read_config
+from pipeops.onnx import graphs
 from pipeops.onnx.export import write
 from pipeops.onnx.graphs import with_metadata
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
-from pipeops.provenance import write_json
+from pipeops.provenance import json_text
 from pipeops.reading import reading
 from pipeops.settings import Confidence
 
 MODEL, TOKENIZER, LABELS, POLICY = "model.onnx", "tokenizer.json", "labels.json", "policy.json"
 SCRIPT, CARD = "classify.py", "README.md"
-FILES = (MODEL, TOKENIZER, LABELS, POLICY, SCRIPT, CARD)
+FILES = (MODEL, TOKENIZER, LABELS, POLICY, SCRIPT, CARD, SUMS)
 """What a deployed folder holds."""
 MOST_SURE = 2.0
 """Largest threshold of a confidence: any above 1 never leaves early."""
@@ -196,7 +198,7 @@ def refuse_other_content(folder: Path) -> None:
 
 
 def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None:
-    """Write a folder with ``FILES``. Where it holds ``policy.json``, it is whole.
+    """Write a folder with ``FILES``. Cut off, it holds the earlier model, or its script refuses it.
 
     Args:
         trained: the model. Class names and longest input go into its graph's metadata.
@@ -208,14 +210,15 @@ def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None
         PipeOpsError: the folder holds something else.
     """
     refuse_other_content(folder)
-    (folder / POLICY).unlink(missing_ok=True)
-    write(_with_metadata(trained, policy), folder / MODEL)
-    _write_text(folder / TOKENIZER, _prepared(trained, policy).to_str() + "\n")
-    write_json(folder / LABELS, {str(number): label for number, label in enumerate(trained.labels)})
-    with replaced(folder / SCRIPT) as path:
-        shutil.copyfile(Path(__file__).with_name(SCRIPT), path)
-    _write_text(folder / CARD, card)
-    write_json(folder / POLICY, asdict(policy))
+    with sealed_folder(folder, last=POLICY) as written:
+        write(_with_metadata(trained, policy), written / MODEL)
+        tokenizer = _prepared(trained, policy).to_str() + "\n"
+        (written / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+        labels = {str(number): label for number, label in enumerate(trained.labels)}
+        (written / LABELS).write_text(json_text(labels))
+        shutil.copyfile(Path(__file__).with_name(SCRIPT), written / SCRIPT)
+        (written / CARD).write_text(card, encoding="utf-8")
+        (written / POLICY).write_text(json_text(asdict(policy)))
 
 
 def _with_metadata(trained: Trained, policy: Policy) -> onnx.ModelProto:
@@ -245,7 +248,7 @@ def _prepared(trained: Trained, policy: Policy) -> Tokenizer:
 def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
     again = "export the model again"
     with reading(path, absent=again, wrong="not a readable model", again=again):
-        graph = onnx.load(path)
+        graph = graphs.load(path)
         metadata = {entry.key: entry.value for entry in graph.metadata_props}
         kind = metadata.get("pipeops.graph", "unknown")
         if kind != "early-exit":
@@ -266,6 +269,7 @@ def _read_labels(folder: Path, shape: ModelShape) -> tuple[str, ...]:
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     again = "train the model again"
+    refuse_unsafe_tokenizer(path)
     with reading(path, absent=again, wrong="not a tokenizer", again=again):
         return Tokenizer.from_buffer(path.read_bytes())
 
@@ -276,8 +280,3 @@ def _truncation_side(path: Path) -> str:
         return "right"
     with reading(path, again="train the model again"):
         return str(json.loads(path.read_text(encoding="utf-8")).get("truncation_side", "right"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -11,18 +11,14 @@ Tensors are named after the stage they belong to, so stages share no name but th
 ``mask`` the attention mask as int32.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
+from pipeops.models.weights import Weights
 from pipeops.settings import Confidence
-
-Weights = Callable[[str], NDArray[np.float32]]
-"""Reads one tensor of the checkpoint by its name there."""
 
 OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
 IR_VERSION = 10

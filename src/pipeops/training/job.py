@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,19 @@ from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
 from pipeops.hardware import device_name, has_compiler, prepare_device
+from pipeops.integrity import digest, is_whole, sealed_folder
+from pipeops.locks import alone
 from pipeops.models.architectures import known_architecture
 from pipeops.models.backbones import WEIGHTS, load_tokenizer
 from pipeops.models.shape import ModelShape, read_config
-from pipeops.operators.base import Context
+from pipeops.operators.base import Context, Stage
 from pipeops.operators.registry import OPERATORS, training_function
 from pipeops.pipeline import InvalidPipeline, Pipeline
 from pipeops.progress import say
-from pipeops.provenance import provenance, write_json
+from pipeops.provenance import json_text, provenance
 from pipeops.settings import Device, ExitTraining, Section, TrainingSettings
 from pipeops.training.batches import batches
-from pipeops.training.checkpoints import digest, is_first_process, load_model, written_last
+from pipeops.training.checkpoints import is_first_process, load_model
 from pipeops.training.stages import StageRun
 
 RESUME = (
@@ -80,6 +83,16 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     _refuse_misfits(job)
     if state_root.resolve().is_relative_to(output.resolve()):
         raise PipeOpsError(f"--state: {state_root} is within --output, {output}; name another folder")
+    fingerprint = _fingerprint(job)
+    lock = state_root / f"{fingerprint}.lock"
+    with alone(lock, "trains this model") if is_first_process() else nullcontext(False) as waited:
+        if waited and _made(output) == fingerprint:
+            say(f"{output}: it is trained")
+        else:
+            _train(job, make_stages, output, state_root / fingerprint)
+
+
+def _train(job: Job, make_stages: Callable[..., Sequence[Stage]], output: Path, state: Path) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     device = prepare_device(job.device, threads=job.settings.threads)
@@ -95,7 +108,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         seed=job.seed,
         compiled=job.compiled,
         device=device,
-        state=state_root / _fingerprint(job),
+        state=state,
     )
 
     def importance_batches(examples: int | None, *, split: str = "") -> Iterator[Mapping[str, Tensor]]:
@@ -202,11 +215,12 @@ def _save(
     output: Path,
 ) -> None:
     """Write the checkpoint of the last stage, the tokenizer and the record."""
-    with written_last(output) as folder:
+    with sealed_folder(output, last=WEIGHTS) as folder:
         tokenizer.save_pretrained(folder)
         shutil.copy(finished / WEIGHTS, folder / WEIGHTS)
         config = read_config(finished)
-        write_json(folder / "config.json", config | {"pipeline": str(_pipeline(job)), "seed": job.seed})
+        about = {"pipeline": str(_pipeline(job)), "seed": job.seed}
+        (folder / "config.json").write_text(json_text(config | about))
         record = provenance(
             operator=job.operator,
             seed=job.seed,
@@ -214,7 +228,15 @@ def _save(
             threads=torch.get_num_threads(),
             device=device_name(),
         )
-        write_json(folder / "training.json", record | {"log": log})
+        record |= {"fingerprint": _fingerprint(job), "log": log}
+        (folder / "training.json").write_text(json_text(record))
+
+
+def _made(output: Path) -> str | None:
+    """The fingerprint of the training that made a whole checkpoint; None without one."""
+    if not is_whole(output):
+        return None
+    return json.loads((output / "training.json").read_text()).get("fingerprint")
 
 
 def _settings(job: Job) -> dict[str, Any]:

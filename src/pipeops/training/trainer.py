@@ -1,8 +1,11 @@
 """Hugging Face's Trainer as every training here uses it."""
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from pipeops.errors import PipeOpsError
+from pipeops.errors import PipeOpsError, Terminated
 from pipeops.hardware import compute_dtype
+from pipeops.integrity import seal
 from pipeops.progress import Progress, duration
 from pipeops.settings import Precision
 from pipeops.training.sampling import EpochSampler
@@ -83,7 +87,8 @@ class ShownProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:  # noqa: ARG002
         """Say what Trainer logs."""
-        if self._shown is not None:
+        stopped = control.should_training_stop and state.global_step < state.max_steps
+        if self._shown is not None and not stopped:
             self._shown.say(log_line(named["logs"], state.global_step, state.max_steps))
 
     def close(self) -> None:
@@ -110,6 +115,33 @@ def diverged(what: str, args: TrainingArguments, state: TrainerState) -> PipeOps
     )
 
 
+class Termination(TrainerCallback):
+    """Lets a training that is asked to end (SIGTERM) end with the step that it is in, and save there."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Save and stop, if so asked."""
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While open, the signal is noted only. Of several processes each would end at another step."""
+        if "RANK" in os.environ:
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _note(self, *_: Any) -> None:
+        self.asked = True
+
+
 def log_line(logs: Mapping[str, float], step: int, steps: int) -> str:
     """What Trainer logs, as a line for people: the losses since the last one, or at the end of all steps."""
     if "train_runtime" in logs:
@@ -128,9 +160,10 @@ class ReproducibleTrainer(Trainer):
         """Take Trainer's arguments, every example's length, and the number of examples of a step."""
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
-        self.shown = ShownProgress()
+        self.shown, self.termination = ShownProgress(), Termination()
         self.add_callback(self.shown)
         self.add_callback(FiniteLoss)
+        self.add_callback(self.termination)
         self.sampler = EpochSampler(
             lengths,
             batch_size=step_size,
@@ -143,11 +176,17 @@ class ReproducibleTrainer(Trainer):
 
         Raises:
             PipeOpsError: the loss or the weights became infinite or no number.
+            Terminated: the process was asked to end. What it trained is saved.
         """
+        resumable = self.args.save_strategy != "no"
         try:
-            output = super().train(*arguments, **named)
+            with self.termination.listening() if resumable else nullcontext():
+                output = super().train(*arguments, **named)
         finally:
             self.shown.close()
+        if self.state.global_step < self.state.max_steps:
+            step, steps = self.state.global_step, self.state.max_steps
+            raise Terminated(f"saved at step {step:,} of {steps:,}; run again, and it resumes there")
         self._refuse_not_finite()
         return output
 
@@ -161,6 +200,17 @@ class ReproducibleTrainer(Trainer):
         finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])
         if not finite.all().item():
             raise diverged("weights are infinite or no numbers", self.args, self.state)
+
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        """Save as Trainer does, then seal the folder, and remove older ones only when that is on the disk."""
+        super()._save_checkpoint(*arguments, **named)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            seal(folder)
+            for older in folder.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+                if older != folder:
+                    shutil.rmtree(older)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:  # noqa: ARG002
         return self.sampler
