@@ -283,7 +283,7 @@ def _check_digests(folder: Path) -> None:
         print(f"warning: {sums}: not found, so damage would not be seen; {AGAIN}", file=sys.stderr)
         return
     lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
-    digests = dict(reversed(line.split("  ", 1)) for line in lines if "  " in line)
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in ("model.onnx", "tokenizer.json", "labels.json", "policy.json"):
         path = folder / name
         if path.is_file():
