@@ -185,7 +185,8 @@ def two_alike(
             noise = 0.5 * rng.normal(size=examples)
             # Where 85% are right, 1 of the latent variable is about 19 points.
             ease = 1.04 * math.sqrt(1.5) + rng.normal(scale=sd / 19)
-            runs.append(PerExample((of_order + noise < ease)[np.newaxis], np.ones((1, examples))))
+            right = (of_order + noise < ease).astype(int)
+            runs.append(PerExample(right[np.newaxis], np.ones(examples, dtype=int), np.ones((1, examples))))
         orders.append(runs)
     return orders[0], orders[1]
 

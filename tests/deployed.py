@@ -7,17 +7,22 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers import tiny_model, write_examples
 from measured import MAX_LENGTH, write_prices
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from pipeops.data.tasks import TASKS
 from pipeops.measuring.evaluate import evaluate
 from pipeops.models.shape import ModelShape
+from pipeops.onnx.deploy import deploy, policy_of, read_trained, thresholds_per_exit
 from pipeops.onnx.export import export
 from pipeops.pipeline import Pipeline
 
 WORDS = 60
 SINGLE, PAIR = "sst2", "mrpc"
+NEVER = (1.5,)
+"""A threshold at which no input leaves early."""
 BOTH_LABELS = 5
 """A seed of random models of either family that answer no and yes."""
 
@@ -71,6 +76,32 @@ def write_study(
         shape = ModelShape.from_checkpoint(checkpoint)
         write_prices(results / "prices" / dataset / f"{Pipeline(pipeline).operators}.csv", shape)
     return model
+
+
+@pytest.fixture(scope="module", name="results")
+def results_of_ep(tmp_path_factory):
+    """A study's results with EP, a model with exits, and nothing measured."""
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder, "EP", answers=False, prices=False)
+    return folder
+
+
+def deployed(
+    results: Path, pipeline: str, folder: Path, *, dataset=SINGLE, thresholds=NEVER, max_length=MAX_LENGTH
+) -> Path:
+    """Deploy seed 1 of a pipeline, with one threshold or one per exit but the last."""
+    chosen = Pipeline(pipeline)
+    place = Path(dataset, chosen.trained, "seed1")
+    trained = read_trained(results / "models" / place, results / "onnx" / place, pipeline=chosen)
+    policy = policy_of(
+        trained,
+        chosen,
+        thresholds=thresholds_per_exit(thresholds, trained.shape, trained.confidence),
+        max_length=max_length,
+        text_columns=TASKS[dataset].columns,
+    )
+    deploy(trained, policy, folder, card="A card.\n")
+    return folder
 
 
 def random_texts(count: int, *, pair: bool, seed: int = 0) -> list[tuple[str, ...]]:

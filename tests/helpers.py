@@ -248,7 +248,7 @@ def measured(pipelines=("O", "D", "P", "E", "DE", "ED", "PE", "EP", "DEP"), seed
                     rows.append(("sst2", pipeline, seed, inference, *point))
     columns = ["dataset", "pipeline", "seed", "inference", "threshold", "accuracy", "time_relative"]
     columns.append("mean_exit_layer")
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(metric="accuracy")
 
 
 def savings_run(
@@ -263,6 +263,7 @@ def savings_run(
             rows.append(
                 {
                     "dataset": "sst2",
+                    "metric": "accuracy",
                     "pipeline": pipeline,
                     "seed": seed,
                     "inference": inference,

@@ -13,6 +13,7 @@ from helpers import write_examples
 
 from pipeops.analysis.replays import Replays
 from pipeops.measuring.answers import METADATA, Answers
+from pipeops.measuring.classes import ACCURACY
 from pipeops.measuring.policies import thresholds_of
 from pipeops.measuring.prices import COLUMNS, Costs, Prices
 from pipeops.measuring.replay import Replay
@@ -69,10 +70,11 @@ def write_prices(
     return path
 
 
-def made_up_replays(runs, *, thresholds, rows=200, dataset="sst2", right=0.8):
+def made_up_replays(runs, *, thresholds, rows=200, dataset="sst2", right=0.8, metric=ACCURACY, every=2):
     """Random answers and prices by rule of the runs (pipeline, seed): D halves the depth of six layers.
 
-    Later exits are surer and more often right. Prices are as :func:`write_prices` writes them.
+    Later exits are surer and more often right. Prices are as :func:`write_prices` writes them. One example in
+    ``every`` is of the first class.
     """
     replays = {}
     for number, (pipeline, seed) in enumerate(runs):
@@ -83,7 +85,7 @@ def made_up_replays(runs, *, thresholds, rows=200, dataset="sst2", right=0.8):
             tiny_shape(heads_per_layer=(4,) * n, ffn_per_layer=(48,) * n, exit_layers=at)
             for n, at in ((depth, exits), (6, (6,)))
         )
-        labels = np.arange(rows) % 2
+        labels = (np.arange(rows) % every > 0).astype(np.int64)
         answer = np.where(rng.random((rows, len(exits))) < right, labels[:, None], 1 - labels[:, None])
         size = rng.exponential(np.array(exits), size=answer.shape)
         logits = np.stack([np.where(answer == label, size, 0) for label in (0, 1)], axis=-1).astype(
@@ -120,7 +122,7 @@ def made_up_replays(runs, *, thresholds, rows=200, dataset="sst2", right=0.8):
             halves=halves,
             record={"int8_kernels": "generic"},
         )
-        replays[dataset, pipeline, seed] = Replay(answers, prices)
+        replays[dataset, pipeline, seed] = Replay(answers, prices, metric)
     return Replays(runs=replays, confidence="max_probability", thresholds=thresholds)
 
 

@@ -293,7 +293,7 @@ def try_all(numbers: range) -> Figures:
 def _is_short(message: str) -> bool:
     """A line per mistake, each of the key or of the file."""
     lines = message.splitlines()
-    starts = all(line.startswith("config: ") or "study.yaml" in line for line in lines)
+    starts = all(line.startswith(("config: ", "model.")) or "study.yaml" in line for line in lines)
     return 0 < len(lines) <= 21 and starts and all(len(line) < 2000 and line.isprintable() for line in lines)
 
 

@@ -34,6 +34,12 @@ def study(tmp_path_factory):
     write_examples(folder / "validation.parquet", rows=60)
     (folder / "lengths.txt").write_text("3\n7\n12\n")
     (folder / "rows.csv").write_text("text,label\n" + "".join(f"w{i},{'ab'[i % 2]}\n" for i in range(40)))
+    write_backbone(folder / "wide", hidden_size=32)
+    counts = {key: {} for key in ("classes", "dropped", "empty", "repeated")}
+    about = {"columns": ["text"], "labels": ["a", "b"], "rows": {"train": 1, "validation": 1}, **counts}
+    (folder / "odd-rows").mkdir()
+    (folder / "odd-rows/about.json").write_text(json.dumps(about | {"contradictory": 0, "overlapping": 0}))
+    pq.write_table(pa.table({"x": [1]}), folder / "odd-rows/train.parquet")
     return folder
 
 
@@ -301,7 +307,13 @@ def test_damaged_files_are_named(here, refusal, name, change, arguments, message
         (price(lengths="/etc/passwd"), "/etc/passwd: line 1: "),
         (price(lengths="a-folder"), "a-folder: is a directory; name a file"),
         (price(lengths="/dev/zero"), "/dev/zero: is a device; name a file"),
-        (price(operators="DD"), "D"),
+        (price(operators="DD"), "D occurs twice"),
+        ([*price(operators="D"), "--student", "wide"], "--student: wide has hidden size 32, the backbone 16"),
+        (
+            [*train("D", parent=MODEL), "--input", "student=a", "--input", "student=b"],
+            "'student' is named twice",
+        ),
+        (tokenise(rows="odd-rows/train.parquet", max_length=8), "odd-rows: rows without a column 'text'"),
         (["score", "a-file", "--data", "rows.csv"], "a-file: is no folder"),
         (rows(files={"train": "a-folder"}), "'a-folder' is not a file"),
         (["init", "a-folder", "tiny"], "a-folder: its name ends in none of"),

@@ -38,7 +38,8 @@ def finished(tmp_path_factory):
 
 def test_table1_of_the_small_study(finished):
     table = pd.read_csv(finished / "results/table1.csv")
-    assert table.columns.tolist() == ["dataset", "operators", "pairs", "mean", "sd", "n_pairs", "p_value"]
+    columns = ["dataset", "metric", "operators", "pairs", "mean", "sd", "n_pairs", "p_value"]
+    assert table.columns.tolist() == columns
     # Two orderings with two seeds: one same pair per ordering, two pairs of two seeds and two of one.
     assert table[["dataset", "operators", "pairs", "n_pairs"]].to_numpy().tolist() == [
         ["generated-sentiment", "DE", "same", 2],

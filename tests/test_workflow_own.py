@@ -9,9 +9,10 @@ import subprocess
 import sys
 from random import Random
 
+import pandas as pd
 import pytest
 import yaml
-from helpers import ROOT, planned, snakemake
+from helpers import ANYWHERE, ROOT, planned, snakemake
 
 from pipeops.study.config import read_study
 from pipeops.study.planning import plan
@@ -21,6 +22,7 @@ SHARES = {"bad": 40, "fine, really": 80, "so-so": 20}
 PAGE = (ROOT / "docs/own-data.md").read_text()
 COMMANDS = re.search(r"```\n(snakemake .*?)```", PAGE, flags=re.DOTALL)[1].splitlines()
 TARGET = COMMANDS[0].split()[-1]
+TABLE = "results/table2.csv"
 
 
 def documented(language):
@@ -45,8 +47,10 @@ def finished(tmp_path_factory):
     write_reviews(folder / "train.csv")
     write_reviews(folder / "dev.csv", seed=1)
     few = {"pretraining": {"examples": 64, "threads": 1}, "training": {"epochs": 1}}
+    few |= {"prices": ANYWHERE, "pipelines": ["O"], "table2": ["O"], "operator_sets": ["PE"]}
+    few["cumulativeness"] = []
     (folder / "study.yaml").write_text(yaml.safe_dump(documented("yaml") | few))
-    run = snakemake(folder, "--cores", "1", TARGET)
+    run = snakemake(folder, "--cores", "1", TARGET, TABLE)
     (folder / "output.txt").write_text(run.stdout + run.stderr)
     return folder
 
@@ -91,6 +95,21 @@ def test_a_plan_counts_the_jobs_of_every_rule(finished, tmp_path, monkeypatch):
     del jobs["all"]
     assert jobs == plan(read_study([tmp_path / "run.yaml"])).jobs
     assert (jobs["rows"], jobs["pretrain"], jobs["tokenise_own"]) == (1, 1, 2)
+
+
+def test_another_metric_runs_nothing_but_curves_and_analyses(finished):
+    reviews = documented("yaml")["tasks"]["reviews"]
+    assert planned(snakemake(finished, "-n", TABLE)) == {}
+    for metric in ("macro_f1", "mcc"):
+        config = {"tasks": {"reviews": reviews | {"metric": metric}}}
+        assert planned(snakemake(finished, "-n", TABLE, config=config)) == {"curves": 1, "table2": 1}
+    before = pd.read_csv(finished / TABLE)
+    assert before["metric"].tolist() == ["accuracy"]
+    snakemake(finished, "--cores", "1", TABLE, config=config)
+    assert pd.read_csv(finished / TABLE)["metric"].tolist() == ["mcc"]
+    assert "| reviews (MCC) " in (finished / "results/table2.md").read_text()
+    snakemake(finished, "--cores", "1", TABLE)
+    pd.testing.assert_frame_equal(pd.read_csv(finished / TABLE), before)
 
 
 def test_only_what_reads_other_rows_runs_again(finished):

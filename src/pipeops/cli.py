@@ -554,9 +554,12 @@ def recommend(
         str | None,
         typer.Option(help="Milliseconds an input, such as 5ms, or a part of O's time, such as 0.2."),
     ] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="A fraction, such as 0.9.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Least value of the task's metric: a fraction, such as 0.9.")
+    ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Percentage points below O; what Q, and leaving early, may cost.")
+        float | None,
+        typer.Option(help="Percentage points of the metric below O; what Q, and leaving early, may cost."),
     ] = None,
     max_size: Annotated[str | None, typer.Option(help="Of model.onnx, such as 30MB.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The answer and all runners-up.")] = False,
@@ -595,7 +598,15 @@ def deploy(
     output: Annotated[Path, typer.Argument(help="Folder of the deployed model.")],
     dataset: Annotated[str, typer.Option(help="Task that it was trained on.")],
     seed: RunSeed,
-    results: Annotated[Path, typer.Option(help="Results of the study.")] = Path("results"),
+    configfile: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--configfile", help="Of the study, for its results and its task's metric; may be repeated."
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Results of the study; default: where its configuration puts them.")
+    ] = None,
     threshold: Annotated[
         list[float] | None,
         typer.Option(
@@ -604,7 +615,10 @@ def deploy(
     ] = None,
     within: Annotated[
         float,
-        _number(Percentage, "Points of validation accuracy that a threshold chosen for you may cost."),
+        _number(
+            Percentage,
+            "Points of the metric on the validation split that a threshold chosen for you may cost.",
+        ),
     ] = 0.5,
     max_length: Annotated[
         int | None, _number(Length, "Longest input in tokens; default: that of the study.")
@@ -615,16 +629,20 @@ def deploy(
     as_json: AsJson = False,
 ) -> None:
     """Write a folder that classifies texts with onnxruntime, tokenizers and numpy alone."""
+    from pipeops.measuring.classes import METRICS
     from pipeops.pipeline import Pipeline
+    from pipeops.study.config import read_study
     from pipeops.study.deploying import Choice, deploy_choice
 
+    study = read_study(configfile or [])
     choice = Choice(
-        results=results,
+        results=results or Path(study.pathvars.results),
         dataset=dataset,
         pipeline=Pipeline(pipeline),
         seed=seed,
         thresholds=threshold or (),
         within=within,
+        metric=METRICS[study.metric(dataset)],
         max_length=max_length,
         base_model=base_model,
     )
@@ -732,6 +750,8 @@ def _named_paths(texts: Sequence[str]) -> dict[str, Path]:
         name, equals, path = text.partition("=")
         if not (name and equals and path):
             raise PipeOpsError(f"--input: '{text}' is not of the form NAME=PATH")
+        if name in paths:
+            raise PipeOpsError(f"--input: '{name}' is named twice; name it once")
         paths[name] = Path(path)
     return paths
 

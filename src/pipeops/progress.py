@@ -41,8 +41,8 @@ class Progress:
         self.reach(self.done + by)
 
     def reach(self, done: float) -> None:
-        """So much is done."""
-        self.done = done
+        """So much is done; of an estimated total at most all of it."""
+        self.done = min(done, self.total)
         now = time.monotonic()
         waited = now - (self._begun if self._bar is None else self._shown)
         if self._terminal:

@@ -11,8 +11,8 @@ TOKENISE = 1
 EXPORT = 2
 EVALUATE = 1
 PRICE = 2
-CURVES = 1
+CURVES = 2
 CHECK = 1
 
-ANALYSE = 2
+ANALYSE = 3
 """Tables and figures."""

@@ -44,28 +44,27 @@ def _on_one_line(text: str) -> str:
 
 # The one home of bounds: the configuration and the command line take theirs from these types. No honest study
 # meets the upper ones. What they keep out hangs, ends the process or fills the memory.
-Whole = Annotated[int, BeforeValidator(_no_truth_value)]
-Real = Annotated[float, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
-Fraction = Annotated[Real, Field(gt=0, le=1)]
-Positive = Annotated[Real, Field(gt=0, le=1e9)]
-NotNegative = Annotated[Real, Field(ge=0, le=1e9)]
-PositiveInt = Annotated[Whole, Field(ge=1, le=10**6)]
+NUMBER = BeforeValidator(_no_truth_value)  # last, so that the schema has bounds as JSON Schema writes them
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), NUMBER]
+NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NUMBER]
+PositiveInt = Annotated[int, Field(ge=1, le=10**6), NUMBER]
 Seed = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
-Parallel = Annotated[Whole, Field(ge=1, le=256)]
+Parallel = Annotated[int, Field(ge=1, le=256), NUMBER]
 """Threads, processes, GPUs, or jobs at a time."""
-Examples = Annotated[Whole, Field(ge=1, le=10**9)]
-TrainExamples = Annotated[Whole, Field(ge=2, le=10**9)]
-BatchSize = Annotated[Whole, Field(ge=1, le=2**16)]
-MaxLength = Annotated[Whole, Field(ge=8, le=2**16)]
+Examples = Annotated[int, Field(ge=1, le=10**9), NUMBER]
+TrainExamples = Annotated[int, Field(ge=2, le=10**9), NUMBER]
+BatchSize = Annotated[int, Field(ge=1, le=2**16), NUMBER]
+MaxLength = Annotated[int, Field(ge=8, le=2**16), NUMBER]
 """Longest input of a model, in tokens."""
-Length = Annotated[Whole, Field(ge=1, le=2**16)]
+Length = Annotated[int, Field(ge=1, le=2**16), NUMBER]
 """Tokens of an input."""
-Epochs = Annotated[Real, Field(gt=0, le=10_000)]
-LearningRate = Annotated[Real, Field(gt=0, le=10)]
-Rounds = Annotated[Whole, Field(ge=5, le=10_000)]
-Percentage = Annotated[Real, Field(ge=0, le=100)]
-Share = Annotated[Real, Field(ge=0, le=1)]
-Rate = Annotated[Real, Field(ge=1e-6, le=1e12)]
+Epochs = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False), NUMBER]
+LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False), NUMBER]
+Rounds = Annotated[int, Field(ge=5, le=10_000), NUMBER]
+Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), NUMBER]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
+Rate = Annotated[float, Field(ge=1e-6, le=1e12, allow_inf_nan=False), NUMBER]
 OneLine = Annotated[str, Field(min_length=1), AfterValidator(_on_one_line)]
 """A name of a file, a folder or a model."""
 Device = Literal["auto", "cpu", "gpu"]
@@ -74,12 +73,12 @@ Confidence = Literal["max_probability", "entropy", "patience"]
 Pooling = Literal["first", "mean"]
 ExitLoss = Literal["sum", "mean"]
 Split = Literal["train", "validation"]
-Metric = Literal["accuracy"]
+Metric = Literal["accuracy", "macro_f1", "mcc"]
 
 
-def limits(kind: Any) -> dict[str, float]:
+def limits(kind: Any) -> dict[str, Any]:
     """Least and largest value of one of the types above, as ``typer.Option`` takes them."""
-    found = {}
+    found: dict[str, Any] = {}
     for bound in (bound for part in kind.__metadata__ for bound in getattr(part, "metadata", ())):
         if isinstance(bound, Ge):
             found["min"] = bound.ge
@@ -147,7 +146,7 @@ class TaskSection(Section):
     """Column of the texts, or two columns for pairs of texts."""
     label: str
     """Column of the labels: class names, or integers."""
-    held_out: Annotated[Real, Field(gt=0, lt=1)] | None = None
+    held_out: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER] | None = None
     """Fraction of the training rows that is held out for validation, in the same shares of the classes; null:
     the validation rows are given."""
     group: str | None = None
@@ -160,7 +159,8 @@ class TaskSection(Section):
     """Whether rows without a text and rows without a label are left out. Otherwise an empty text counts as a
     text, and a missing label is an error."""
     metric: Metric = "accuracy"
-    """What curves and tables show; accuracy is the only one."""
+    """What says how good answers are, in curves, tables and recommendations: accuracy, macro-F1 (the mean of
+    the classes' F1) or Matthews' correlation. Changing it runs no training, export, price or evaluation."""
 
     @field_validator("files", mode="before")
     @classmethod
@@ -178,15 +178,6 @@ class TaskSection(Section):
     @classmethod
     def _hub_exists(cls, source: str | None) -> str | None:
         return source and existing_if_path(source)
-
-    @field_validator("metric", mode="before")
-    @classmethod
-    def _known_metric(cls, metric: Any) -> Any:
-        if metric not in get_args(Metric):
-            raise ValueError(
-                f"'{metric}' is not offered: curves and estimates count right answers; leave metric out"
-            )
-        return metric
 
     @field_validator("encoding")
     @classmethod
@@ -291,7 +282,7 @@ class PretrainingSection(Section):
 
     examples: Examples = 48000
     """Generated sentence pairs; or one's own training texts, taken again where they are fewer."""
-    epochs: Annotated[Real, Field(ge=0, le=10_000)] = 1
+    epochs: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NUMBER] = 1
     """Passes over them; 0 starts fine-tuning from random weights."""
     batch_size: BatchSize = 32
     """Pairs per step."""
@@ -312,7 +303,7 @@ class TrainingSettings(Section):
     """Examples per step."""
     learning_rate: LearningRate = 5e-4
     """Peak learning rate."""
-    warmup: Annotated[Real, Field(ge=0, lt=1)] = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER] = 0.1
     """Fraction of the steps over which the learning rate rises; it then falls linearly to 0."""
     weight_decay: NotNegative = 0.01
     """AdamW's weight decay."""
@@ -442,8 +433,8 @@ class MeasuringSection(Section):
 class CommutativitySection(Section):
     """When the order of operators counts as not mattering."""
 
-    margin: Annotated[Percentage, Field(gt=0)] = 2.0
-    """Percentage points of accuracy. Two orderings commute where their difference is surely smaller."""
+    margin: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), NUMBER] = 2.0
+    """Percentage points of the metric. Two orderings commute where their difference is surely smaller."""
 
 
 class PricesSection(Section):
@@ -455,7 +446,7 @@ class PricesSection(Section):
     """How often each exit's time is measured at each length, next to O's each time; medians are reported."""
     most_rounds: Rounds = 60
     """How often at most: rounds go on until `precision` is reached."""
-    precision: Annotated[Real, Field(gt=0, lt=1)] = 0.01
+    precision: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER] = 0.01
     """Relative standard error that every price must reach."""
     lengths: PositiveInt = 5
     """Input lengths at which L's times are measured: quantiles of the validation examples' lengths."""
@@ -463,7 +454,7 @@ class PricesSection(Section):
     """A round in which O's time is further than this part off its median is repeated."""
     others: NotNegative = 0.5
     """CPU cores that other processes may use meanwhile."""
-    wait: Annotated[Real, Field(ge=0, le=7 * 24 * 3600)] = 120
+    wait: Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False), NUMBER] = 120
     """Seconds that may be lost in all to a busy machine, by waiting and by rounds that do not count; then the
     price is refused."""
     seed: Seed = 0

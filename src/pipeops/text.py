@@ -41,8 +41,9 @@ def as_given(value: object) -> str:
 
 
 def shortened(text: object, most: int = 20) -> str:
-    """At most ``most`` characters on one line: messages hold no one's texts."""
-    line = " ".join(str(text).split())
+    """At most ``most`` characters on one line, control characters escaped: messages hold no one's texts."""
+    start = " ".join(str(text).split())[: most + 1]
+    line = "".join(one if one.isprintable() else repr(one)[1:-1] for one in start)
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 

@@ -32,6 +32,11 @@ def test_balanced_data_have_a_closed_form(seed, sd_groups):
     assert found == pytest.approx(by_anova(values), abs=2e-3)
 
 
+def test_groups_without_scatter_are_known_exactly():
+    assert mixed_effect([1, 1, 3, 3], ["a", "a", "b", "b"]) == pytest.approx((2, 1, math.sqrt(2), 0))
+    assert mixed_effect([0, 0, 0, 0], ["a", "a", "b", "b"]) == (0, 0, 0, 0)
+
+
 def test_the_interval_covers_the_mean_over_tasks_about_as_often_as_it_says():
     rng, covered = np.random.default_rng(0), 0
     for _ in range(200):

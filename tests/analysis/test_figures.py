@@ -114,7 +114,7 @@ def test_the_pareto_figure_draws_and_names_the_front():
         ("sst2", "D", "LQ", 0.84, 0.1), ("sst2", "P", "Q", 0.80, 0.15), ("sst2", "D", "LQ", 0.895, 0.3),
     ]  # fmt: skip
     columns = ["dataset", "pipeline", "inference", "accuracy", "time_relative"]
-    table = pd.DataFrame(rows, columns=columns).assign(seed=1, threshold=range(len(rows)))
+    table = pd.DataFrame(rows, columns=columns).assign(metric="accuracy", seed=1, threshold=range(len(rows)))
     ax = figures.pareto(table, []).axes[0]
     front = lines(ax)["Pareto front"]
     time, percent = data(front)
@@ -175,6 +175,34 @@ def test_files_are_the_same_bytes_every_time(runs, tmp_path):
         content = (tmp_path / f"a.{form}").read_bytes()
         assert content.startswith(magic)
         assert content == (tmp_path / f"b.{form}").read_bytes()
+
+
+def test_axes_name_the_metric_of_what_they_show(runs):
+    runs = runs.assign(metric=runs["dataset"].map({"sst2": "accuracy", "generated-sentiment": "mcc"}))
+    runs["flops_relative"] = runs["time_relative"]
+    exits = runs.assign(parameters_relative=runs["time_relative"], exit_layer=runs["threshold"])
+
+    def labels(figure):
+        return [ax.get_ylabel() for ax in figure.axes]
+
+    assert labels(figures.figure2(runs, SETS)) == ["metric, %"] * 2
+    assert labels(figures.figure2(runs[runs["metric"] == "mcc"], SETS)) == ["MCC, %"] * 2
+    assert "generated-sentiment (MCC), DE" in lines(figures.figure2(runs, SETS).axes[0])
+    for draw in (figures.figure3, figures.figure4):
+        assert labels(draw(runs, SETS)) == ["accuracy, %"] * 2 + ["MCC, %"] * 2
+    assert labels(figures.pareto(runs, [])) == ["accuracy, %", "MCC, %"]
+    joint = figures.joint(runs, ["O", "DE"], exits=exits)
+    assert labels(joint) == ["accuracy, %"] * 3 + ["MCC, %"] * 3
+    assert joint.axes[3].get_title() == "generated-sentiment: MCC against parameters"
+    heat_map = figures.heatmap(runs, SETS, margin=2.0).axes[0]
+    assert [one.get_text() for one in heat_map.get_yticklabels()] == ["SST-2", "generated-sentiment (MCC)"]
+
+
+def test_the_band_of_a_metric_may_reach_below_0(runs):
+    table = runs[runs["dataset"] == "sst2"].assign(metric="mcc")
+    table["accuracy"] = table["accuracy"] - 0.8 + 0.3 * table["seed"]
+    ax = figures.figure3(table, ["DE"]).axes[0]
+    assert -100 <= ax.collections[0].get_paths()[0].vertices[:, 1].min() < 0
 
 
 @pytest.fixture(scope="module")

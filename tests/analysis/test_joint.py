@@ -12,7 +12,7 @@ from pipeops.errors import PipeOpsError
 
 def run(pipeline: str, seed: int, points: list[tuple[float, float]], **sizes: float) -> list[dict]:
     """Rows of one run; with L and Q everything takes half the time."""
-    keys = {"dataset": "sst2", "pipeline": pipeline, "seed": seed}
+    keys = {"dataset": "sst2", "metric": "accuracy", "pipeline": pipeline, "seed": seed}
     rows = []
     for inference in ("", "L", "Q", "LQ"):
         for place, (time, accuracy) in enumerate(points):
@@ -35,7 +35,7 @@ def measurements() -> pd.DataFrame:
 def test_a_table_by_hand() -> None:
     table = costeff(measurements(), ["O", "C"])
     columns = [f"{measure}_{part}" for measure in MEASURES for part in ("mean", "sd")]
-    assert table.columns.tolist() == ["dataset", "pipeline", "inference", "n_seeds", *columns]
+    assert table.columns.tolist() == ["dataset", "metric", "pipeline", "inference", "n_seeds", *columns]
     names = table[["pipeline", "inference", "n_seeds"]].to_numpy().tolist()
     assert names == [["O", "", 2], ["O", "LQ", 2], ["C", "", 2], ["C", "LQ", 2]]
     original, _, plain, fast = table.to_dict("records")

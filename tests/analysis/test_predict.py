@@ -19,7 +19,9 @@ from pipeops.analysis.predict import (
     tabulate,
 )
 from pipeops.analysis.recommend import Budget, candidates, name_of, recommend, refusals
+from pipeops.analysis.regret import regret
 from pipeops.errors import PipeOpsError
+from pipeops.measuring.classes import MACRO_F1, MCC
 from pipeops.pipeline import INFERENCE, Pipeline, trained_pipelines
 
 THRESHOLDS = [0.0, 0.6, 0.8, 0.95, 1.01]
@@ -77,6 +79,31 @@ def test_measured_points_are_the_means_of_the_runs(everything, prices):
     ]
     np.testing.assert_allclose(rows[["accuracy", "time_relative"]], np.mean(points, axis=0))
     assert set(table["kind"]) == {MEASURED}
+
+
+@pytest.mark.parametrize("metric", [MACRO_F1, MCC], ids=lambda metric: metric.name)
+def test_a_metric_takes_the_place_of_accuracy(metric):
+    replays = of(("O", "D", "P", "E", "DE"), metric=metric, every=5)
+    prices = replays.prices("sst2")
+    table = predict("sst2", replays, prices, [Pipeline(name) for name in ("O", "D", "DE", "ED")])
+    assert set(table["metric"]) == {metric.name}
+    assert (table[["accuracy_low", "accuracy_high"]].to_numpy() >= metric.least).all()
+    known = Predictor("sst2", replays, prices)
+    run = replays.runs["sst2", "E", 2]
+    exits = replays.leaving(("sst2", "E", 2))
+    full = {
+        name: float(
+            metric.of_answers(run.answers.label_ids, replays.runs["sst2", name, 2].variants[""].said[:, -1])
+        )
+        for name in "OD"
+    }
+    of_e = [run.variants[""].quality(one) for one in exits]
+    predicted = known.predicted(Pipeline("ED"), "")
+    np.testing.assert_allclose(predicted.accuracy[1], np.array(of_e) * full["D"] / full["O"])
+    measured = known.measured(Pipeline("DE"), "Q")
+    points = replays.runs["sst2", "DE", 3].points("Q", "max_probability", THRESHOLDS)
+    np.testing.assert_allclose(measured.accuracy[2], [point["accuracy"] for point in points])
+    assert set(regret(replays)["metric"]) == {metric.name}
 
 
 def test_what_the_original_has_is_predicted_of_itself(everything, prices):
@@ -217,7 +244,11 @@ def rows(*points) -> pd.DataFrame:
     columns = ["pipeline", "inference", "threshold", "accuracy", "time_relative"]
     table = pd.DataFrame(points, columns=columns)
     return table.assign(
-        kind=MEASURED, time_ms=10 * table["time_relative"], parameters=10_000_000, accuracy_low=np.nan
+        metric="accuracy",
+        kind=MEASURED,
+        time_ms=10 * table["time_relative"],
+        parameters=10_000_000,
+        accuracy_low=np.nan,
     )
 
 
@@ -283,6 +314,23 @@ def test_a_budget_that_nothing_meets_names_the_nearest():
             recommend(passed, budget)
 
 
+def test_messages_name_the_metric():
+    passed, refused = candidates(WORLD.assign(metric="macro_f1"))
+    with pytest.raises(PipeOpsError, match=r"with 0.9 macro-F1 \(macro-F1 90.0%, 10 ms, 40 MB\)$"):
+        recommend(passed, Budget(min_accuracy=0.99))
+    with pytest.raises(PipeOpsError, match=r"the gate refused E at threshold 0.5 \(macro-F1 80.0%, 2 ms\)"):
+        recommend(passed, Budget(max_time=0.2), refused=refused)
+
+
+def test_a_drop_may_lead_below_0():
+    table = rows(
+        ("O", "", math.nan, 0.05, 1.0), ("D", "", math.nan, -0.02, 0.5), ("P", "", math.nan, -0.2, 0.2)
+    )
+    found = recommend(table.assign(metric="mcc"), Budget(max_drop=10))
+    assert found["pipeline"].tolist() == ["D", "O"]
+    assert len(recommend(WORLD, Budget(max_drop=100))) == WORLD.groupby(["pipeline", "inference"]).ngroups
+
+
 def test_where_the_gate_is_in_the_way_it_says_so():
     passed, refused = candidates(WORLD)
     said = (
@@ -303,7 +351,7 @@ def test_where_the_gate_is_in_the_way_it_says_so():
         ({}, "no budget: give --max-time"),
         ({"max_size": 3}, "no budget: give --max-time"),
         ({"max_time": 0}, "--max-time: 0 is no budget"),
-        ({"max_time_ms": math.nan}, "--max-time-ms: nan is no budget"),
+        ({"max_time_ms": math.nan}, "--max-time: nan is no budget"),
         ({"min_accuracy": 90}, "--min-accuracy: 90 is more than 1"),
         ({"max_drop": -1}, "--max-drop: -1 is no budget"),
     ],

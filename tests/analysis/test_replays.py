@@ -19,10 +19,12 @@ from measured import (
 
 from pipeops.analysis.cumulativeness import ANOTHER_SEED, COMPOUND, PRICED, UNCHANGED, cumulativeness
 from pipeops.analysis.curves import TradeoffCurve
+from pipeops.analysis.metrics import metrics_of
 from pipeops.analysis.replays import Replays
 from pipeops.analysis.runs import curves
 from pipeops.analysis.verdicts import commutativity
 from pipeops.errors import PipeOpsError
+from pipeops.measuring.classes import ACCURACY, MACRO_F1, MCC
 from pipeops.measuring.evaluate import evaluate
 
 THRESHOLDS = [0.0, 0.6, 0.8, 0.95, 1.01]
@@ -67,6 +69,52 @@ def test_yardsticks_are_in_the_table_of_verdicts(replays):
 def test_chance_is_the_most_frequent_class(replays):
     assert replays.chance("sst2") == 0.5
     assert replays.n_examples("sst2") == 200
+
+
+def of_metric(metric, runs=RUNS):
+    """One example in five is of the rarer class."""
+    return made_up_replays(runs, thresholds=THRESHOLDS, metric=metric, every=5)
+
+
+@pytest.mark.parametrize(
+    ("metric", "chance"), [(ACCURACY, 0.8), (MACRO_F1, 2 * 0.8 / 1.8 / 2), (MCC, 0)], ids=lambda _: ""
+)
+def test_every_metric_has_its_curves_its_chance_and_its_bootstrap(metric, chance):
+    replays = of_metric(metric)
+    assert replays.chance("sst2") == pytest.approx(chance)
+    table = curves_of(replays)
+    assert set(table["metric"]) == {metric.name}
+    runs = curves(table)
+    for run in runs:
+        assert same_curve(replays.per_example(run).curve(), runs[run])
+    row = commutativity(runs, ["DE"], metrics=metrics_of(table), replays=replays).iloc[0]
+    assert row["metric"] == metric.name
+    assert row["bootstrap_low"] < row["mean_difference"] < row["bootstrap_high"]
+    assert row["paired_sampling_error"] > 0
+    # The formula is that of a share of right answers.
+    assert math.isnan(row["sampling_error"]) == (metric is not ACCURACY)
+
+
+@pytest.mark.parametrize("metric", [MACRO_F1, MCC], ids=lambda metric: metric.name)
+def test_estimates_take_the_metric_in_the_place_of_accuracy(metric):
+    replays = of_metric(metric)
+    table = curves_of(replays)
+    study = cumulativeness(table, ["DE"], replays)
+    at = (table["seed"] == 2) & (table["inference"] == "")
+    o, d, e = (table[at & (table["pipeline"] == name)]["accuracy"].to_numpy() for name in ("O", "D", "E"))
+    rows = study[(study["inference"] == "") & (study["pipeline"] == "ED") & (study["seed"] == 2)]
+    for estimate in (COMPOUND, PRICED):
+        got = rows[rows["estimate"] == estimate]["accuracy_estimated"].to_numpy()
+        np.testing.assert_allclose(got, d / o * e)
+    assert set(study["metric"]) == {metric.name}
+
+
+def test_an_original_that_is_no_better_than_chance_cannot_be_scaled_by():
+    replays = of_metric(MCC)
+    hopeless = made_up_replays([("O", 1)], thresholds=[], metric=MCC, every=5, right=0)
+    runs = dict(replays.runs) | dict(hopeless.runs)
+    with pytest.raises(PipeOpsError, match="O has -1 in the task's metric, so equations 1 and 2 cannot"):
+        cumulativeness(curves_of(dataclasses.replace(replays, runs=runs)), ["DE"])
 
 
 @pytest.mark.parametrize("inference", ["", "L", "Q", "LQ"])
@@ -140,15 +188,17 @@ def test_files_are_read_by_their_places(folder):
     read = Replays.read(
         sorted(folder.glob("answers/sst2/DE/*")),
         [folder / "prices/sst2/DE.csv"],
+        metrics={"sst2": "mcc"},
         confidence="entropy",
         thresholds=THRESHOLDS,
     )
     assert set(read.runs) == {("sst2", "DE", 1), ("sst2", "DE", 2)}
     assert read.leaving(("sst2", "DE", 1)).shape == (len(THRESHOLDS), 20)
+    assert read.metric("sst2") is MCC
 
 
 def test_answers_without_their_prices_or_of_another_run_are_refused(folder, tmp_path):
-    rule = {"confidence": "entropy", "thresholds": THRESHOLDS}
+    rule = {"metrics": {"sst2": "accuracy"}, "confidence": "entropy", "thresholds": THRESHOLDS}
     answers = folder / "answers/sst2/DE/seed1.parquet"
     with pytest.raises(PipeOpsError, match="seed1.parquet: no prices of DE on sst2; price them first"):
         Replays.read([answers], [], **rule)

@@ -12,19 +12,20 @@ from pipeops.errors import PipeOpsError
 from pipeops.measuring.records import exits_path
 
 HEADER = (
-    "inference,threshold,accuracy,time_ms,time_relative,mean_exit_layer,"
+    "inference,threshold,metric,accuracy,time_ms,time_relative,mean_exit_layer,"
     "flops_relative,flops,parameters,parameters_relative,kernels\n"
 )
 ROWS = (
-    ",0.5,0.75,3.0,0.3,2.0,0.33,33,900,0.9,fp32\n"
-    ",0.9,0.875,6.0,0.6,4.0,0.66,66,900,0.9,fp32\n"
-    "Q,0.5,0.5,1.0,0.1,2.0,0.33,33,900,0.9,AVX512-VNNI\n"
-    "LQ,0.5,0.5,0.5,0.05,2.0,0.33,33,900,0.9,AVX512-VNNI\n"
+    ",0.5,accuracy,0.75,3.0,0.3,2.0,0.33,33,900,0.9,fp32\n"
+    ",0.9,accuracy,0.875,6.0,0.6,4.0,0.66,66,900,0.9,fp32\n"
+    "Q,0.5,accuracy,0.5,1.0,0.1,2.0,0.33,33,900,0.9,AVX512-VNNI\n"
+    "LQ,0.5,accuracy,0.5,0.5,0.05,2.0,0.33,33,900,0.9,AVX512-VNNI\n"
 )
 EXITS = (
-    "inference,exit_layer,accuracy,time_ms,time_relative,flops_relative,flops,parameters,parameters_relative,kernels\n"
-    ",1,0.5,1.0,0.2,0.3,33,600,0.6,fp32\n"
-    ",2,0.75,3.0,0.6,0.6,66,900,0.9,fp32\n"
+    "inference,exit_layer,metric,accuracy,time_ms,time_relative,flops_relative,flops,"
+    "parameters,parameters_relative,kernels\n"
+    ",1,accuracy,0.5,1.0,0.2,0.3,33,600,0.6,fp32\n"
+    ",2,accuracy,0.75,3.0,0.6,0.6,66,900,0.9,fp32\n"
 )
 
 
@@ -42,8 +43,13 @@ def test_read_curve_takes_relative_time_and_accuracy_of_the_wanted_rows(tmp_path
     np.testing.assert_array_equal(read_curve(path, inference="LQ").time, [0.05])
 
 
+def test_mcc_may_be_negative(tmp_path: Path) -> None:
+    text = HEADER + ROWS.replace(",accuracy,0.75", ",mcc,-0.75")
+    np.testing.assert_array_equal(read_curve(write(tmp_path, text)).accuracy, [-0.75, 0.875])
+
+
 def test_read_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> None:
-    curve = read_curve(write(tmp_path, HEADER + ",,0.9,10.0,1.0,6.0,1.0,100,1000,1.0\n"))
+    curve = read_curve(write(tmp_path, HEADER + ",,accuracy,0.9,10.0,1.0,6.0,1.0,100,1000,1.0\n"))
     assert (curve.time.item(), curve.accuracy.item()) == (1.0, 0.9)
 
 
@@ -54,16 +60,38 @@ def test_read_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> Non
         (HEADER, "has no rows; delete it"),
         (HEADER + ROWS[:-1], "cut off in the middle of its last line; delete it"),
         (HEADER + ROWS[:-8], "cut off in the middle of its last line; delete it"),
-        (HEADER + ",0.5,0.75,3.0\n", "line 2 has no number in column time_relative; delete it"),
-        (HEADER + ROWS + ",0.5,,3.0,0.3,2.0,0.33\n", "line 6 has no number in column accuracy; delete it"),
-        (HEADER + ",0.5,0.75,3.0,inf,2.0,0.33\n", "line 2 has no number in column time_relative; delete it"),
-        (HEADER + ",0.5,best,3.0,0.3,2.0,0.33\n", "not a file of measurements"),
-        (HEADER + ROWS + "\0\0\0,,,,,,,,,,,\n", "not a file of measurements"),
+        (HEADER + ",0.5,accuracy,0.75,3.0\n", "line 2 has no number in column time_relative; delete it"),
         (
-            HEADER + ",0.5,87.5,3.0,0.3,2.0,0.33,33,900,0.9\n",
+            HEADER + ROWS + ",0.5,accuracy,,3.0,0.3,2.0,0.33\n",
+            "line 6 has no number in column accuracy; delete it",
+        ),
+        (
+            HEADER + ",0.5,accuracy,0.75,3.0,inf,2.0,0.33\n",
+            "line 2 has no number in column time_relative; delete it",
+        ),
+        (HEADER + ",0.5,accuracy,best,3.0,0.3,2.0,0.33\n", "not a file of measurements"),
+        (HEADER + ROWS + "\0\0\0,,,,,,,,,,,,\n", "not a file of measurements"),
+        (
+            HEADER + ",0.5,accuracy,87.5,3.0,0.3,2.0,0.33,33,900,0.9\n",
             "column accuracy must hold fractions from 0 to 1",
         ),
-        ("inference,threshold,accuracy\n,0.5,0.7\n", "column time_ms, time_relative, mean_exit_layer"),
+        (
+            "inference,threshold,accuracy\n,0.5,0.7\n",
+            "column metric, time_ms, time_relative, mean_exit_layer",
+        ),
+        (
+            HEADER.replace("metric,", "") + ROWS.replace("accuracy,", ""),
+            "column metric is missing; delete it",
+        ),
+        (
+            HEADER + ROWS.replace("accuracy", "f1"),
+            "column metric has f1, and known are accuracy, macro_f1, mcc",
+        ),
+        (
+            HEADER + ROWS.replace("accuracy", ""),
+            "column metric has nothing, and known are accuracy, macro_f1",
+        ),
+        (HEADER + ROWS.replace(",0.75", ",-0.75"), "column accuracy must hold fractions from 0 to 1"),
         ("inf", "column inference"),
     ],
 )
@@ -141,7 +169,7 @@ def test_no_measurements_is_an_error_of_one_line() -> None:
 def test_damaged_details_are_named(tmp_path: Path, content: str) -> None:
     path = write(tmp_path, HEADER + ROWS)
     path.with_suffix(".json").write_text(content)
-    remedy = r"delete \S+seed1\.csv and run again with --forcerun pool"
+    remedy = r"delete \S+seed1\.csv and run again with --forcerun curves"
     with pytest.raises(PipeOpsError, match=rf"seed1\.json: damaged \(.*\); {remedy}"):
         read_curve(path)
     path.with_suffix(".json").unlink()

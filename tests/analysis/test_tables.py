@@ -11,6 +11,7 @@ from pipeops.analysis.cumulativeness import cumulativeness
 from pipeops.analysis.paper import paper_table1
 from pipeops.analysis.savings import table2
 from pipeops.analysis.tables import cumulativeness_markdown, table1_markdown, table2_markdown
+from pipeops.measuring.classes import MCC
 from pipeops.text import html_page
 
 PAPER = """\
@@ -150,6 +151,19 @@ def test_a_verdict_says_how_long_its_models_were_trained() -> None:
 PIPELINES = ("O", "D", "P", "E", "DP", "DE", "ED", "PE", "EP")
 
 
+def test_effects_over_tasks_as_printed() -> None:
+    one = measured()
+    other = one.assign(dataset="mrpc", metric="mcc")
+    other["accuracy"] = other["accuracy"].where(other["pipeline"] != "DE", other["accuracy"] - 0.03)
+    table = tables.effects(pd.concat([one, other]), ["PE", "DE"], margin=2)
+    assert "Difference in each task's metric of two orderings" in table.markdown
+    rows = [line for line in table.markdown.splitlines() if line.startswith("| ")]
+    assert rows[0].startswith("| Operators | Orderings | Tasks | Runs | Effect | 90% interval")
+    assert rows[2].startswith("| P+E       | EP - PE   | 2     | 4    | +0.00")
+    assert rows[3].startswith("| D+E       | DE - ED   | 2     | 4    | -1.50")
+    assert rows[3].endswith("| undecided |")
+
+
 def test_the_recommendation_begins_with_words() -> None:
     runs = [(pipeline, seed) for pipeline in PIPELINES for seed in (1, 2, 3)]
     replays = made_up_replays(runs, thresholds=[0, 0.7, 1.01])
@@ -173,8 +187,59 @@ def test_the_recommendation_begins_with_words() -> None:
 def test_a_recommendation_of_one_seed_says_what_is_missing() -> None:
     replays = made_up_replays([(pipeline, 1) for pipeline in PIPELINES], thresholds=[0, 0.7, 1.01])
     text = tables.recommendation(pd.DataFrame(), [], replays=replays).markdown
+    assert "Regret: the accuracy of the best measured pipeline" in text
     assert "One seed, so nothing to compare with.\n- SST-2: no intervals; they need two seeds" in text
     assert "nan" not in text
+
+
+def in_metrics(table: pd.DataFrame, **metrics: str) -> pd.DataFrame:
+    """The same measurements of several datasets, each in a metric of its own."""
+    named = [table.assign(dataset=dataset, metric=metric) for dataset, metric in metrics.items()]
+    return pd.concat(named, ignore_index=True)
+
+
+def test_tables_name_a_metric_that_is_not_accuracy() -> None:
+    one = in_metrics(measured(), reviews="macro_f1")
+    two = in_metrics(measured(), reviews="macro_f1", sst2="accuracy")
+    options = {"margin": 2.0, "steps": {}}
+    alone, beside = (tables.table1(table, ["DE"], **options) for table in (one, two))
+    assert alone.numbers.columns.tolist()[:3] == ["dataset", "metric", "operators"]
+    assert dict(zip(beside.numbers["dataset"], beside.numbers["metric"], strict=True)) == {
+        "reviews": "macro_f1",
+        "sst2": "accuracy",
+    }
+    assert "two macro-F1-time curves in percentage points of macro-F1, mean" in alone.markdown
+    assert "- D+E on reviews (macro-F1): the order does not matter" in alone.markdown
+    assert "two metric-time curves in percentage points of metric, mean" in beside.markdown
+    assert [row[0] for row in rows_below(beside.markdown, "cells:")[2:]] == ["reviews (macro-F1)", "SST-2"]
+    values = measured().assign(time_ms=1.0)
+    for metrics, what in (({"reviews": "mcc"}, "MCC"), ({"reviews": "mcc", "sst2": "accuracy"}, "Metric")):
+        text = table2_markdown(table2(in_metrics(values, **metrics), ["O"]))
+        assert f"{what} without and with Q" in text
+        header, _, row, *_ = rows_below(text, "Mean ± SD over the seeds.")
+        assert (header[2], row[0]) == (f"{what}, %", "reviews (MCC)")
+    estimates = cumulativeness_markdown(cumulativeness(two, ["DE"]), {"reviews": 0.3, "sst2": 0.5})
+    of_reviews, of_sst2 = estimates.split("\n## ")[1:]
+    assert of_reviews.startswith("reviews (macro-F1)\n\nMean difference in macro-F1 at the same time")
+    assert "| Macro-F1 est., % | Macro-F1, % |" in of_reviews
+    assert of_sst2.startswith("SST-2\n\nMean difference in accuracy at the same time")
+
+
+def test_a_metric_that_is_not_positive_has_no_relative_change() -> None:
+    rows = savings_run("O", 1, accuracy=0.0, accuracy_q=-0.1, time=1.0, left_q=0.5, left_l=0.5, left_lq=0.2)
+    table = table2(pd.DataFrame(rows).assign(dataset="reviews", metric="mcc"), ["O"])
+    assert table["acc_change_q_mean"].isna().all()
+    _, _, row = rows_below(table2_markdown(table), "Mean ± SD over the seeds.")
+    assert row[2:4] == ["0.0", "-10.0"]
+
+
+def test_the_formula_of_sampling_is_left_out_where_it_does_not_hold() -> None:
+    runs = [(ordering, seed) for ordering in ("DE", "ED") for seed in (1, 2)]
+    replays = made_up_replays(runs, thresholds=[0, 0.7, 1.01], metric=MCC, every=5)
+    text = tables.commutativity(curves_of(replays), ["DE"], margin=2, steps={}, replays=replays).markdown
+    header, _, row = rows_below(text, "The former is known of accuracy only.")
+    assert (header[4], row[4]) == ("Sampling", "-")
+    assert "Difference in MCC of two orderings" in text
 
 
 def test_a_table_is_written_in_all_its_forms(tmp_path) -> None:

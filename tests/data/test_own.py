@@ -105,12 +105,16 @@ def test_several_files_make_one_split(tmp_path):
     assert gather("mine", settings, tmp_path / "out").rows == {"train": 6, "validation": 2}
 
 
-def test_files_of_one_split_must_be_alike(tmp_path):
+def test_files_of_one_split_may_write_labels_as_texts_or_as_numbers(tmp_path):
     for number, label in enumerate((["a", "b"], [[0], [1]])):
         pq.write_table(pa.table({"text": ["x", "y"], "label": label}), tmp_path / f"{number}.parquet")
     paths = [str(tmp_path / f"{number}.parquet") for number in range(2)]
     settings = TaskSection(files={"train": paths}, held_out=0.5, text="text", label="label")
-    assert "tasks.mine.files: columns differ in type" in refusal(settings, tmp_path / "out")
+    assert "tasks.mine: train: column 'label' holds list" in refusal(settings, tmp_path / "out")
+    for number, labels in enumerate((["1", "2"], [2, 1])):
+        pq.write_table(pa.table({"text": ["x", "y"], "label": labels}), tmp_path / f"{number}.parquet")
+    both = TaskSection(files={"train": paths, "validation": paths}, text="text", label="label")
+    assert gather("mine", both, tmp_path / "out").classes["train"] == {"1": 2, "2": 2}
 
 
 def test_a_hubs_class_ids_have_names(tmp_path):
@@ -297,7 +301,7 @@ def test_another_encoding_is_named_and_can_be_given(tmp_path):
     path.write_bytes('{"text": "caf\u00e9", "label": "a"}\n'.encode("latin-1"))
     assert "x.jsonl, line 1: is not UTF-8; convert the file" in refusal(section(path, path), tmp_path / "out")
     path.write_bytes(b'{"text": "caf", "label": "a"}\n' * 50_000 + path.read_bytes())
-    assert "column 'text' is not UTF-8; convert the file" in refusal(section(path, path), tmp_path / "out")
+    assert "line 50001: is not UTF-8; convert the file" in refusal(section(path, path), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -340,6 +344,36 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
 def test_columns_of_another_kind_are_refused(tmp_path, columns, message):
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     assert message in refusal(section(*[tmp_path / "x.parquet"] * 2), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": ["b"], "label": "x"}', "column 'text' holds values of several kinds in rows 1 to 2"),
+        ('{"text": "\\ud800", "label": "x"}', "x.jsonl, row 2: a text that is not UTF-8"),
+    ],
+)
+def test_cells_of_json_that_make_no_column_are_refused(tmp_path, line, message):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "a", "label": "x"}\n' + line)
+    assert message in refusal(section(path, path), tmp_path / "out")
+
+
+def test_rows_with_more_cells_than_there_are_names_are_refused(tmp_path):
+    path = write_csv(tmp_path / "x.csv", [(*row, "c") for row in LEARNABLE])
+    message = refusal(section(path, path), tmp_path / "out")
+    assert "its rows have more cells than the first line names" in message
+
+
+def test_reading_shows_how_long_it_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipeops.progress.LINE_EVERY", 0)
+    path = write_csv(tmp_path / "x.csv", [(f"t{n}", "ab"[n % 2]) for n in range(3000)])
+    gather("mine", section(path, held_out=0.5), tmp_path / "out")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        f"{what} train: {done}%" for what in ("read", "write") for done in (33, 67, 100)
+    ]
+    assert all(line.endswith(" s left") for line in lines)
 
 
 # Rows as others read them.

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from export_models import tiny_shape
+from helpers import unsealed
 from measured import SHAPE, examples, exported
 
 from pipeops.data.tokenised import load_tokenised
@@ -89,6 +90,7 @@ def test_equal_inputs_are_run_once(folder):
 def test_graphs_of_two_models_are_refused(folder, tmp_path):
     exported(tmp_path / "DE", tiny_shape(vocab_size=60, exit_layers=(3,)))
     (tmp_path / "DE/profile.onnx").write_bytes((folder / "DE/profile.onnx").read_bytes())
+    unsealed(tmp_path)
     examples(tmp_path)
     with pytest.raises(PipeOpsError, match="have other shapes; export again"):
         evaluated(tmp_path, tmp_path / "x.parquet")

@@ -14,6 +14,7 @@ from pipeops.analysis.runs import pool, pool_exits, read_curve
 from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import read_answers
+from pipeops.measuring.classes import METRICS, confusion, counts_of
 from pipeops.measuring.evaluate import evaluate
 from pipeops.measuring.prices import read_prices
 from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS
@@ -99,6 +100,27 @@ def test_replayed_exits_are_those_of_the_graph(folder, tmp_path, confidence, thr
                 assert layer == expected[index] + 1
                 seen.add(layer)
     assert seen == {1, 2, 3}
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_curves_are_of_the_metric_and_say_so(folder, tmp_path, metric):
+    table, _ = replayed(folder, tmp_path / "DE.csv", metric=metric)
+    exits = pd.read_csv(tmp_path / "DE.exits.csv").fillna({"inference": ""})
+    assert set(table["metric"]) == set(exits["metric"]) == {metric.name}
+    answers = read_answers(folder / "DE.parquet")
+    said = {letters: answers.of(letters).argmax(axis=-1) for letters in INFERENCE}
+    rows = np.arange(len(answers.lengths))
+    for row in table.itertuples():
+        left = replay_of(folder).leaving(row.inference, "max_probability", row.threshold)
+        matrix = confusion(answers.label_ids, said[row.inference][rows, left], 2)
+        assert row.accuracy == pytest.approx(float(metric.of(counts_of(matrix))), abs=1e-15)
+    for row in exits.itertuples():
+        matrix = confusion(answers.label_ids, said[row.inference][:, row.exit_layer - 1], 2)
+        assert row.accuracy == pytest.approx(float(metric.of(counts_of(matrix))), abs=1e-15)
+    # Whatever the metric, everything else is the same.
+    plain, _ = replayed(folder, tmp_path / "plain.csv")
+    others = [column for column in COLUMNS if column not in ("metric", "accuracy")]
+    pd.testing.assert_frame_equal(table[others], plain[others])
 
 
 def test_times_are_the_prices_of_the_exits(folder, tmp_path):

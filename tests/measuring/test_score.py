@@ -5,41 +5,30 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from deployed import PAIR, SINGLE, copied, random_texts, read_policy, write_study
+from deployed import (
+    PAIR,
+    copied,
+    deployed,
+    random_texts,
+    read_policy,
+    results_of_ep,  # noqa: F401
+    write_study,
+)
 from measured import MAX_LENGTH
 
 from pipeops.errors import PipeOpsError
-from pipeops.measuring.classes import accuracy, macro_f1
+from pipeops.measuring.classes import ACCURACY, MACRO_F1, counts_of
 from pipeops.measuring.score import TIMED, score, score_text
 from pipeops.onnx.classify import Classifier
-from pipeops.pipeline import Pipeline
 from pipeops.settings import MeasuringSection
-from pipeops.study.deploying import Choice, deploy_choice
 
 ROWS = 130
 
 
-def deployed(results, folder, pipeline="EPLQ", *, dataset=SINGLE, thresholds=(0.8, 0.85, 0.9)):
-    deploy_choice(
-        Choice(
-            results=results, dataset=dataset, pipeline=Pipeline(pipeline), seed=1, thresholds=thresholds,
-            max_length=MAX_LENGTH,
-        ),
-        folder,
-    )  # fmt: skip
-    return folder
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    write_study(folder, "EP", answers=False, prices=False)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def folder(results, tmp_path_factory):
-    return deployed(results, tmp_path_factory.mktemp("deployed") / "EPLQ")
+    folder = tmp_path_factory.mktemp("deployed") / "EPLQ"
+    return deployed(results, "EPLQ", folder, thresholds=(0.8, 0.85, 0.9))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +57,7 @@ def test_the_report_is_that_of_the_answers_of_the_script(folder, rows):
     ]
     assert report["confusion"] == expected
     assert np.unique(said).tolist() == ["no", "yes"]
-    assert report["macro_f1"] == pytest.approx(macro_f1(np.array(expected)))
+    assert report["macro_f1"] == pytest.approx(float(MACRO_F1.of(counts_of(np.array(expected)))))
     assert report["mean_exit_layer"] == pytest.approx(np.mean([answer.exit_layer for answer in answers]))
     assert 1 < report["mean_exit_layer"] < 4
     assert report["truncated"] == sum(answer.truncated for answer in answers) > 0
@@ -84,8 +73,8 @@ def test_a_point_of_the_curve_is_the_model_deployed_with_that_threshold(
     tmp_path, rows, confidence, threshold, inference
 ):
     write_study(tmp_path, "EP", confidence=confidence, answers=False, prices=False)
-    at = deployed(tmp_path, tmp_path / "at", f"EP{inference}", thresholds=[threshold])
-    elsewhere = deployed(tmp_path, tmp_path / "elsewhere", f"EP{inference}", thresholds=[1])
+    at = deployed(tmp_path, f"EP{inference}", tmp_path / "at", thresholds=[threshold])
+    elsewhere = deployed(tmp_path, f"EP{inference}", tmp_path / "elsewhere", thresholds=[1])
     scored, classifier = score(elsewhere, rows), Classifier(at)
     table = pd.read_csv(rows, keep_default_na=False)
     answers = [classifier(text) for text in table["sentence"]]
@@ -97,14 +86,15 @@ def test_a_point_of_the_curve_is_the_model_deployed_with_that_threshold(
     # The last threshold never leaves early, and costs most.
     first, *_, last = scored.curve()
     assert (first["mean_exit_layer"], last["mean_exit_layer"]) == (1, 4)
-    assert accuracy(scored.matrix([2 if confidence != "patience" else 4] * 3)) == last["accuracy"]
+    never = scored.matrix([2 if confidence != "patience" else 4] * 3)
+    assert ACCURACY.of(counts_of(never)) == last["accuracy"]
     assert scored.time_ms.shape == (TIMED, 4)
     assert (scored.time_ms > 0).all()
 
 
 def test_a_model_without_exits_has_no_curve(tmp_path, rows):
     write_study(tmp_path, "D", answers=False, prices=False, layers=2)
-    scored = score(deployed(tmp_path, tmp_path / "out", "DL", thresholds=()), rows)
+    scored = score(deployed(tmp_path, "DL", tmp_path / "out", thresholds=()), rows)
     assert scored.curve() == []
     assert scored.report()["mean_exit_layer"] == 2
     assert "as deployed" in score_text(scored)
@@ -112,7 +102,7 @@ def test_a_model_without_exits_has_no_curve(tmp_path, rows):
 
 def test_pairs_and_other_columns(tmp_path):
     write_study(tmp_path, "EP", family="bert", dataset=PAIR, answers=False, prices=False)
-    folder = deployed(tmp_path, tmp_path / "out", "EPL", dataset=PAIR)
+    folder = deployed(tmp_path, "EPL", tmp_path / "out", dataset=PAIR, thresholds=(0.8, 0.85, 0.9))
     firsts, seconds = zip(*random_texts(20, pair=True), strict=True)
     table = pd.DataFrame({"sentence1": firsts, "sentence2": seconds, "label": [0, 1] * 10})
     table.to_parquet(tmp_path / "rows.parquet")

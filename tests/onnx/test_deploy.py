@@ -10,20 +10,28 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from deployed import PAIR, SINGLE, copied, random_texts, read_policy, run_script, word_tokenizer, write_study
+from deployed import (
+    PAIR,
+    SINGLE,
+    copied,
+    deployed,
+    random_texts,
+    read_policy,
+    results_of_ep,  # noqa: F401
+    run_script,
+    word_tokenizer,
+    write_study,
+)
 from helpers import unsealed
 from measured import MAX_LENGTH
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
-from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.onnx import classify
 from pipeops.onnx import deploy as deploying
 from pipeops.onnx.classify import Classifier, Refused
-from pipeops.onnx.deploy import FILES, deploy, policy_of, read_trained, thresholds_per_exit
-from pipeops.pipeline import Pipeline
+from pipeops.onnx.deploy import FILES, thresholds_per_exit
 
-NEVER = (1.5, 1.5, 1.5)
 ODD = [
     *(
         "",
@@ -39,30 +47,6 @@ ODD = [
     *("</s> <s> <mask> [SEP] [MASK]", "x" * 300, "word " * 200, "e\u0301 \u200b\ufeff", "İSTANBUL ẞ"),
     "don't 3.14 $%",
 ]
-
-
-def deployed(
-    results: Path, pipeline: str, folder: Path, *, dataset=SINGLE, thresholds=NEVER, max_length=MAX_LENGTH
-) -> Path:
-    chosen = Pipeline(pipeline)
-    place = Path(dataset, chosen.trained, "seed1")
-    trained = read_trained(results / "models" / place, results / "onnx" / place, pipeline=chosen)
-    policy = policy_of(
-        trained,
-        chosen,
-        thresholds=thresholds,
-        max_length=max_length,
-        text_columns=TASKS[dataset].columns,
-    )
-    deploy(trained, policy, folder, card="A card.\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    write_study(folder, "EP", answers=False, prices=False)
-    return folder
 
 
 @pytest.fixture(scope="module")

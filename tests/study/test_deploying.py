@@ -18,14 +18,16 @@ from measured import MAX_LENGTH, costs
 from typer.testing import CliRunner
 
 from pipeops.cli import app
+from pipeops.data.own import gather
 from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import read_answers
+from pipeops.measuring.classes import MACRO_F1, MCC, confusion, counts_of
 from pipeops.measuring.policies import scores
 from pipeops.onnx.classify import Classifier
 from pipeops.onnx.deploy import FILES
 from pipeops.pipeline import Pipeline
-from pipeops.settings import MeasuringSection
+from pipeops.settings import MeasuringSection, TaskSection
 from pipeops.study.deploying import Choice, deploy_choice, fastest
 
 
@@ -113,6 +115,51 @@ def test_the_card_says_what_was_measured(results, tmp_path, inference):
     assert json.loads(json.dumps(policy.thresholds)) == read_policy(tmp_path)["thresholds"] == [0.6, 0.9, 0.7]
     assert ("AVX512-VNNI" in body) == ("Q" in inference)
     assert re.search(r"onnxruntime \d+\.\d+", body)
+
+
+@pytest.mark.parametrize("metric", [MACRO_F1, MCC], ids=lambda metric: metric.name)
+def test_the_threshold_and_the_card_are_of_the_tasks_metric(results, tmp_path, metric):
+    from huggingface_hub import ModelCard
+
+    answers = answers_of(results)
+
+    def quality(threshold):
+        exits = leaving(answers, "L", "max_probability", threshold)
+        said = answers.of("L")[np.arange(len(exits)), exits].argmax(-1)
+        return float(metric.of(counts_of(confusion(answers.label_ids, said, 2))))
+
+    good = [one for one in MeasuringSection().thresholds if quality(one) >= quality(1.01) - 0.02 - 1e-12]
+    assert fastest(answers, "L", "max_probability", within=2, metric=metric) == good[0]
+    policy = deploy_choice(choice(results, within=2, metric=metric), tmp_path)
+    assert policy.thresholds == (good[0],) * 3
+    front, body = card_of(tmp_path)
+    assert front["metrics"] == [metric.hub]
+    (result,) = ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert (result.metric_type, result.metric_name) == (metric.hub, metric.title)
+    assert result.metric_value == pytest.approx(quality(good[0]), abs=1e-4)
+    assert re.search(rf"\| {metric.title} +\| {quality(good[0]):.1%} on 60 validation examples", body)
+    assert "ccuracy" not in body
+
+
+def test_the_command_takes_metric_and_results_from_the_studys_configuration(tmp_path, monkeypatch):
+    """A task of one's own whose model lies where the configuration says."""
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path / "elsewhere", "EP", dataset="reviews", prices=False)
+    rows = [f"w{number},{'no' if number % 2 else 'yes'}" for number in range(8)]
+    (tmp_path / "train.csv").write_text("\n".join(["body,stars", *rows]))
+    task = {"files": {"train": "train.csv"}, "held_out": 0.5, "text": "body", "label": "stars"}
+    study = {
+        "tasks": {"reviews": task | {"metric": "macro_f1"}},
+        "datasets": ["reviews"],
+        "pathvars": {"results": "elsewhere"},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    gather("reviews", TaskSection(**task), tmp_path / "elsewhere/rows/reviews")
+    command = ["deploy", "EPL", "out", "--dataset", "reviews", "--seed", "1", "--configfile", "study.yaml"]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    front, _ = card_of(tmp_path / "out")
+    assert front["metrics"] == ["f1"]
 
 
 def test_the_card_is_one_of_the_hubs(results, tmp_path):

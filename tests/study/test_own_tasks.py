@@ -67,8 +67,8 @@ BAD = {
         r"tasks.reviews.group: 'train.csv' has no column 'ids' \(did you mean 'id'\?\)",
     ),
     "other metric": (
-        {"metric": "macro_f1"},
-        "tasks.reviews.metric: 'macro_f1' is not offered: .*; leave",
+        {"metric": "f1"},
+        r"tasks.reviews.metric: input should be 'accuracy', 'macro_f1' or 'mcc' \(got 'f1'\)",
     ),
     "unknown key": ({"colunm": "x"}, "unknown key 'tasks.reviews.colunm'"),
     "unknown split": ({"files": {"dev": "dev.csv"}}, r"tasks.reviews.files.dev.* 'train' or 'validation'"),
@@ -172,7 +172,8 @@ def test_nothing_is_looked_at_where_answers_are_published_or_a_hub_has_the_rows(
 
 
 def test_jobs_are_given_what_their_results_depend_on(folder):
-    found = study(metric="accuracy", encoding="latin-1")
+    found = study(metric="macro_f1", encoding="latin-1")
+    assert (found.metric("reviews"), found.metric("sst2")) == ("macro_f1", "accuracy")
     name, option, text = jobs.rows(found, "reviews")
     assert (name, option) == ("reviews", "--settings")
     assert json.loads(text) == {

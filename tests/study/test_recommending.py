@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from measured import made_up_replays, write_runs
@@ -16,6 +17,7 @@ from pipeops.analysis.predict import MEASURED, PREDICTED
 from pipeops.analysis.recommend import Budget, name_of
 from pipeops.cli import app
 from pipeops.errors import PipeOpsError
+from pipeops.measuring.classes import MACRO_F1
 from pipeops.pipeline import Pipeline
 from pipeops.study import recommending
 from pipeops.study.recommending import Asked, predictions, predictions_text, recommendation, verify
@@ -82,6 +84,31 @@ def test_the_answer_comes_first_with_intervals_and_what_is_to_be_trained(tmp_pat
         f"results/onnx/{DATASET}/{pipeline}/seed1/model.onnx",
     ]  # fmt: skip
     assert "| runner-up" in lines[3]
+
+
+def test_a_task_of_ones_own_is_predicted_and_recommended_in_its_metric(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text("body,stars\n" + "w1,no\nw2,yes\n" * 4)
+    task = {"files": {"train": "train.csv"}, "held_out": 0.5, "text": "body", "label": "stars"}
+    settings = {"tasks": {"reviews": task | {"metric": "macro_f1"}}, "datasets": ["reviews"]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY | settings))
+    runs = [(name, seed) for name in (*SINGLES, "DE") for seed in (1, 2, 3)]
+    thresholds = STUDY["measuring"]["thresholds"]
+    made = made_up_replays(runs, thresholds=thresholds, dataset="reviews", every=5, metric=MACRO_F1)
+    write_runs(tmp_path / "results", made)
+    asked = Asked.read([tmp_path / "study.yaml"], None)
+    table = predictions(asked)
+    assert set(table["metric"]) == {"macro_f1"}
+    of_e = [made.runs["reviews", "E", seed].points("", "max_probability", thresholds) for seed in (1, 2, 3)]
+    expected = np.mean([[point["accuracy"] for point in points] for points in of_e], axis=0)
+    rows = table[(table["pipeline"] == "E") & (table["inference"] == "")]
+    np.testing.assert_allclose(rows["accuracy"], expected)
+    assert predictions_text(asked, table).startswith("Macro-F1 within a time t of O's")
+    answer = recommendation(asked, Budget(max_time=0.9))
+    assert re.match(r"Take \w+.*: \S+% \(\S+\) macro-F1 \((measured|predicted)\) in ", answer.text())
+    assert "macro-F1 (90% interval)" in answer.text()
+    assert answer.document()["answer"]["metric"] == "macro_f1"
+    assert "accuracy" not in answer.text()
 
 
 def test_for_programs_there_is_the_same_as_json(tmp_path, monkeypatch):

@@ -101,6 +101,7 @@ rule curves:
     params:
         seeds=study.seeds,
         rule_of_exits=jobs.rule_of_exits(study),
+        metric=lambda wildcards: study.metric(wildcards.dataset),
         allow_other_cpu=study.measuring.allow_other_cpu or bool(study.answers),
         revision=revisions.CURVES,
     message:

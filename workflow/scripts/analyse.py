@@ -3,6 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
+from pipeops.analysis.metrics import metrics_of
 from pipeops.analysis.replays import Replays
 from pipeops.analysis.runs import read_exits, read_runs
 from pipeops.errors import errors_in_one_line
@@ -10,11 +11,11 @@ from pipeops.errors import errors_in_one_line
 with errors_in_one_line(Path(snakemake.log[0])):
     module, _, function = snakemake.params.target.partition(":")
     home, curves = import_module(module), list(map(Path, snakemake.input.curves))
-    given = dict(snakemake.params.parameters)
+    given, measurements = dict(snakemake.params.parameters), read_runs(curves)
     if snakemake.input.get("exits"):
         given["exits"] = read_exits(curves)
     if rule := snakemake.params.rule_of_exits:
         answers, prices = (map(Path, snakemake.input[name]) for name in ("answers", "prices"))
-        given["replays"] = Replays.read(answers, prices, **rule)
-    result = getattr(home, function)(read_runs(curves), snakemake.params.shown, **given)
+        given["replays"] = Replays.read(answers, prices, metrics=metrics_of(measurements), **rule)
+    result = getattr(home, function)(measurements, snakemake.params.shown, **given)
     home.save(result, dict(snakemake.output.items()), dict(snakemake.params.items()))

@@ -7,6 +7,7 @@ from pipeops.data.tasks import TASKS
 from pipeops.errors import errors_in_one_line
 from pipeops.integrity import sealed
 from pipeops.measuring.answers import read_answers
+from pipeops.measuring.classes import METRICS
 from pipeops.measuring.prices import read_prices
 from pipeops.measuring.records import files_of
 from pipeops.measuring.replay import curves
@@ -26,7 +27,8 @@ with errors_in_one_line(Path(snakemake.log[0])):
             seed=seed,
             labels=labels,
         )
-        curves(answers, prices, output, **snakemake.params.rule_of_exits)
+        metric = METRICS[snakemake.params.metric]
+        curves(answers, prices, output, metric=metric, **snakemake.params.rule_of_exits)
     records = [record for one in outputs for record in read_details(one)]
     with sealed(*files_of(Path(snakemake.output.csv))) as (csv, exits, details):
         pool(outputs).to_csv(csv, index=False)

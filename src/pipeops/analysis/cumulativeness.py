@@ -37,7 +37,7 @@ points, and mean relative difference in time at the same threshold."""
 POINT = [
     "seed", "threshold", "accuracy", "accuracy_estimated", "time_relative", "time_relative_estimated",
 ]  # fmt: skip
-CURVE = ["dataset", "operators", "pipeline", "inference", "estimate"]
+CURVE = ["dataset", "metric", "operators", "pipeline", "inference", "estimate"]
 """Columns that name an estimated curve, up to its seed."""
 
 
@@ -50,17 +50,26 @@ def estimate_accuracy(
 ) -> FloatArray:
     """Estimate the accuracy of a pipeline to which D, P or both are added (equations 1 and 2).
 
-    A_{R+D} = A_D / A_O * A_R, and A_{R+P} = A_P / A_O * A_R.
+    A_{R+D} = A_D / A_O * A_R, and A_{R+P} = A_P / A_O * A_R. They are stated for accuracy; a task's other
+    metric takes its place.
 
     Args:
         accuracy_e: of the pipeline without them (E), any shape.
         accuracy_o: of the original model, in the same unit.
         accuracy_d: of D alone, where D is added.
         accuracy_p: of P alone, where P is added.
+
+    Raises:
+        PipeOpsError: the original model has none, as MCC may be 0 or less, so that there is no ratio to it.
     """
     result = np.asarray(accuracy_e, float)
     for part in (accuracy_d, accuracy_p):
         if part is not None:
+            if accuracy_o <= 0:
+                raise PipeOpsError(
+                    f"O has {accuracy_o:.3g} in the task's metric, so equations 1 and 2 cannot scale by it; "
+                    "train O until it is better than chance"
+                )
             result = result * (part / accuracy_o)
     return result
 
@@ -181,7 +190,9 @@ class _Study:
                 raise PipeOpsError(
                     f"{ordering}: measured at other thresholds than E; delete its curve and run again"
                 )
-            named = curve[["dataset"]].assign(operators=operators, pipeline=ordering, inference=inference)
+            named = curve[["dataset", "metric"]].assign(
+                operators=operators, pipeline=ordering, inference=inference
+            )
             for estimate, predicted in self._predictions(operators, ordering, inference, seed).items():
                 points = predicted[predicted["threshold"].isin(curve["threshold"])]
                 tables.append(named.assign(estimate=estimate).join(_with_errors(curve, points)))

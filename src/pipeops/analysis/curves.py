@@ -26,7 +26,7 @@ class TradeoffCurve:
     time: FloatArray
     """Times, shape (points,), in any unit that all compared curves share."""
     accuracy: FloatArray
-    """Accuracies, shape (points,), as fractions in 0..1."""
+    """Accuracies, or values of another metric, shape (points,), as fractions."""
 
     def __post_init__(self) -> None:
         time, accuracy = np.asarray(self.time, float), np.asarray(self.accuracy, float)

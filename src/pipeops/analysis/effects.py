@@ -22,6 +22,8 @@ from pipeops.analysis.replays import Run
 from pipeops.analysis.verdicts import LEVEL, Verdict, mean_difference
 from pipeops.pipeline import orderings
 
+_NO_SCATTER = 1e-9
+"""Percentage points; less is rounding."""
 COLUMNS = [
     "operators", "first", "second", "n_tasks", "n_runs",
     "effect", "se", "low", "high", "sd_tasks", "sd_seeds", "margin", "verdict",
@@ -51,6 +53,10 @@ def mixed_effect(values: ArrayLike, groups: ArrayLike) -> Effect:
         groups: the group of each, shape (runs,); two groups or more, one of them with two values or more.
     """
     values = np.asarray(values, float)
+    means = pd.Series(values).groupby(np.asarray(groups)).agg(["mean", "std"])
+    if not (means["std"] > _NO_SCATTER).any():  # no likelihood has a maximum; the groups are known
+        sd = float(means["mean"].std())
+        return Effect(float(means["mean"].mean()), sd / math.sqrt(len(means)), sd, 0.0)
     with warnings.catch_warnings():
         # Where groups do not differ, their variance is at its bound, 0, which is an answer.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -1,10 +1,11 @@
 """Figures 2 to 4 of Xin et al. 2022, and others. Each function draws one figure from measurements.
 
 Colours are those of seaborn's colour-blind palette. A marker or line style repeats what a colour says.
-Accuracy is in percent; time is relative to O, padded to ``max_length``, which is 1.
+Accuracy, or the dataset's other metric, is in percent; time is relative to O, padded to ``max_length``, which
+is 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, product
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeops.analysis import regret as regrets
 from pipeops.analysis.commutativity import Comparison, compare_all
 from pipeops.analysis.cumulativeness import COMPOUND, cumulativeness
 from pipeops.analysis.curves import MeanCurve, TradeoffCurve, mean_curve, pareto_front
+from pipeops.analysis.metrics import Metrics, heading, metrics_of, quality
 from pipeops.analysis.paper import title
 from pipeops.analysis.predict import PREDICTED
 from pipeops.analysis.replays import Replays
@@ -28,6 +30,7 @@ from pipeops.analysis.runs import Runs, curves
 from pipeops.analysis.verdicts import commutativity
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
+from pipeops.measuring.classes import ACCURACY, METRICS
 from pipeops.pipeline import Pipeline, orderings
 
 mpl.use("Agg")
@@ -37,7 +40,6 @@ _COLOURS = sns.color_palette("colorblind")
 _MARKERS = "osD^vPX"
 _LINES = ("-", "--", "-.", ":") * 2
 _TIME = "time / time of O"
-_ACCURACY = "accuracy, %"
 _RUN_WITH = {"": "as it is", "L": "L", "Q": "Q", "LQ": "LQ"}
 _RUN_WITH_COLOURS = [_COLOURS[i] for i in (0, 1, 2, 4)]
 _RUN_WITH_MARKERS = ["o", "^", "s", "D"]
@@ -63,9 +65,9 @@ def figure2(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     Raises:
         PipeOpsError: there is nothing to draw.
     """
-    runs = _drawable(measurements)
+    runs, metrics = _drawable(measurements), metrics_of(measurements)
     datasets, seed = _datasets(runs), min(seed for _, _, seed in runs)
-    figure, axes = _grid(1, len(operator_sets))
+    figure, axes = _grid([metrics.values()], len(operator_sets))
     for operators, ax in zip(operator_sets, axes.flat, strict=True):
         for i, dataset in enumerate(datasets):
             for j, (order, marker, line) in enumerate(
@@ -74,7 +76,7 @@ def figure2(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
                 colour = _COLOURS[(i if len(datasets) > 1 else j) % len(_COLOURS)]
                 if (run := runs.get((dataset, order, seed))) is not None:
                     style = {"color": colour, "marker": marker, "linestyle": line}
-                    _draw(ax, run, **style, label=f"{title(dataset)}, {order}")
+                    _draw(ax, run, **style, label=f"{heading(dataset, metrics[dataset])}, {order}")
         _finish(ax, f"{_set_title(operators)} (seed {seed})")
     return figure
 
@@ -87,9 +89,9 @@ def figure3(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
     Raises:
         PipeOpsError: there is nothing to draw.
     """
-    runs = _drawable(measurements)
+    runs, metrics = _drawable(measurements), metrics_of(measurements)
     datasets, all_seeds = _datasets(runs), sorted({seed for _, _, seed in runs})
-    figure, axes = _grid(len(datasets), len(operator_sets))
+    figure, axes = _grid(_each(metrics, datasets), len(operator_sets))
     for (dataset, operators), ax in zip(product(datasets, operator_sets), axes.flat, strict=True):
         for order, colour, marker in zip(_orders(operators), _COLOURS, _MARKERS, strict=False):
             found = [runs[dataset, order, seed] for seed in all_seeds if (dataset, order, seed) in runs]
@@ -98,7 +100,8 @@ def figure3(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
             if len(found) > 1:
                 mean = mean_curve(found)
                 _draw(ax, mean, color=colour, linestyle="--", label=f"{order}, mean of {len(found)}")
-                low, high = (np.clip(100 * end, 0, 100) for end in (mean.low, mean.high))
+                least = 100 * METRICS[metrics[dataset]].least
+                low, high = (np.clip(100 * end, least, 100) for end in (mean.low, mean.high))
                 ax.fill_between(mean.time, low, high, color=colour, alpha=0.15, linewidth=0)
         note = "one seed: no mean" if len(all_seeds) == 1 else f"{len(all_seeds)} seeds, 95% bands"
         _finish(ax, f"{title(dataset)}, {_set_title(operators)} ({note})")
@@ -123,7 +126,7 @@ def figure4(measurements: pd.DataFrame, operator_sets: Sequence[str]) -> Figure:
         )
     runs = curves(measurements)
     datasets, operator_sets = list(study["dataset"].unique()), list(study["operators"].unique())
-    figure, axes = _grid(len(datasets), len(operator_sets))
+    figure, axes = _grid(_each(metrics_of(study), datasets), len(operator_sets))
     blue, orange, green = _COLOURS[0], _COLOURS[1], _COLOURS[2]
     for (dataset, operators), ax in zip(product(datasets, operator_sets), axes.flat, strict=True):
         panel = study[(study["dataset"] == dataset) & (study["operators"] == operators)]
@@ -149,21 +152,25 @@ def heatmap(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin:
     Raises:
         PipeOpsError: there are no comparisons.
     """
-    runs = curves(measurements)
+    runs, metrics = curves(measurements), metrics_of(measurements)
     comparisons = compare_all(runs, operator_sets)
     if not comparisons:
         return heat_map_of(comparisons, {})
-    table = commutativity(runs, operator_sets, margin=margin)
+    table = commutativity(runs, operator_sets, margin=margin, metrics=metrics)
     cells = table.drop_duplicates(["dataset", "operators"])
     named = cells[["dataset", "operators", "cell_verdict"]].to_numpy().tolist()
     verdicts = {(dataset, operators): verdict for dataset, operators, verdict in named}
-    return heat_map_of(comparisons, verdicts)
+    return heat_map_of(comparisons, verdicts, metrics)
 
 
 def heat_map_of(
-    comparisons: Mapping[tuple[str, str], Comparison], verdicts: Mapping[tuple[str, str], str]
+    comparisons: Mapping[tuple[str, str], Comparison],
+    verdicts: Mapping[tuple[str, str], str],
+    metrics: Metrics | None = None,
 ) -> Figure:
     """Draw the comparisons by (dataset, operators), each with its verdict where there is one.
+
+    Without ``metrics`` all are of accuracy.
 
     Raises:
         PipeOpsError: there are none.
@@ -171,10 +178,11 @@ def heat_map_of(
     if not comparisons:
         raise PipeOpsError("no comparisons to draw: name operator_sets and datasets")
     datasets, sets = (list(dict.fromkeys(key[i] for key in comparisons)) for i in (0, 1))
-    excess = pd.DataFrame(np.nan, index=list(map(title, datasets)), columns=list(map(_set_title, sets)))
+    titles = {one: heading(one, (metrics or {}).get(one, ACCURACY.name)) for one in datasets}
+    excess = pd.DataFrame(np.nan, index=list(titles.values()), columns=list(map(_set_title, sets)))
     text = pd.DataFrame("", index=excess.index, columns=excess.columns)
     for (dataset, operators), c in comparisons.items():
-        row, column = title(dataset), _set_title(operators)
+        row, column = titles[dataset], _set_title(operators)
         same, different = (
             distances.mean() if distances.size else np.nan for distances in (c.same, c.different)
         )
@@ -182,7 +190,7 @@ def heat_map_of(
         p = "no p-value" if np.isnan(c.p_value) else f"p = {c.p_value:.2g} (at best {c.smallest_p_value:.2g})"
         lines = [f"Same {same:.2f}", f"Diff. {different:.2f}", p]
         text.loc[row, column] = "\n".join([*lines, *filter(None, [verdicts.get((dataset, operators))])])
-    figure, axes = _grid(1, 1, panel=(1.2 + 2.2 * len(sets), 0.8 + 1.1 * len(datasets)))
+    figure, axes = _grid([()], 1, panel=(1.2 + 2.2 * len(sets), 0.8 + 1.1 * len(datasets)))
     # Small differences look small: the scale reaches at least to the scatter among the seeds.
     scatter = [c.same.std(ddof=1) for c in comparisons.values() if c.same.size > 1]
     largest = np.nanmax([*np.abs(excess.to_numpy()).flat, *scatter], initial=0.1)
@@ -207,8 +215,8 @@ def pareto(measurements: pd.DataFrame, _: Sequence[str]) -> Figure:
     points = operating_points(measurements)
     if points.empty:
         raise PipeOpsError("no curves to draw: nothing was measured")
-    datasets = list(points["dataset"].unique())
-    figure, axes = _grid(len(datasets), 1, panel=(6.5, 4.2))
+    datasets, metrics = list(points["dataset"].unique()), metrics_of(measurements)
+    figure, axes = _grid(_each(metrics, datasets), 1, panel=(6.5, 4.2))
     for dataset, ax in zip(datasets, axes[:, 0], strict=True):
         panel = points[points["dataset"] == dataset].assign(percent=lambda rows: 100 * rows["accuracy"])
         sns.scatterplot(
@@ -219,7 +227,8 @@ def pareto(measurements: pd.DataFrame, _: Sequence[str]) -> Figure:
         _draw_front(ax, panel.iloc[pareto_front(panel["time_relative"], panel["percent"])])
         _log_axis(ax)
         ax.margins(y=0.08)
-        ax.set(xlabel=_TIME, ylabel=_ACCURACY, title=f"{title(str(dataset))}: all measured pipelines")
+        ax.set(xlabel=_TIME, ylabel=_label([metrics[dataset]]))
+        ax.set_title(f"{title(dataset)}: all measured pipelines")
         ax.legend(fontsize="small", title="run with")
     return figure
 
@@ -246,8 +255,8 @@ def joint(measurements: pd.DataFrame, pipelines: Sequence[str], *, exits: pd.Dat
         ("FLOPs", "flops_relative", "threshold", measurements, [""]),
         ("time", "time_relative", "threshold", measurements, ["", "LQ"]),
     ]
-    datasets = list(measurements["dataset"].unique())
-    figure, axes = _grid(len(datasets), len(panels))
+    datasets, metrics = list(measurements["dataset"].unique()), metrics_of(measurements)
+    figure, axes = _grid(_each(metrics, datasets), len(panels))
     for (dataset, panel), ax in zip(product(datasets, panels), axes.flat, strict=True):
         what, x, key, table, run_with = panel
         shown = table[(table["dataset"] == dataset) & table["inference"].isin(run_with)]
@@ -262,7 +271,7 @@ def joint(measurements: pd.DataFrame, pipelines: Sequence[str], *, exits: pd.Dat
         steps = {"drawstyle": "steps-post", "linewidth": 0.8, "alpha": 0.6, "label": "Pareto front"}
         ax.plot(front[x], 100 * front["accuracy"], color="black", **steps)
         _log_axis(ax)
-        _finish(ax, f"{title(str(dataset))}: accuracy against {what}")
+        _finish(ax, f"{title(dataset)}: {quality([metrics[dataset]])} against {what}")
         ax.set_xlabel(f"{what} over O's")
     return figure
 
@@ -281,14 +290,14 @@ def regret(_: pd.DataFrame, __: Sequence[str], *, replays: Replays) -> Figure:
 def regret_of(table: pd.DataFrame) -> Figure:
     """Draw what ``regret.regret`` returns."""
     datasets = list(table["dataset"].unique())
-    figure, axes = _grid(len(datasets), 2, panel=(4.6, 3.2))
+    figure, axes = _grid(_each(metrics_of(table), datasets), 2, panel=(4.6, 3.2))
     for dataset, (left, right) in zip(datasets, axes, strict=True):
         rows = table[table["dataset"] == dataset]
         _draw_choices(left, rows[rows["rule"] == regrets.CHOSEN])
         _draw_regrets(right, rows)
-        for ax, heading in ((left, "what was chosen"), (right, "regret")):
+        for ax, panel in ((left, "what was chosen"), (right, "regret")):
             _log_axis(ax)
-            _finish(ax, f"{title(str(dataset))}: {heading}")
+            _finish(ax, f"{title(dataset)}: {panel}")
             ax.set_xlabel("budget / time of O")
         right.set_ylabel("regret, points")
     return figure
@@ -339,8 +348,9 @@ def predictions(table: pd.DataFrame) -> Figure:
         raise PipeOpsError("no curves to draw: nothing was measured or predicted")
     sets = list(dict.fromkeys(Pipeline(name).operators for name in table["pipeline"]))
     named = table.assign(operators=[Pipeline(name).operators for name in table["pipeline"]])
-    figure, axes = _grid(2, 2, panel=(4.6, 3.4))
-    for (inference, heading), ax in zip(_RUN_WITH.items(), axes.flat, strict=True):
+    dataset, metrics = str(table["dataset"].iloc[0]), set(table["metric"])
+    figure, axes = _grid([metrics] * 2, 2, panel=(4.6, 3.4))
+    for (inference, run_with), ax in zip(_RUN_WITH.items(), axes.flat, strict=True):
         panel = named[named["inference"] == inference]
         groups: Any = panel.groupby(["operators", "kind"], sort=False)
         for (operators, kind), group in groups:
@@ -351,7 +361,7 @@ def predictions(table: pd.DataFrame) -> Figure:
                 label = ", ".join(names if kind == PREDICTED else [name])
                 _draw_expected(ax, rows, color=colour, marker=marker, label=f"{label}, {kind}")
         _log_axis(ax)
-        ax.set_title(f"{title(str(table['dataset'].iloc[0]))}: {heading}")
+        ax.set_title(f"{title(dataset)}: {run_with}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")
     return figure
@@ -410,13 +420,25 @@ def _set_title(operators: str) -> str:
     return "+".join(operators)
 
 
-def _grid(rows: int, columns: int, *, panel: tuple[float, float] = _PANEL) -> tuple[Figure, np.ndarray]:
-    """A figure with an axes per panel, shape (rows, columns)."""
-    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set(xlabel=_TIME, ylabel=_ACCURACY)
+def _grid(
+    metrics: Sequence[Iterable[str]], columns: int, *, panel: tuple[float, float] = _PANEL
+) -> tuple[Figure, np.ndarray]:
+    """A figure with an axes per panel, shape (rows, columns); ``metrics`` are those of each row."""
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * len(metrics)), layout="constrained")
+    axes = figure.subplots(len(metrics), columns, squeeze=False)
+    for row, shown in zip(axes, metrics, strict=True):
+        for ax in row:
+            ax.set(xlabel=_TIME, ylabel=_label(shown))
     return figure, axes
+
+
+def _each(metrics: Metrics, datasets: Iterable[str]) -> list[list[str]]:
+    """The metrics of rows that show one dataset each."""
+    return [[metrics[dataset]] for dataset in datasets]
+
+
+def _label(metrics: Iterable[str]) -> str:
+    return f"{quality(metrics)}, %"
 
 
 def _log_axis(ax: Axes) -> None:

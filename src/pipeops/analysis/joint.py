@@ -12,8 +12,8 @@ BUDGETS = {"1": 1.0, "1_2": 1 / 2, "1_4": 1 / 4, "1_8": 1 / 8}
 RUN_WITH = ("", "LQ")
 """Inference operators that are compared."""
 MEASURES = ["parameters_relative", "flops_relative", "acc_full", *(f"acc_time_{b}" for b in BUDGETS), "area"]
-"""Parameters and FLOPs at full depth over O's; in percent: accuracy at full depth and within each of
-``BUDGETS``, and the area under the accuracy-time curve (``curves.area_under``)."""
+"""Parameters and FLOPs at full depth over O's; in percent: accuracy (or the task's other metric) at full
+depth and within each of ``BUDGETS``, and the area under its curve over time (``curves.area_under``)."""
 
 
 def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFrame:
@@ -24,9 +24,9 @@ def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFram
         pipelines: the trained pipelines that are compared.
 
     Returns:
-        A row per dataset, pipeline and ``RUN_WITH``: columns dataset, pipeline, inference, n_seeds, and for
-        each of ``MEASURES`` its ``_mean`` and sample ``_sd`` over the seeds (NaN with one seed). A budget
-        that is too small for one of the seeds has no accuracy (NaN).
+        A row per dataset, pipeline and ``RUN_WITH``: columns dataset, metric, pipeline, inference, n_seeds,
+        and for each of ``MEASURES`` its ``_mean`` and sample ``_sd`` over the seeds (NaN with one seed). A
+        budget that is too small for one of the seeds has no accuracy (NaN).
 
     Raises:
         PipeOpsError: a pipeline was not measured.

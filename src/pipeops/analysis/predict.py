@@ -2,7 +2,7 @@
 
 Time is never predicted from other times: what leaving at an exit costs is priced before anything is trained.
 Accuracy follows equations 1 and 2 of Xin et al. 2022, at E's own answers; with Q, at E's int8 answers. Inputs
-leave where they leave E, at the layer that corresponds.
+leave where they leave E, at the layer that corresponds. A task's other metric takes the place of accuracy.
 
 Intervals are for one more training of the pipeline. Of a measured one they hold what seeds differ by
 (Student's t). Of a predicted one they also hold the error of such predictions at the same threshold, where
@@ -31,13 +31,14 @@ COVERAGE = 0.9
 """Of the intervals."""
 MEASURED, PREDICTED = "measured", "predicted"
 COLUMNS = [
-    "dataset", "pipeline", "inference", "threshold", "kind", "n_seeds",
+    "dataset", "metric", "pipeline", "inference", "threshold", "kind", "n_seeds",
     "accuracy", "accuracy_low", "accuracy_high", "time_relative", "time_low", "time_high", "time_ms",
     "parameters",
 ]  # fmt: skip
-"""A row per trained pipeline, inference letters and threshold (NaN without exits). Accuracies are fractions,
-times over O's, padded; ``time_ms`` is on the CPU of the prices, which are taken as given. The ends of an
-interval are NaN where nothing tells its width: one seed, or no prediction that could be checked."""
+"""A row per trained pipeline, inference letters and threshold (NaN without exits). Accuracies are in the
+task's metric, fractions; times are over O's, padded; ``time_ms`` is on the CPU of the prices, which are taken
+as given. The ends of an interval are NaN where nothing tells its width: one seed, or no prediction that could
+be checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class Predictor:
             prices: by set of operators, such as ``DPE``; ``O`` for none.
         """
         self.dataset, self.replays, self.prices = dataset, replays, prices
+        self.metric = replays.metric(dataset)
         self.seeds: dict[str, list[int]] = {}
         for name, pipeline, seed in sorted(replays.runs):
             if name == dataset:
@@ -159,7 +161,7 @@ class Predictor:
         run_as = lengths if "L" in inference else np.full_like(lengths, prices.max_length)
         time = prices.costs[inference].at(run_as)[rows, at].mean(axis=1)
         accuracy = estimate_accuracy(
-            known.variants[inference].correct[rows, exits].mean(axis=1),
+            known.variants[inference].quality(exits),
             self._full_accuracy("O", seed),
             accuracy_d=self._full_accuracy("D", seed) if "D" in pipeline.operators else None,
             accuracy_p=self._full_accuracy("P", seed) if "P" in pipeline.operators else None,
@@ -167,7 +169,8 @@ class Predictor:
         return time, accuracy
 
     def _full_accuracy(self, pipeline: str, seed: int) -> float:
-        return float(self.replays.runs[self.dataset, pipeline, seed].variants[""].correct[:, -1].mean())
+        variant = self.replays.runs[self.dataset, pipeline, seed].variants[""]
+        return float(variant.metric.of_answers(variant.label_ids, variant.said[:, -1]))
 
     def _thresholds(self, pipeline: str) -> list[float]:
         return self.replays.thresholds_of((self.dataset, pipeline, self.seeds[pipeline][0]))
@@ -268,8 +271,9 @@ def tabulate(
                 kind, curve = PREDICTED, known.predicted(pipeline, inference)
                 errors = known.errors_at(curve, but=operators if name in known.seeds else "")
             tables.append(
-                _with_intervals(curve, spread, errors).assign(
+                _with_intervals(curve, spread, errors, least=known.metric.least).assign(
                     dataset=dataset,
+                    metric=known.metric.name,
                     pipeline=name,
                     inference=inference,
                     kind=kind,
@@ -293,8 +297,11 @@ class Spread(NamedTuple):
     """Relative, of models with exits: without, the time is the price."""
 
 
-def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None) -> pd.DataFrame:
-    """A row per threshold; ``errors`` are those at its thresholds, None if it was measured."""
+def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, least: float) -> pd.DataFrame:
+    """A row per threshold; ``errors`` are those at its thresholds, None if it was measured.
+
+    Accuracies are from ``least`` to 1.
+    """
     accuracy, time = curve.accuracy.mean(axis=0), curve.time.mean(axis=0)
     time_spread = spread.time if len(curve.thresholds) > 1 else 0.0
     half, time_half = half_width(curve.accuracy, spread.accuracy), half_width(curve.time, time_spread * time)
@@ -306,8 +313,8 @@ def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None) -> pd.D
             "threshold": curve.thresholds,
             "n_seeds": len(curve.accuracy),
             "accuracy": accuracy,
-            "accuracy_low": np.clip(accuracy - half, 0, 1),
-            "accuracy_high": np.clip(accuracy + half, 0, 1),
+            "accuracy_low": np.clip(accuracy - half, least, 1),
+            "accuracy_high": np.clip(accuracy + half, least, 1),
             "time_relative": time,
             "time_low": np.maximum(time - time_half, 0),
             "time_high": time + time_half,

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeops.analysis.metrics import quality
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import INT8_SHARE
 from pipeops.pipeline import Pipeline
 
 MAX_DROP = 1.0
-"""Percentage points of accuracy that Q, and leaving early, may cost unless told otherwise."""
+"""Percentage points of the metric that Q, and leaving early, may cost unless told otherwise."""
 QUANTISED, EARLY = "Q", "leaving early"
 """What the quality gate refuses."""
 _MEASURES = ["accuracy", "time_relative"]
@@ -33,7 +34,7 @@ class Budget:
     max_time: float | None = None
     """The same over O's time, padded."""
     min_accuracy: float | None = None
-    """A fraction."""
+    """Of the task's metric, a fraction."""
     max_drop: float | None = None
     """Percentage points below O; also what Q, and leaving early, may cost (else `MAX_DROP`)."""
     max_size: float | None = None
@@ -185,12 +186,12 @@ def _conditions(table: pd.DataFrame, budget: Budget, original: float | None) -> 
         found["time"] = table["time_relative"] <= budget.max_time
     if budget.max_size is not None:
         found["size"] = table["size_mb"] <= budget.max_size
-    least = budget.min_accuracy or 0.0
+    least = -math.inf if budget.min_accuracy is None else budget.min_accuracy
     if budget.max_drop is not None:
         if original is None:
             raise PipeOpsError("--max-drop: O was not measured, so no drop is known; train O first")
         least = max(least, original - budget.max_drop / 100)
-    if least > 0:
+    if least > -math.inf:
         found["accuracy"] = table["accuracy"] >= least
     return found
 
@@ -207,7 +208,7 @@ def _behind_the_gate(refused: pd.DataFrame | None, budget: Budget, original: flo
     needed = max(best["cost"], 100 * (original - best["accuracy"]))
     at = "" if pd.isna(best["threshold"]) else f" at threshold {best['threshold']:g}"
     return (
-        f"; the gate refused {name_of(best)}{at} (accuracy {100 * best['accuracy']:.1f}%, "
+        f"; the gate refused {name_of(best)}{at} ({_quality(best)}, "
         f"{best['time_ms']:.3g} ms), as {best['what']} costs {best['cost']:.1f} points; "
         f"--max-drop {math.ceil(10 * needed - _ROUNDING) / 10:g} allows it"
     )
@@ -218,7 +219,7 @@ def _nearest(table: pd.DataFrame, conditions: dict[str, pd.Series]) -> str:
     for name, column, best, unit in (
         ("time", "time_relative", "min", "of O's time"),
         ("size", "size_mb", "min", "MB"),
-        ("accuracy", "accuracy", "max", "accuracy"),
+        ("accuracy", "accuracy", "max", quality(table["metric"])),
     ):
         if name not in conditions:
             continue
@@ -228,6 +229,10 @@ def _nearest(table: pd.DataFrame, conditions: dict[str, pd.Series]) -> str:
             row = fitting.loc[getattr(fitting[column], f"idx{best}")()]
             return (
                 f"nothing meets this budget; nearest is {name_of(row)} with {row[column]:.3g} {unit} "
-                f"(accuracy {100 * row['accuracy']:.1f}%, {row['time_ms']:.3g} ms, {row['size_mb']:.3g} MB)"
+                f"({_quality(row)}, {row['time_ms']:.3g} ms, {row['size_mb']:.3g} MB)"
             )
     return "nothing meets this budget; loosen two of its numbers"
+
+
+def _quality(row: pd.Series) -> str:
+    return f"{quality([row['metric']])} {100 * row['accuracy']:.1f}%"

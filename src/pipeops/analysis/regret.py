@@ -1,9 +1,9 @@
 """How good is a recommendation? What it costs to choose from predictions, where everything was measured.
 
 From runs of single operators alone every other pipeline is predicted, and the best is chosen under a budget
-of time. What was measured of all pipelines then says what the choice is worth. Its regret is the accuracy of
-the best measured pipeline under the budget minus that of the chosen one, in percentage points. The best is
-the largest of many means, so noise alone makes some regret.
+of time. What was measured of all pipelines then says what the choice is worth. Its regret is the accuracy (or
+other metric) of the best measured pipeline under the budget minus that of the chosen one, in percentage
+points. The best is the largest of many means, so noise alone makes some regret.
 
 Two published rules choose an order without measuring it: "weaker perturbation first" (arXiv 2603.18426), and
 D, P, Q, E, a topological sort of pairs (arXiv 2403.17447). Their regret is against the best ordering of the
@@ -34,16 +34,17 @@ WEAKER, SORTED = "weaker first", "D, P, Q, E"
 ANY = "any"
 """Instead of a set of operators where the choice is among all pipelines."""
 COLUMNS = [
-    "dataset", "rule", "operators", "budget", "chosen", "threshold",
+    "dataset", "metric", "rule", "operators", "budget", "chosen", "threshold",
     "accuracy_expected", "accuracy_low", "accuracy_high", "time_expected", "over_budget",
     "accuracy", "time_relative", "best", "best_accuracy", "regret",
     "two_seeds", "rank_correlation", "coverage_accuracy", "coverage_time", "trainings", "trainings_all",
 ]  # fmt: skip
-"""A row per dataset, rule, set and budget. Accuracies are fractions, times over O's; ``regret`` and
-``two_seeds`` (how far two seeds of one pipeline are apart at this budget, a mean) are percentage points.
-Where the choice takes longer than the budget (``over_budget``), ``accuracy`` and ``time_relative`` are those
-of its largest threshold that does not. The last five are of the predictions, and NaN for other rules."""
-_ROUNDED = 1 + 1e-9  # sums of the same times in another order differ
+"""A row per dataset, rule, set and budget. Accuracies are in the task's metric, fractions; times are over
+O's; ``regret`` and ``two_seeds`` (how far two seeds of one pipeline are apart at this budget, a mean) are
+percentage points. Where the choice takes longer than the budget (``over_budget``), ``accuracy`` and
+``time_relative`` are those of its largest threshold that does not. The last five are of the predictions, and
+NaN for other rules."""
+_ROUNDING = 1e-9  # sums of the same times in another order differ
 
 
 def regret(replays: Replays) -> pd.DataFrame:
@@ -72,7 +73,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         single: how many are single operators; the rest as it is.
     """
     single = [len(Pipeline(name).operators) == 1 if name else False for name in table["chosen"]]
-    grouped = table.assign(single=single).groupby(["dataset", "rule", "operators"], sort=False)
+    grouped = table.assign(single=single).groupby(["dataset", "metric", "rule", "operators"], sort=False)
     return grouped.agg(
         n=("budget", "size"),
         missed=("regret", lambda values: int(values.isna().sum())),
@@ -102,12 +103,12 @@ def _of_dataset(dataset: str, replays: Replays) -> pd.DataFrame:
     drops = _drops(measured, single)
     rows: list[dict[str, Any]] = []
     for budget in budgets(measured):
-        noise = seeds.apart(pipelines, budget)
+        any_set = {"operators": ANY, "two_seeds": seeds.apart(pipelines, budget)}
         ranks = {"rank_correlation": rank_correlation(expected, measured, budget)}
         alone = expected[expected["kind"] == MEASURED]
         rows += [
-            {"rule": CHOSEN, "two_seeds": noise} | choice(expected, measured, budget) | ranks | common,
-            {"rule": SINGLE, "two_seeds": noise} | choice(alone, measured, budget),
+            any_set | {"rule": CHOSEN} | choice(expected, measured, budget) | ranks | common,
+            any_set | {"rule": SINGLE} | choice(alone, measured, budget),
         ]
         for operators, orders in _sets(pipelines, drops).items():
             noise = seeds.apart(orders, budget)
@@ -118,7 +119,7 @@ def _of_dataset(dataset: str, replays: Replays) -> pd.DataFrame:
                 taken = choice(among[among["pipeline"] == str(order)], among, budget)
                 rows.append({"rule": rule, "operators": operators, "two_seeds": noise} | taken)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    return table.assign(dataset=dataset, operators=table["operators"].fillna(ANY))
+    return table.assign(dataset=dataset, metric=known.metric.name)
 
 
 def budgets(measured: pd.DataFrame) -> list[float]:
@@ -130,7 +131,7 @@ def budgets(measured: pd.DataFrame) -> list[float]:
     times = measured["time_relative"]
     original = times[(measured["pipeline"] == "O") & (measured["inference"] == "")]
     spaced = np.geomspace(times.min(), original.iloc[0], BUDGETS)
-    return [float(budget) for budget in spaced * _ROUNDED]
+    return [float(budget) for budget in spaced * (1 + _ROUNDING)]
 
 
 def choice(expected: pd.DataFrame, measured: pd.DataFrame, budget: float) -> dict[str, Any]:
@@ -241,9 +242,9 @@ def coverage(expected: pd.DataFrame, seeds: Seeds) -> dict[str, float]:
         for name, found in inside.items():
             ends = rows[[f"{name}_low", f"{name}_high"]].to_numpy()
             values = getattr(seeds.curves[key], name)
-            low, high = ends[:, 0] / _ROUNDED, ends[:, 1] * _ROUNDED
+            low, high = (ends + np.array([-_ROUNDING, _ROUNDING]) * np.abs(ends)).T
             # A time that is the price itself, without exits or where all leave at once, is no prediction.
-            predicted = high > low * _ROUNDED**4
+            predicted = high - low > 4 * _ROUNDING * np.abs(low)
             found.append(((low <= values) & (values <= high))[:, predicted].ravel())
     return {
         f"coverage_{name}": float(np.mean(covered)) if covered.size else math.nan

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeops.analysis.curves import TradeoffCurve
+from pipeops.analysis.metrics import Metrics
 from pipeops.analysis.resampling import PerExample
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import read_answers
+from pipeops.measuring.classes import METRICS, Metric
 from pipeops.measuring.policies import first_reached, scores, thresholds_of
 from pipeops.measuring.prices import Prices, read_prices
 from pipeops.measuring.replay import Replay
@@ -37,13 +39,15 @@ class Replays:
         answers: Iterable[Path],
         prices: Iterable[Path],
         *,
+        metrics: Metrics,
         confidence: Confidence,
         thresholds: Sequence[float],
         patiences: Sequence[int] | None = None,
     ) -> Self:
         """Read ``{dataset}/{pipeline}/seed{seed}.parquet`` and ``{dataset}/{operators}.csv``.
 
-        The CPU of the prices is not looked at: the curves were made from them already.
+        ``metrics`` names every dataset. The CPU of the prices is not looked at: the curves were made from
+        them already.
 
         Raises:
             PipeOpsError: a file is absent, damaged, of another run than its path says, or answers other
@@ -67,7 +71,8 @@ class Replays:
                 raise PipeOpsError(
                     f"{path}: answers other examples than {first.path}; delete both and evaluate again"
                 )
-            runs[dataset, pipeline, seed] = Replay(said, priced[dataset, operators])
+            metric = METRICS[metrics[dataset]]
+            runs[dataset, pipeline, seed] = Replay(said, priced[dataset, operators], metric)
         return cls(runs=runs, confidence=confidence, thresholds=thresholds, patiences=patiences)
 
     def thresholds_of(self, run: Run) -> list[float]:
@@ -93,7 +98,7 @@ class Replays:
         return np.stack([first_reached(sure, threshold) for threshold in self.thresholds_of(run)])
 
     def per_example(self, run: Run, inference: str = "") -> PerExample:
-        """Which examples a run answers rightly, and what that costs, at every threshold."""
+        """What a run answers to every example, and what that costs, at every threshold."""
         return _per_example(self.runs[run], self.leaving(run, inference), inference)
 
     def priced_twice(self, run: Run) -> tuple[TradeoffCurve, TradeoffCurve]:
@@ -105,19 +110,24 @@ class Replays:
         )
         return first, second
 
+    def metric(self, dataset: str) -> Metric:
+        """What says how good answers on a dataset are."""
+        return self._any_of(dataset).metric
+
     def n_examples(self, dataset: str) -> int:
         """Size of a dataset's validation split."""
-        return len(self._label_ids(dataset))
+        return len(self._any_of(dataset).answers.label_ids)
 
     def chance(self, dataset: str) -> float:
-        """Accuracy of always answering the class that most validation examples have."""
-        labels = self._label_ids(dataset)
-        return float(np.bincount(labels).max() / len(labels))
+        """The metric of always answering the class that most validation examples have."""
+        labels = self._any_of(dataset).answers.label_ids
+        most_frequent = np.full_like(labels, np.bincount(labels).argmax())
+        return float(self.metric(dataset).of_answers(labels, most_frequent))
 
-    def _label_ids(self, dataset: str) -> NDArray[np.int64]:
-        return next(replay.answers.label_ids for (name, *_), replay in self.runs.items() if name == dataset)
+    def _any_of(self, dataset: str) -> Replay:
+        return next(replay for (name, *_), replay in self.runs.items() if name == dataset)
 
 
 def _per_example(replay: Replay, exits: NDArray[np.int64], inference: str) -> PerExample:
     variant, rows = replay.variants[inference], np.arange(exits.shape[1])
-    return PerExample(variant.correct[rows, exits], variant.time_relative[rows, exits])
+    return PerExample(variant.at(exits), variant.label_ids, variant.time_relative[rows, exits], replay.metric)

@@ -1,5 +1,5 @@
 """What a finite validation split adds to a difference of two orderings: its sampling error, by formula and
-by a bootstrap over seeds and examples.
+by a bootstrap over seeds and examples. The formula is for accuracy, the bootstrap for every metric.
 """
 
 import math
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, stdtrit
 
 from pipeops.analysis.curves import FloatArray, TradeoffCurve
+from pipeops.measuring.classes import ACCURACY, Counts, Metric
 
 _AT_ONCE = 4_000_000  # numbers in one block of weights: 32 MB
 _SAME_TIME = 9  # decimals; sums of the same times in another order differ by rounding alone
@@ -22,27 +23,54 @@ class PerExample:
     """What one run answers to every validation example at every threshold, and what that costs.
 
     Raises:
-        ValueError: the arrays are not 2-D, not of one shape, or empty.
+        ValueError: answers and times are not 2-D, not of one shape, or empty, or the labels not as many.
     """
 
-    correct: NDArray[np.bool_]
-    """Whether the answer is right, shape (thresholds, examples)."""
+    answers: NDArray[np.int64]
+    """The class that is answered, shape (thresholds, examples)."""
+    label_ids: NDArray[np.int64]
+    """The right classes, shape (examples,)."""
     time: FloatArray
     """Time over O's mean time, shape (thresholds, examples). O's is taken as given."""
+    metric: Metric = ACCURACY
+    """What says how good answers are."""
 
     def __post_init__(self) -> None:
-        correct, time = np.asarray(self.correct, bool), np.asarray(self.time, float)
-        if correct.ndim != 2 or correct.shape != time.shape or correct.size == 0:
+        answers, time = self.answers, self.time
+        if answers.ndim != 2 or answers.shape != time.shape or answers.size == 0:
             raise ValueError(
-                "correct and time must be 2-D, of one shape and not empty; "
-                f"their shapes are {correct.shape} and {time.shape}"
+                "answers and time must be 2-D, of one shape and not empty; "
+                f"their shapes are {answers.shape} and {time.shape}"
             )
-        object.__setattr__(self, "correct", correct)
-        object.__setattr__(self, "time", time)
+        if len(self.label_ids) != answers.shape[1]:
+            raise ValueError(f"{len(self.label_ids)} labels for {answers.shape[1]} examples")
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the answer is right, shape (thresholds, examples)."""
+        return self.answers == self.label_ids
 
     def curve_by_threshold(self) -> tuple[FloatArray, FloatArray]:
-        """Return mean time and accuracy over all examples at every threshold."""
-        return self.time.mean(axis=1), self.correct.mean(axis=1)
+        """Return mean time and the metric over all examples at every threshold."""
+        return self.time.mean(axis=1), self.metric.of_answers(self.label_ids, self.answers)
+
+    def weighted(self, weights: FloatArray) -> FloatArray:
+        """Return the metric at every threshold if examples count by their weights.
+
+        Args:
+            weights: shape (examples, resamples), with a sum of 1 in each resample.
+
+        Returns:
+            Shape (thresholds, resamples).
+        """
+        correct = self.correct.astype(float)
+        if self.metric is ACCURACY:  # a mean over the examples: one product instead of one per class
+            return correct @ weights
+        members = [self.label_ids == c for c in range(int(max(self.label_ids.max(), self.answers.max())) + 1)]
+        right = [correct[:, of_class] @ weights[of_class] for of_class in members]
+        answered = [(self.answers == c).astype(float) @ weights for c in range(len(members))]
+        support = [weights[of_class].sum(axis=0) for of_class in members]
+        return self.metric.of(Counts(*(np.stack(counts, axis=-1) for counts in (right, answered, support))))
 
     def curve(self) -> TradeoffCurve:
         """Return the tradeoff curve over all examples."""
@@ -112,7 +140,7 @@ def bootstrap(
     Raises:
         ValueError: there are no runs, or not as many of both, or not of the same number of examples.
     """
-    examples = {run.correct.shape[1] for run in (*first, *second)}
+    examples = {len(run.label_ids) for run in (*first, *second)}
     if len(first) != len(second) or len(examples) != 1:
         raise ValueError("both orderings need runs of the same seeds, at least one, on the same examples")
     rng = np.random.default_rng(seed)
@@ -145,7 +173,7 @@ def _weights(rng: np.random.Generator, resamples: int, n: int) -> FloatArray:
 
 def _resampled(run: PerExample, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Time and accuracy of the curve in every resample, each (resamples, thresholds), as TradeoffCurve's."""
-    time, accuracy = (run.time @ weights).T.round(_SAME_TIME), (run.correct.astype(float) @ weights).T
+    time, accuracy = (run.time @ weights).T.round(_SAME_TIME), run.weighted(weights).T
     order = np.argsort(time, axis=1, kind="stable")
     time, accuracy = np.take_along_axis(time, order, axis=1), np.take_along_axis(accuracy, order, axis=1)
     # Points at the same time get the mean of their accuracies.

@@ -10,12 +10,13 @@ import pandas as pd
 
 from pipeops.analysis.curves import TradeoffCurve
 from pipeops.errors import PipeOpsError
+from pipeops.measuring.classes import METRICS
 from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS, exits_path
 from pipeops.reading import reading
 
 RUN = ["dataset", "pipeline", "seed"]
 """Columns that name a run: the trained pipeline on a dataset with a seed."""
-_TEXTS = ["dataset", "pipeline", "inference", "kernels"]
+_TEXTS = ["dataset", "pipeline", "inference", "metric", "kernels"]
 
 Runs = dict[tuple[str, str, int], TradeoffCurve]
 
@@ -34,7 +35,7 @@ def read_measurements(path: Path) -> pd.DataFrame:
 
 def _measure_again(what: object) -> str:
     """Tables that are finished do not need the files of single seeds any more; pooling does."""
-    return f"delete {what} and run again with --forcerun pool"
+    return f"delete {what} and run again with --forcerun curves"
 
 
 def _whole(path: Path, columns: list[str], *, remedy: str) -> pd.DataFrame:
@@ -89,8 +90,15 @@ def _read(
         if broken.any():
             line = int(broken.argmax()) + 2  # counted from 1, after the header
             raise PipeOpsError(f"{path}: line {line} has no number in column {column}; {remedy}")
-    if not table["accuracy"].between(0, 1).all():
-        raise PipeOpsError(f"{path}: column accuracy must hold fractions from 0 to 1; {remedy}")
+    if unknown := sorted(set(table["metric"].fillna("nothing")) - set(METRICS)):
+        raise PipeOpsError(
+            f"{path}: column metric has {unknown[0]}, and known are {', '.join(METRICS)}; {remedy}"
+        )
+    least = table["metric"].map({name: metric.least for name, metric in METRICS.items()})
+    if not table["accuracy"].between(least, 1).all():
+        raise PipeOpsError(
+            f"{path}: column accuracy must hold fractions from 0 to 1, of MCC from -1; {remedy}"
+        )
     return table.fillna({"inference": ""})
 
 
@@ -188,7 +196,7 @@ def curve_of(rows: pd.DataFrame) -> TradeoffCurve:
 def runs_of(
     measurements: pd.DataFrame, pipelines: Sequence[str], *, table: str
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """Yield the names of each dataset and pipeline, and the rows of all its seeds.
+    """Yield the names of each dataset, its metric and a pipeline, and the rows of all its seeds.
 
     Args:
         measurements: as :func:`read_runs` returns them.
@@ -205,7 +213,8 @@ def runs_of(
                 raise PipeOpsError(
                     f"{table}: {pipeline} was not measured on {dataset}; add it to pipelines: [{pipeline}]"
                 )
-            yield {"dataset": str(dataset), "pipeline": pipeline}, runs
+            names = {"dataset": str(dataset), "metric": str(runs["metric"].iloc[0]), "pipeline": pipeline}
+            yield names, runs
 
 
 def mean_and_sd(per_seed: Sequence[dict[str, float]], measures: Sequence[str]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What Q and L save at the end of a pipeline, alone and together: Table 2 of Xin et al. 2022."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -12,8 +13,9 @@ from pipeops.pipeline import INFERENCE
 MEASURES = [
     "acc_raw", "acc_q", "acc_change_q", "time_raw_ms", "saving_q", "saving_l", "saving_lq", "saving_lq_est",
 ]  # fmt: skip
-"""Accuracy without and with Q and its relative change; the time; what Q, L and both save of it; and what both
-save if the fractions that they leave multiply. In percent, except for the time."""
+"""Accuracy (or the task's other metric) without and with Q and its relative change; the time; what Q, L and
+both save of it; and what both save if the fractions that they leave multiply. In percent, except for the
+time."""
 
 
 def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFrame:
@@ -27,8 +29,8 @@ def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFrame
         pipelines: the trained pipelines that get a row.
 
     Returns:
-        Columns dataset, pipeline, n_seeds, and for each of ``MEASURES`` its ``_mean`` and sample ``_sd`` (NaN
-        with one seed).
+        Columns dataset, metric, pipeline, n_seeds, and for each of ``MEASURES`` its ``_mean`` and sample
+        ``_sd`` (NaN with one seed).
 
     Raises:
         PipeOpsError: a pipeline was not measured.
@@ -51,7 +53,8 @@ def _of_run(run: pd.DataFrame) -> dict[str, float]:
     fractions = {
         "acc_raw": accuracy[""],
         "acc_q": accuracy["Q"],
-        "acc_change_q": accuracy["Q"] / accuracy[""] - 1,
+        # A metric that may be 0 or less has no relative change.
+        "acc_change_q": accuracy["Q"] / accuracy[""] - 1 if accuracy[""] > 0 else math.nan,
         "saving_q": saving["Q"],
         "saving_l": saving["L"],
         "saving_lq": saving["LQ"],

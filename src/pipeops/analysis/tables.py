@@ -15,7 +15,8 @@ from pipeops.analysis import joint, regret, savings, verdicts
 from pipeops.analysis.commutativity import Comparison, compare_all, smallest_p_value
 from pipeops.analysis.cumulativeness import ANOTHER_SEED, COMPOUND, NAIVE, PRICED, UNCHANGED
 from pipeops.analysis.joint import BUDGETS
-from pipeops.analysis.paper import paper_table1, paper_table2, title
+from pipeops.analysis.metrics import Metrics, capitalised, heading, metrics_of, quality
+from pipeops.analysis.paper import paper_table1, paper_table2
 from pipeops.analysis.replays import Replays
 from pipeops.analysis.runs import curves
 from pipeops.analysis.verdicts import sentence
@@ -58,10 +59,12 @@ of which they are not known."""
 
 def table1(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float, steps: Steps) -> Table:
     """Does the order matter? See ``commutativity.table1`` and ``verdicts.commutativity``."""
-    runs = curves(measurements)
+    runs, metrics = curves(measurements), metrics_of(measurements)
     comparisons = compare_all(runs, operator_sets)
-    numbers = verdicts.commutativity(runs, operator_sets, margin=margin)
-    return Table(distances.table1(comparisons), table1_markdown(comparisons, _said(numbers, steps)))
+    said = _said(verdicts.commutativity(runs, operator_sets, margin=margin, metrics=metrics), steps)
+    numbers = distances.table1(comparisons)
+    numbers.insert(1, "metric", numbers["dataset"].map(metrics))
+    return Table(numbers, table1_markdown(comparisons, said, metrics=metrics))
 
 
 def commutativity(
@@ -73,14 +76,21 @@ def commutativity(
     replays: Replays,
 ) -> Table:
     """Does the order matter, with intervals? See ``verdicts.commutativity``."""
-    numbers = verdicts.commutativity(curves(measurements), operator_sets, margin=margin, replays=replays)
+    numbers = verdicts.commutativity(
+        curves(measurements),
+        operator_sets,
+        margin=margin,
+        metrics=metrics_of(measurements),
+        replays=replays,
+    )
     return Table(numbers, commutativity_markdown(numbers, steps))
 
 
 def effects(measurements: pd.DataFrame, operator_sets: Sequence[str], *, margin: float) -> Table:
     """Does the order matter over all tasks? See ``effects.effects``."""
     values = over_tasks.effects(curves(measurements), operator_sets, margin=margin)
-    return Table(values, effects_markdown(values))
+    what = quality(metrics_of(measurements).values(), several="each task's metric")
+    return Table(values, effects_markdown(values, what))
 
 
 def table2(measurements: pd.DataFrame, pipelines: Sequence[str]) -> Table:
@@ -108,29 +118,42 @@ def recommendation(_: pd.DataFrame, __: Sequence[str], *, replays: Replays) -> T
     return Table(values, recommendation_markdown(values))
 
 
-def table1_markdown(comparisons: Mapping[tuple[str, str], Comparison], said: Sequence[str] = ()) -> str:
+def table1_markdown(
+    comparisons: Mapping[tuple[str, str], Comparison],
+    said: Sequence[str] = (),
+    *,
+    metrics: Metrics | None = None,
+) -> str:
     """Print the comparisons by (dataset, operators) in the form of Table 1 of Xin et al. 2022, as text.
 
     Below it stand the p-values, each with the smallest that its number of seeds allows, notes on how to read
     them, and the figures of Xin et al. 2022 for their datasets.
+
+    Args:
+        comparisons: by dataset and operators.
+        said: verdicts in words.
+        metrics: by dataset; None: all are of accuracy.
     """
+    datasets = dict.fromkeys(dataset for dataset, _ in comparisons)
+    metrics = dict.fromkeys(datasets, "accuracy") | dict(metrics or {})
+    what = quality(metrics[dataset] for dataset in datasets)
     parts = [
         "# Table 1: does the order of the operators matter?",
         *_verdicts_as_text(said),
-        "Distance between two accuracy-time curves in percentage points of accuracy, mean ± SD. If the\n"
+        f"Distance between two {what}-time curves in percentage points of {what}, mean ± SD. If the\n"
         "order matters, curves of two orderings (Diff.) are further apart than curves of one ordering that\n"
         "differ only in their seed (Same), and the p-value below is small.",
-        _distances_as_text(distances.table1(comparisons)),
+        _distances_as_text(distances.table1(comparisons), metrics),
         "p-value of Diff. > Same (in brackets: the smallest that this number of seeds allows), by a\n"
         "permutation test per cell, not corrected for the number of cells:",
-        _p_values_as_text(comparisons),
+        _p_values_as_text(comparisons, metrics),
     ]
-    if notes := _notes(comparisons):
+    if notes := _notes(comparisons, metrics):
         parts.append("\n".join(f"- {note}" for note in notes))
     paper = paper_table1()
-    paper = paper[paper["dataset"].isin({dataset for dataset, _ in comparisons})]
+    paper = paper[paper["dataset"].isin(datasets)]
     if not paper.empty:
-        parts += ["Xin et al. 2022 (RoBERTa-base):", _distances_as_text(paper)]
+        parts += ["Xin et al. 2022 (RoBERTa-base):", _distances_as_text(paper, metrics)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -154,9 +177,10 @@ def _verdicts_as_text(said: Sequence[str]) -> list[str]:
 def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
     """Print what ``verdicts.commutativity`` returns: verdicts in words, and a row per pair of orderings."""
     header = ["Dataset", "Operators", "Orderings", "Difference", "90% interval", "Bootstrap", "Full depth"]
+    what = quality(table["metric"], several="the metric")
     rows = [
         [
-            title(row["dataset"]),
+            heading(row["dataset"], row["metric"]),
             "+".join(row["operators"]),
             f"{row['first']} - {row['second']}",
             f"{row['mean_difference']:+.2f}",
@@ -170,11 +194,11 @@ def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
     ]
     yardsticks = [
         [
-            title(row["dataset"]),
+            heading(row["dataset"], row["metric"]),
             "+".join(row["operators"]),
             f"{row['same_ordering']:.2f}",
             f"{row['priced_twice']:.3f}",
-            f"{row['sampling_error']:.2f}",
+            _or_dash(row["sampling_error"], 2),
             f"{row['paired_sampling_error']:.2f}",
         ]
         for row in _records(table.groupby(["dataset", "operators"], sort=False).max().reset_index())
@@ -184,7 +208,7 @@ def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
         *_verdicts_as_text(_said(table, steps)),
         "Steps trained: those of the model that an ordering ends in, from its pretrained weights. Where\n"
         "they differ, a difference may be one of training length.",
-        "Difference in accuracy of two orderings at the same time, mean over the times that both cover,\n"
+        f"Difference in {what} of two orderings at the same time, mean over the times that both cover,\n"
         "paired by seed, in percentage points; its 90% interval over seeds, which decides, and over seeds\n"
         "and validation examples (bootstrap); the difference at full depth; and the largest. Margin:\n"
         f"{table['margin'].iloc[0]:g} points. Two one-sided tests at 5% each, corrected for the number of\n"
@@ -192,7 +216,8 @@ def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
         markdown_table([*header, "Largest", "Verdict"], rows),
         "Yardsticks in the same unit, the largest of each set: two seeds of one ordering; the same models\n"
         "priced twice; the standard error that the validation split gives a difference at full depth if\n"
-        "models answer independently, and that of the mean difference if both answer the same examples.",
+        "models answer independently, and that of the mean difference if both answer the same examples."
+        + ("" if table["sampling_error"].notna().all() else "\nThe former is known of accuracy only."),
         markdown_table(
             ["Dataset", "Operators", "Another seed", "Priced twice", "Sampling", "Sampling, paired"],
             yardsticks,
@@ -201,8 +226,8 @@ def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def effects_markdown(table: pd.DataFrame) -> str:
-    """Print what ``effects.effects`` returns, a row per pair of orderings."""
+def effects_markdown(table: pd.DataFrame, what: str) -> str:
+    """Print what ``effects.effects`` returns, a row per pair of orderings; ``what`` names the metric."""
     header = ["Operators", "Orderings", "Tasks", "Runs", "Effect", "90% interval", "SD, tasks", "SD, seeds"]
     rows = [
         [
@@ -220,7 +245,7 @@ def effects_markdown(table: pd.DataFrame) -> str:
     ]
     parts = [
         "# Does the order matter over all tasks?",
-        "Difference in accuracy of two orderings at the same time, mean over the times that both cover, in\n"
+        f"Difference in {what} of two orderings at the same time, mean over the times that both cover, in\n"
         "percentage points. A mixed-effects model: the order is fixed, tasks and seeds are random. The\n"
         "interval is for the mean over more tasks like these, so few tasks make it wide. Margin:\n"
         f"{table['margin'].iloc[0]:g} points, tested pair by pair, not corrected for their number.",
@@ -235,16 +260,18 @@ def table2_markdown(table: pd.DataFrame) -> str:
     rows, shown = [], None
     for row in _records(table):
         key = (row["dataset"], row["pipeline"])
-        rows.append([title(key[0]) if key[0] != shown else "", key[1], *_table2_cells(row)])
+        named = heading(row["dataset"], row["metric"]) if key[0] != shown else ""
+        rows.append([named, key[1], *_table2_cells(row)])
         if key in paper.index:
             rows.append(["", f"{key[1]}, Xin et al. 2022", *_table2_cells(_as_means(paper.loc[key]))])
         shown = key[0]
-    header = ["Dataset", "Pipeline", "Accuracy, %", "+Q", "Time, ms"]
+    what = capitalised(quality(table["metric"]))
+    header = ["Dataset", "Pipeline", f"{what}, %", "+Q", "Time, ms"]
     parts = [
         "# Table 2: what do Q and L save at the end of a pipeline?",
-        "Accuracy without and with Q (relative change); time per example padded to `max_length`, and what\n"
+        f"{what} without and with Q (relative change); time per example padded to `max_length`, and what\n"
         "of it is saved by Q (quantisation), by L (dynamic length) and by both. The last column is computed\n"
-        "from the two: 1 - (1 - L)(1 - Q). L does not change the accuracy. Mean ± SD over the seeds.",
+        "from the two: 1 - (1 - L)(1 - Q). L does not change the answers. Mean ± SD over the seeds.",
         markdown_table([*header, "+Q saves", "+L saves", "+LQ saves", "+LQ (est.)"], rows),
     ]
     if (table["n_seeds"] == 1).any():
@@ -267,15 +294,16 @@ def cumulativeness_markdown(study: pd.DataFrame, chances: Mapping[str, float]) -
 
     Args:
         study: the estimates.
-        chances: by dataset, the accuracy of always answering the most frequent class.
+        chances: by dataset, the metric of always answering the most frequent class.
     """
+    every = quality(study["metric"], several="the metric")
     parts = [
         "# Can a pipeline be predicted from its parts?",
         "Tradeoff curves estimated from O, D, P and E alone, against the measured ones. Mean ± SD of the\n"
         "seeds.\n\n"
         "- **Equations**: 1-5 of Xin et al. 2022. Where P and Q meet, PQ is measured as one operator.\n"
         "- **Q of O**: Q's saving is taken from O instead.\n"
-        "- **Priced**: accuracy by equations 1 and 2. Inputs leave where they leave E, at the layer that\n"
+        f"- **Priced**: {every} by equations 1 and 2. Inputs leave where they leave E, at the layer that\n"
         "  corresponds, and the time is the price of leaving there.\n"
         "- **Another seed** of the same ordering, as if it were a prediction: the best to be expected.\n"
         "- **E itself**, as if D and P changed nothing: an estimate that is no better is of no use.",
@@ -283,19 +311,20 @@ def cumulativeness_markdown(study: pd.DataFrame, chances: Mapping[str, float]) -
     summarised = estimates.summary(study)
     if summarised.empty:
         parts.append("- nothing to estimate: no operator set holds E with D or P.")
-    for dataset, rows in summarised.groupby("dataset", sort=False):
+    for (dataset, metric), rows in _by_dataset(summarised):
+        what = quality([metric])
         parts += [
-            f"## {title(str(dataset))}",
-            "Mean difference in accuracy at the same time, percentage points:",
+            f"## {heading(dataset, metric)}",
+            f"Mean difference in {what} at the same time, percentage points:",
             _errors_as_text(rows, "mean_accuracy_error", factor=1, digits=2, unit=""),
-            "Largest difference in accuracy at the same time, percentage points:",
+            f"Largest difference in {what} at the same time, percentage points:",
             _errors_as_text(rows, "max_accuracy_error", factor=1, digits=2, unit=""),
             "Mean relative difference in time at the same threshold:",
             _errors_as_text(rows, "mean_time_error", factor=100, digits=1, unit="%"),
             "At full depth (means): estimated by the equations, and measured.",
-            _full_depth_as_text(rows[rows["estimate"] == COMPOUND]),
+            _full_depth_as_text(rows[rows["estimate"] == COMPOUND], what),
         ]
-        if note := _below_chance(study[study["dataset"] == dataset], chances[str(dataset)]):
+        if note := _below_chance(study[study["dataset"] == dataset], chances[dataset]):
             parts.append(f"- {note}")
     if (summarised["n_seeds"] == 1).any():
         parts.append(f"- {_ONE_SEED}")
@@ -322,14 +351,20 @@ def _errors_as_text(rows: pd.DataFrame, error: str, *, factor: float, digits: in
     )
 
 
-def _full_depth_as_text(rows: pd.DataFrame) -> str:
+def _by_dataset(table: pd.DataFrame) -> Any:
+    """Its rows by dataset and metric."""
+    return table.groupby(["dataset", "metric"], sort=False)
+
+
+def _full_depth_as_text(rows: pd.DataFrame, what: str) -> str:
     table = [
         ["+".join(row["operators"]), row["pipeline"], row["inference"] or "-"]
         + [f"{100 * row[name]:.1f}" for name in ("accuracy_estimated", "accuracy")]
         + [f"{row[name]:.3f}" for name in ("time_relative_estimated", "time_relative")]
         for row in _records(rows)
     ]
-    header = ["Accuracy est., %", "Accuracy, %", "Time / O est.", "Time / O"]
+    what = capitalised(what)
+    header = [f"{what} est., %", f"{what}, %", "Time / O est.", "Time / O"]
     return markdown_table(["Operators", "Order", "Run with", *header], table)
 
 
@@ -348,18 +383,19 @@ def _below_chance(study: pd.DataFrame, chance: float) -> str:
 
 def costeff_markdown(table: pd.DataFrame) -> str:
     """Print what ``joint.costeff`` returns, a table per dataset."""
+    what = quality(table["metric"])
     times = [f"t = {budget.replace('_', '/')}" for budget in BUDGETS]
     header = ["Pipeline", "Run with", "Parameters", "FLOPs", "Full depth, %", *times, "Area, %"]
     parts = [
         "# COST-EFF: joint training against operators one after the other",
         "C is slenderised and trained with all its exits at once; the others apply D, P and E in turn.\n"
-        "Parameters (all exits included) and FLOPs (full depth) are over O's. Then accuracies: at full\n"
+        f"Parameters (all exits included) and FLOPs (full depth) are over O's. Then {what}: at full\n"
         "depth, and in a time t of O's, padded, fp32 (- where no answer comes so soon). Area: the mean\n"
-        "accuracy over all times up to O's, 0 where there is no answer. Mean ± SD over the seeds.",
+        f"{what} over all times up to O's, 0 where there is no answer. Mean ± SD over the seeds.",
     ]
-    for dataset, rows in table.groupby("dataset", sort=False):
+    for (dataset, metric), rows in _by_dataset(table):
         cells = [_costeff_cells(row) for row in _records(rows)]
-        parts += [f"## {title(str(dataset))}", markdown_table(header, cells)]
+        parts += [f"## {heading(dataset, metric)}", markdown_table(header, cells)]
     if (table["n_seeds"] == 1).any():
         parts.append(f"- {_ONE_SEED}")
     return "\n\n".join(parts) + "\n"
@@ -376,25 +412,24 @@ def _costeff_cells(row: Mapping[str, Any]) -> list[str]:
 
 def recommendation_markdown(table: pd.DataFrame) -> str:
     """Print what ``regret.regret`` returns: how good the choice is in words, then by budget and by rule."""
-    summarised = regret.summary(table)
+    summarised, what = regret.summary(table), quality(table["metric"])
     parts = [
         "# How good is the recommendation?",
         *("\n".join(_regret_in_words(rows)) for _, rows in summarised.groupby("dataset", sort=False)),
-        "From runs of single operators alone, the pipeline is chosen that is expected to be the most\n"
-        f"accurate within a time t. There are {regret.BUDGETS} budgets, log-spaced from the fastest point\n"
-        "that was measured to O's time. Regret: the accuracy of the best measured pipeline within t minus\n"
-        "that of the chosen one, percentage points. Where the choice takes longer than t (*), its largest\n"
-        "threshold that does not counts. Alone: regret of the best single operator. Rank: Spearman's\n"
-        "correlation of predicted with measured accuracies. Intervals are made from the errors of other\n"
-        "sets of operators.",
+        "From runs of single operators alone, the pipeline is chosen that is expected to be the best within\n"
+        f"a time t. There are {regret.BUDGETS} budgets, log-spaced from the fastest point that was measured\n"
+        f"to O's time. Regret: the {what} of the best measured pipeline within t minus that of the chosen\n"
+        "one, percentage points. Where the choice takes longer than t (*), its largest threshold that does\n"
+        "not counts. Alone: regret of the best single operator. Rank: Spearman's correlation of predicted\n"
+        f"with measured {what}. Intervals are made from the errors of other sets of operators.",
     ]
-    for dataset, rows in table.groupby("dataset", sort=False):
-        parts += [f"## {title(str(dataset))}", _choices_as_text(rows)]
+    for (dataset, metric), rows in _by_dataset(table):
+        parts += [f"## {heading(dataset, metric)}", _choices_as_text(rows)]
         rules = summarised[(summarised["dataset"] == dataset) & (summarised["operators"] != regret.ANY)]
         if not rules.empty:
             parts += [
                 "Rules that choose an order without measuring it. *Weaker first* (arXiv 2603.18426): the\n"
-                "operator that alone costs the least accuracy comes first. *D, P, Q, E*: arXiv 2403.17447.\n"
+                f"operator that alone costs the least {what} comes first. *D, P, Q, E*: arXiv 2403.17447.\n"
                 "Of an order that is not valid, the valid one that exchanges the fewest pairs is taken.\n"
                 "Regret against the best ordering: mean over the budgets (largest). Two seeds: how far two\n"
                 "of one ordering are apart.",
@@ -406,7 +441,8 @@ def recommendation_markdown(table: pd.DataFrame) -> str:
 def _regret_in_words(rows: pd.DataFrame) -> list[str]:
     """Of one dataset, a line per statement."""
     by_rule = {row["rule"]: row for row in _records(rows) if row["operators"] == regret.ANY}
-    chosen, alone, name = by_rule[regret.CHOSEN], by_rule[regret.SINGLE], title(str(rows["dataset"].iloc[0]))
+    chosen, alone = by_rule[regret.CHOSEN], by_rule[regret.SINGLE]
+    name, what = heading(chosen["dataset"], chosen["metric"]), quality([chosen["metric"]])
     lines = [
         f"- {name}: mean regret {chosen['regret']:.1f} points over {chosen['n'] - chosen['missed']} budgets "
         f"(largest {chosen['worst']:.1f}), from {chosen['trainings']:.0f} trainings of "
@@ -421,7 +457,8 @@ def _regret_in_words(rows: pd.DataFrame) -> list[str]:
     if math.isnan(chosen["coverage_accuracy"]):
         lines.append(f"- {name}: no intervals; they need two seeds and two sets of operators to compare.")
     else:
-        covered = f"{_percent(chosen['coverage_accuracy'])}% of the accuracies of single seeds"
+        values = "accuracies" if what == "accuracy" else f"values of {what}"
+        covered = f"{_percent(chosen['coverage_accuracy'])}% of the {values} of single seeds"
         if not math.isnan(chosen["coverage_time"]):
             covered += f", and {_percent(chosen['coverage_time'])}% of the times that were predicted"
         lines.append(f"- {name}: the 90% intervals cover {covered}.")
@@ -485,10 +522,10 @@ def _table2_cells(row: Mapping[str, Any]) -> list[str]:
         return mean_and_sd_as_text(row[f"{measure}_mean"], row[f"{measure}_sd"], digits=digits)
 
     savings = [text(f"saving_{letters}", 0) + "%" for letters in ("q", "l", "lq", "lq_est")]
-    with_q = f"{text('acc_q', 1)} ({row['acc_change_q_mean']:+.1f}%)"
+    change = row["acc_change_q_mean"]
     return [
         text("acc_raw", 1),
-        with_q,
+        text("acc_q", 1) + ("" if math.isnan(change) else f" ({change:+.1f}%)"),
         text("time_raw_ms", 2 if row["time_raw_ms_mean"] < 10 else 1),
         *savings,
     ]
@@ -507,13 +544,13 @@ def _as_means(row: pd.Series) -> dict[str, float]:
     }
 
 
-def _distances_as_text(table: pd.DataFrame) -> str:
+def _distances_as_text(table: pd.DataFrame, metrics: Metrics) -> str:
     cells = {
         (row["dataset"], row["pairs"], row["operators"]): mean_and_sd_as_text(row["mean"], row["sd"])
         for row in table.to_dict("records")
     }
     rows = [
-        [title(dataset) if pairs == "same" else "", order]
+        [heading(dataset, metrics[dataset]) if pairs == "same" else "", order]
         + [cells.get((dataset, pairs, operators), "-") for operators in table["operators"].unique()]
         for dataset in table["dataset"].unique()
         for pairs, order in [("same", "Same"), ("different", "Diff."), ("one seed", "Diff., one seed")]
@@ -522,16 +559,17 @@ def _distances_as_text(table: pd.DataFrame) -> str:
     return markdown_table(["Dataset", "Order", *map("+".join, table["operators"].unique())], rows)
 
 
-def _p_values_as_text(comparisons: Mapping[tuple[str, str], Comparison]) -> str:
+def _p_values_as_text(comparisons: Mapping[tuple[str, str], Comparison], metrics: Metrics) -> str:
     sets = list(dict.fromkeys(operators for _, operators in comparisons))
     rows = [
-        [title(dataset)] + [_p_value_as_text(comparisons.get((dataset, operators))) for operators in sets]
+        [heading(dataset, metrics[dataset])]
+        + [_p_value_as_text(comparisons.get((dataset, operators))) for operators in sets]
         for dataset in dict.fromkeys(dataset for dataset, _ in comparisons)
     ]
     return markdown_table(["Dataset", *map("+".join, sets)], rows)
 
 
-def _notes(comparisons: Mapping[tuple[str, str], Comparison]) -> list[str]:
+def _notes(comparisons: Mapping[tuple[str, str], Comparison], metrics: Metrics) -> list[str]:
     """Say what a reader of the p-values must know, and of which cells."""
     cells: dict[str, list[str]] = {}
     for (dataset, operators), c in comparisons.items():
@@ -545,7 +583,7 @@ def _notes(comparisons: Mapping[tuple[str, str], Comparison]) -> list[str]:
             cells.setdefault(note, []).append(name)
         if c.disjoint:
             note = f"{c.disjoint} pairs of curves share no time and are left out."
-            cells.setdefault(note, []).append(f"{name} on {title(dataset)}")
+            cells.setdefault(note, []).append(f"{name} on {heading(dataset, metrics[dataset])}")
     return [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in cells.items()]
 
 

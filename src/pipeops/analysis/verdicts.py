@@ -28,10 +28,11 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
 from pipeops.analysis.curves import FloatArray, TradeoffCurve, distance
-from pipeops.analysis.paper import title
+from pipeops.analysis.metrics import Metrics, heading
 from pipeops.analysis.replays import Replays, Run
 from pipeops.analysis.resampling import PerExample, bootstrap, sampling_error
 from pipeops.errors import PipeOpsError
+from pipeops.measuring.classes import ACCURACY
 from pipeops.pipeline import orderings
 
 MARGIN = 2.0
@@ -54,6 +55,7 @@ class Verdict(StrEnum):
 
 COLUMNS = [
     "dataset",
+    "metric",
     "operators",
     "first",
     "second",
@@ -264,6 +266,7 @@ def commutativity(
     operator_sets: Sequence[str],
     *,
     margin: float = MARGIN,
+    metrics: Metrics | None = None,
     replays: Replays | None = None,
 ) -> pd.DataFrame:
     """Say for every operator set on every dataset (a cell) whether the order matters.
@@ -272,7 +275,8 @@ def commutativity(
         runs: The curve of every (dataset, ordering, seed), accuracy a fraction, time over O's; other
             pipelines in it are left aside.
         operator_sets: The sets, each with at least two orderings.
-        margin: Percentage points of accuracy.
+        margin: Percentage points of accuracy, or of the dataset's metric.
+        metrics: By dataset, the metric that its curves show; accuracy where none is named.
         replays: Answers and prices of the same runs, for ``priced_twice``, the sampling errors and the
             bootstrap.
 
@@ -290,7 +294,8 @@ def commutativity(
         - ``shared_time``: mean over the seeds of the part of both curves' times that both cover, 0..1.
         - ``bootstrap_low``, ``bootstrap_high``: 90% interval over seeds and examples; it decides nothing.
         - ``sampling_error``: SE of the difference at full depth if two models answered independently of
-          each other. ``paired_sampling_error``: SE of ``mean_difference`` from the examples, seeds as given.
+          each other; of accuracy only. ``paired_sampling_error``: SE of ``mean_difference`` from the
+          examples, seeds as given.
 
         Columns of the cell, the same in all its rows:
 
@@ -309,14 +314,16 @@ def commutativity(
     if not 0 < margin < math.inf:
         raise PipeOpsError(
             f"commutativity.margin: {margin:g} is not a positive number; name the percentage points of "
-            "accuracy below which a difference does not matter, such as 2.0"
+            "accuracy, or of the task's metric, below which a difference does not matter, such as 2.0"
         )
     cells = []
     for dataset in dict.fromkeys(dataset for dataset, _, _ in runs):
         for operators in operator_sets:
             names = [str(ordering) for ordering in orderings(operators)]
             curves = _complete(runs, dataset, names)
-            here: dict[str, Any] = {"dataset": dataset, "operators": operators, "margin": margin}
+            metric = (metrics or {}).get(dataset, ACCURACY.name)
+            here: dict[str, Any] = {"dataset": dataset, "metric": metric}
+            here |= {"operators": operators, "margin": margin}
             here["same_ordering"] = same_ordering(curves)
             if replays is not None:
                 here["priced_twice"] = priced_twice([replays.priced_twice((dataset, *run)) for run in curves])
@@ -331,7 +338,10 @@ def commutativity(
                     depth = (
                         np.array([curves[name, s].accuracy[-1] for s in seeds]) for name in (first, second)
                     )
-                    row["sampling_error"] = sampling_error(*depth, n_examples=n_examples).mean()
+                    known = metric == ACCURACY.name
+                    row["sampling_error"] = (
+                        sampling_error(*depth, n_examples=n_examples).mean() if known else math.nan
+                    )
                     row |= _resampled(*([per_example[name, s] for s in seeds] for name in (first, second)))
                 cell.append(row)
             cells.append(cell)
@@ -356,7 +366,7 @@ def sentence(cell: pd.DataFrame) -> str:
     """
     row: Any = cell[cell["named"]].iloc[0]
     of_pair = f"{row['first']} and {row['second']}: " if len(cell) > 1 else ""
-    subject = f"{'+'.join(row['operators'])} on {title(row['dataset'])}: "
+    subject = f"{'+'.join(row['operators'])} on {heading(row['dataset'], row['metric'])}: "
     within = f"within {_points(row['margin'])}"
     match row["cell_verdict"]:
         case Verdict.COMMUTE if row["low"] <= 0 <= row["high"]:

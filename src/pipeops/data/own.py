@@ -1,32 +1,33 @@
-"""Reading one's own data: the rows are read once, checked, counted, split and written for all jobs.
+"""Reading one's own data: the rows are checked, counted, split and written for all jobs.
 
 What is written are ``train.parquet`` and ``validation.parquet`` (columns ``text``, ``text2`` for pairs, and
-``label``, a class id) and ``about.json``. Rows stay on disk; of each, two hashes and two numbers are kept.
+``label``, a class id) and ``about.json``. Rows stay on disk: they are read twice, and of each, two hashes and
+two numbers are kept.
 """
 
-import errno
 import json
 import logging
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeops.data.sources import SEPARATORS, check_columns, glance, read_header, wrong_encoding
+from pipeops.data.rows import BATCH, as_texts, batches, label_texts, listed_texts
+from pipeops.data.sources import check_columns, glance
 from pipeops.data.tasks import SPLITS, SUBSET_SEED, Task
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import sealed_folder
+from pipeops.progress import tracked
 from pipeops.reading import reading
 from pipeops.settings import Split, TaskSection
 from pipeops.text import listed, markdown_table, shortened
@@ -39,10 +40,6 @@ TEXTS = ("text", "text2")
 LABEL = "label"
 ABOUT = "about.json"
 """What the rows are, beside them."""
-BATCH_BYTES, BATCH_ROWS = 2**26, 10_000
-"""What is handled at a time, at most."""
-CSV_CHUNK = 1000
-"""Rows of a CSV that are parsed at a time."""
 LEAST_OF_A_CLASS = 2
 RARE = 10
 """A class with this many times fewer training rows than the largest is pointed out."""
@@ -136,6 +133,57 @@ class Facts:
     """Hash of the group; that of the texts where no group is named."""
 
 
+class Source:
+    """The rows of one split that is given, read as often as they are asked for."""
+
+    def __init__(self, section: TaskSection, split: Split, key: str) -> None:
+        """Look at the source; what is in it is read later.
+
+        Args:
+            section: where its rows are.
+            split: which of the given ones.
+            key: of the section, for messages.
+
+        Raises:
+            PipeOpsError: it cannot be read, or a column is missing.
+        """
+        self.section, self.split, self.key = section, split, key
+        self.where = f"{key}: {split}"
+        if section.hub:
+            self.estimated_rows = len(self._hub)
+            if not self.estimated_rows:
+                raise PipeOpsError(f"{key}.hub: '{section.hub}' has no rows of {split}; name another split")
+            check_columns(self._hub.column_names, section, where=section.hub, key=key)
+        else:
+            self.estimated_rows = sum(glance(path, section, key).rows for path in self._paths)
+
+    @property
+    def _paths(self) -> list[Path]:
+        return [Path(path).expanduser() for path in self.section.files[self.split]]
+
+    @cached_property
+    def _hub(self) -> "Dataset":
+        return _load_from_hub(self.section, self.split, self.key)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """What a hub's class ids mean; None where labels are no class ids."""
+        return getattr(self._hub.features[self.section.label], "names", None) if self.section.hub else None
+
+    def batches(self) -> Iterator[pa.Table]:
+        """All rows, with the columns that are used.
+
+        Raises:
+            PipeOpsError: see :func:`pipeops.data.rows.batches`.
+        """
+        columns, encoding = self.section.columns, self.section.encoding
+        if self.section.hub:
+            yield from self._hub.select_columns(columns).with_format("arrow").iter(batch_size=BATCH)
+            return
+        for path in self._paths:
+            yield from batches(path, columns=columns, encoding=encoding)
+
+
 def gather(name: str, section: TaskSection, output: Path) -> About:
     """Read a task's source and write its rows, split by split.
 
@@ -151,40 +199,31 @@ def gather(name: str, section: TaskSection, output: Path) -> About:
         PipeOpsError: a source cannot be read, a column is missing or no text, or rows cannot be learned from:
             no label, a class of one row, a single class, a class that only the validation rows have.
     """
-    from datasets import disable_progress_bars
-    from datasets.utils.logging import set_verbosity
-
-    disable_progress_bars()
-    set_verbosity(logging.CRITICAL)  # it may print rows
     key = f"tasks.{name}"
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".reading.") as cache:
-        sources = {split: load(section, split, cache=cache, key=key) for split in section.given}
-        facts = {split: _facts(dataset, section, f"{key}: {split}") for split, dataset in sources.items()}
-        labels = _class_names(facts, section, key)
-        kept = {split: _kept(one, section, f"{key}: {split}") for split, one in facts.items()}
-        ids = {split: _class_ids(one, labels) for split, one in facts.items()}
-        _refuse_too_few(ids["train"][kept["train"]], labels, key)
-        chosen: dict[Split, tuple[Split, NDArray[np.bool_]]] = {s: (s, mask) for s, mask in kept.items()}
-        if section.held_out is not None:
-            places = np.flatnonzero(kept["train"])
-            out = held_out(
-                ids["train"][places],
-                facts["train"].groups[places],
-                fraction=section.held_out,
-                seed=section.seed,
-            )
-            _refuse_missing(out, ids["train"][places], labels, key)
-            halves: dict[Split, NDArray[np.bool_]] = {"train": ~out, "validation": out}
-            for split, taken in halves.items():
-                mask = np.zeros(len(kept["train"]), dtype=bool)
-                mask[places[taken]] = True
-                chosen[split] = ("train", mask)
-        about = _about(section, labels, facts, ids, kept, chosen)
-        with sealed_folder(output, last=ABOUT) as folder:
-            _write(sources, section, ids, chosen, folder)
-            text = json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n"
-            (folder / ABOUT).write_text(text, encoding="utf-8")
+    sources = {split: Source(section, split, key) for split in section.given}
+    facts = {split: _facts(source) for split, source in sources.items()}
+    labels = _class_names(facts, section, key)
+    kept = {split: _kept(one, section, f"{key}: {split}") for split, one in facts.items()}
+    ids = {split: _class_ids(one, labels) for split, one in facts.items()}
+    _refuse_too_few(ids["train"][kept["train"]], labels, key)
+    chosen: dict[Split, tuple[Split, NDArray[np.bool_]]] = {s: (s, mask) for s, mask in kept.items()}
+    if section.held_out is not None:
+        places = np.flatnonzero(kept["train"])
+        out = held_out(
+            ids["train"][places], facts["train"].groups[places], fraction=section.held_out, seed=section.seed
+        )
+        _refuse_missing(out, ids["train"][places], labels, key)
+        halves: dict[Split, NDArray[np.bool_]] = {"train": ~out, "validation": out}
+        for split, taken in halves.items():
+            mask = np.zeros(len(kept["train"]), dtype=bool)
+            mask[places[taken]] = True
+            chosen[split] = ("train", mask)
+    about = _about(section, labels, facts, ids, kept, chosen)
+    with sealed_folder(output, last=ABOUT) as folder:
+        _write(sources, ids, chosen, folder)
+        text = json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n"
+        (folder / ABOUT).write_text(text, encoding="utf-8")
     return about
 
 
@@ -233,83 +272,19 @@ def row_batches(rows: Path, *, examples: int | None) -> Iterator[pa.Table]:
         drawn = np.arange(total)
         if examples is not None and examples < total:
             drawn = np.sort(np.random.default_rng(SUBSET_SEED).choice(total, examples, replace=False))
-        for batch in file.iter_batches(batch_size=1000):
+        for batch in file.iter_batches(batch_size=BATCH):
             here = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, start + len(batch))] - start
             if len(here):
                 yield pa.Table.from_batches([batch]).take(pa.array(here))
             start += len(batch)
 
 
-def load(section: TaskSection, split: Split, *, cache: str, key: str) -> "Dataset":
-    """Load the columns that are used of one split, memory-mapped.
-
-    Args:
-        section: where its rows are.
-        split: which of the given ones.
-        cache: folder for what is made of files; a hub's data set goes where all others do.
-        key: of the section, for messages.
-
-    Raises:
-        PipeOpsError: it cannot be read, or a column is missing.
-    """
-    from datasets import concatenate_datasets
-
-    if section.hub:
-        loaded = _load_from_hub(section, split, key)
-        if not len(loaded):
-            raise PipeOpsError(f"{key}.hub: '{section.hub}' has no rows of {split}; name another split")
-        check_columns(loaded.column_names, section, where=section.hub, key=key)
-        return loaded.select_columns(section.columns)
-    paths = [Path(path).expanduser() for path in section.files[split]]
-    for path in paths:
-        glance(path, section, key)
-    try:
-        return concatenate_datasets([_load_file(path, section, cache) for path in paths])
-    except ValueError:
-        raise PipeOpsError(
-            f"{key}.files: columns differ in type among the files of {split}; write them alike"
-        ) from None
-
-
-def _load_file(path: Path, section: TaskSection, cache: str) -> "Dataset":
-    from datasets import Features, Value, load_dataset
-
-    options: dict[str, Any] = {"data_files": str(path), "split": "train", "cache_dir": cache}
-    suffix = path.suffix.lower()
-    if separator := SEPARATORS.get(suffix):
-        # Every cell is a text: pandas would make numbers of labels and nothing of the text "NA".
-        options |= {
-            "sep": separator,
-            "features": Features({name: Value("string") for name in read_header(path, section.encoding)}),
-            "na_filter": False,
-            "encoding": section.encoding,
-            "chunksize": CSV_CHUNK,
-        }
-    try:
-        loaded = load_dataset({".jsonl": "json", ".parquet": "parquet"}.get(suffix, "csv"), **options)
-        return loaded.select_columns(section.columns)
-    except Exception as error:  # every format has errors of its own, wrapped in one of the library's
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: BaseException) -> PipeOpsError:
-    """Say why a file cannot be read, without what is in it: only numbers of libraries' messages are kept."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UnicodeDecodeError):
-            return wrong_encoding(path, cause)
-        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            return PipeOpsError(f"{path}: no space left on the disk to read it; free some and run again")
-        if place := re.search(r"\b(row|line) (\d+)", str(cause)):
-            remedy = "check its quotes and separators" if path.suffix.lower() in SEPARATORS else "correct it"
-            return PipeOpsError(f"{path}, {place[1]} {place[2]}: cannot be read; {remedy}")
-        cause = cause.__cause__ or cause.__context__
-    return PipeOpsError(f"{path}: cannot be read ({type(error).__name__}); write it again")
-
-
 def _load_from_hub(section: TaskSection, split: Split, key: str) -> "Dataset":
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
+    from datasets.utils.logging import set_verbosity
 
+    disable_progress_bars()
+    set_verbosity(logging.CRITICAL)  # it may print rows
     named = section.splits.get(split, split)
     try:
         return load_dataset(section.hub, section.subset, split=named)
@@ -322,68 +297,29 @@ def _load_from_hub(section: TaskSection, split: Split, key: str) -> "Dataset":
         raise PipeOpsError(f"{key}.hub: '{section.hub}' has no {named} that can be read ({reason})") from None
 
 
-def _batches(dataset: "Dataset", columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-    """Yield the number of the first row, and rows: so many that they are small together."""
-    bytes_each = max(1, dataset.data.nbytes // len(dataset))
-    rows = max(1, min(BATCH_ROWS, BATCH_BYTES // bytes_each))
-    selected = dataset.select_columns(list(columns)).with_format("arrow")
-    start = 0
-    for table in selected.iter(batch_size=rows):
-        yield start, table
-        start += len(table)
-
-
-def _facts(dataset: "Dataset", section: TaskSection, where: str) -> Facts:
+def _facts(source: Source) -> Facts:
     """Go through the rows once."""
-    named = getattr(dataset.features[section.label], "names", None)
+    section, where, named = source.section, source.where, source.class_names
     numbers: dict[str, int] = {}
-    label_ids, texts, empty, groups = (
-        np.empty(len(dataset), dtype=kind) for kind in (np.int64, np.uint64, bool, np.uint64)
-    )
-    for start, table in _batches(dataset, section.columns):
-        rows = slice(start, start + len(table))
-        frame = pd.DataFrame({name: _listed(table[name], name, where) for name in section.text})
-        texts[rows] = pd.util.hash_pandas_object(frame, index=False)
-        empty[rows] = np.logical_and.reduce([frame[name].str.strip() == "" for name in section.text])
-        said = _label_texts(table[section.label], named, section.label, where)
-        label_ids[rows] = [numbers.setdefault(one, len(numbers)) if one else NO_LABEL for one in said]
-        if section.group:
-            group = pd.Series(_listed(table[section.group], section.group, where))
-            groups[rows] = pd.util.hash_pandas_object(group, index=False)
-    if not section.group:
+    found: list[tuple[NDArray, ...]] = []
+    shown = tracked(source.batches(), f"read {source.split}", total=source.estimated_rows, size=len)
+    for table in shown:
+        frame = pd.DataFrame({name: listed_texts(table[name], name, where) for name in section.text})
+        texts = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+        empty = np.logical_and.reduce([frame[name].str.strip() == "" for name in section.text])
+        if named is None:
+            said = label_texts(table[section.label], section.label, where)
+        else:
+            classes = table[section.label].to_pylist()
+            said = [named[one] if one is not None and one >= 0 else "" for one in classes]
+        ids = np.array([numbers.setdefault(one, len(numbers)) if one else NO_LABEL for one in said], np.int64)
         groups = texts
-    return Facts(label_ids=label_ids, labels=list(numbers), texts=texts, empty=empty, groups=groups)
-
-
-def _texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
-    """A column as texts, those that are missing as empty ones."""
-    try:
-        return pc.fill_null(column.cast(pa.large_string()), "")
-    except pa.ArrowException:
-        raise PipeOpsError(f"{where}: column '{name}' holds {column.type}, no texts; name another") from None
-
-
-def _listed(column: pa.ChunkedArray, name: str, where: str) -> list[str]:
-    try:
-        return _texts(column, name, where).to_pylist()
-    except UnicodeDecodeError:
-        raise PipeOpsError(f"{where}: column '{name}' is not UTF-8; convert the file") from None
-
-
-def _label_texts(column: pa.ChunkedArray, names: Sequence[str] | None, name: str, where: str) -> list[str]:
-    """Class names of a column's cells; empty where there is none."""
-    if names is not None:  # a hub's class ids
-        return [names[one] if one is not None and one >= 0 else "" for one in column.to_pylist()]
-    if pa.types.is_floating(column.type):
-        values = column.to_pylist()
-        if any(one is not None and one == one and one != int(one) for one in values):
-            raise PipeOpsError(
-                f"{where}: column '{name}' holds fractions; PipeOps studies classification, so name classes"
-            )
-        return ["" if one is None or one != one else str(int(one)) for one in values]
-    if pa.types.is_nested(column.type):
-        raise PipeOpsError(f"{where}: column '{name}' holds {column.type}, no labels; name another")
-    return [" ".join(one.split()) for one in _listed(column, name, where)]
+        if section.group:
+            group = pd.Series(listed_texts(table[section.group], section.group, where))
+            groups = pd.util.hash_pandas_object(group, index=False).to_numpy()
+        found.append((ids, texts, empty, groups))
+    whole = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    return Facts(labels=list(numbers), label_ids=whole[0], texts=whole[1], empty=whole[2], groups=whole[3])
 
 
 def _class_names(facts: Mapping[Split, Facts], section: TaskSection, key: str) -> list[str]:
@@ -503,26 +439,27 @@ def _about(
 
 
 def _write(
-    sources: Mapping[Split, "Dataset"],
-    section: TaskSection,
+    sources: Mapping[Split, Source],
     ids: Mapping[Split, NDArray[np.int64]],
     chosen: Mapping[Split, tuple[Split, NDArray[np.bool_]]],
     folder: Path,
 ) -> None:
     """Go through the sources again and write the rows of each split."""
-    names = TEXTS[: len(section.text)]
+    names = TEXTS[: len(sources["train"].section.text)]
     schema = pa.schema([*((name, pa.large_string()) for name in names), (LABEL, pa.int64())])
     with ExitStack() as stack:
         writers = {}
         for split in chosen:
             writers[split] = stack.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", schema))
-        for source, dataset in sources.items():
-            for start, table in _batches(dataset, section.text):
-                texts = [_texts(table[name], name, source) for name in section.text]
+        for given, source in sources.items():
+            start = 0
+            for table in tracked(source.batches(), f"write {given}", total=len(ids[given]), size=len):
                 rows = slice(start, start + len(table))
-                whole = pa.table([*texts, pa.array(ids[source][rows])], schema=schema)
+                start += len(table)
+                texts = [as_texts(table[name], name, source.where) for name in source.section.text]
+                whole = pa.table([*texts, pa.array(ids[given][rows])], schema=schema)
                 for split, (origin, mask) in chosen.items():
-                    if origin == source and mask[rows].any():
+                    if origin == given and mask[rows].any():
                         writers[split].write_table(whole.filter(pa.array(mask[rows])))
 
 

@@ -87,12 +87,26 @@ def glance(path: str | Path, section: TaskSection, key: str) -> Glance:
         known = ", ".join(FORMATS)
         raise PipeOpsError(f"{key}.files: '{path}' is of no known format; it must end in one of {known}")
     with reading(file, wrong="cannot be read", again="write it again"):
-        state = file.stat()
-        found = _look(file, state.st_size, state.st_mtime_ns, section.encoding, tuple(section.text))
+        found = look(file, section.encoding, tuple(section.text))
     check_columns(found.columns, section, where=str(path), key=key)
     if not found.rows:
         raise PipeOpsError(f"{key}.files: '{path}' has no rows; add some")
     return found
+
+
+def look(path: Path, encoding: str = "utf-8", texts: tuple[str, ...] = ()) -> Glance:
+    """Look at the beginning of a file of a known format.
+
+    Args:
+        path: of the file.
+        encoding: of a CSV or TSV.
+        texts: columns whose length is wanted.
+
+    Raises:
+        PipeOpsError: its beginning is damaged or of another encoding.
+    """
+    state = path.stat()
+    return _look(path, state.st_size, state.st_mtime_ns, encoding, texts)
 
 
 def check_columns(found: Sequence[str], section: TaskSection, *, where: str, key: str) -> None:
@@ -135,6 +149,30 @@ def read_header(path: Path, encoding: str) -> tuple[str, ...]:
     return tuple(header)
 
 
+def json_row(path: Path, number: int, line: bytes) -> dict[str, Any] | None:
+    """The object on a line of a JSONL file; None where the line is blank.
+
+    Raises:
+        PipeOpsError: it is not UTF-8, or no object.
+    """
+    if not line.strip():
+        return None
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise PipeOpsError(f"{path}, line {number}: is not UTF-8; convert the file") from None
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise PipeOpsError(f"{path}, line {number}: is no JSON object; write one object a line")
+    return row
+
+
+def without_mark(encoding: str) -> str:
+    """The encoding under which a byte order mark is no text."""
+    return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+
+
 def wrong_encoding(path: Path, error: UnicodeDecodeError) -> PipeOpsError:
     """What to say of a file that is of another encoding."""
     return PipeOpsError(
@@ -174,19 +212,8 @@ def _first_lines(path: Path) -> tuple[tuple[str, ...], list[dict[str, Any]], int
     with path.open("rb") as file:
         start = file.read(GLANCE)
         start += file.readline()
-    rows = []
-    for number, line in enumerate(start.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            raise PipeOpsError(f"{path}, line {number}: is not UTF-8; convert the file") from None
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise PipeOpsError(f"{path}, line {number}: is no JSON object; write one object a line")
-        rows.append(row)
+    lines = enumerate(start.split(b"\n"), start=1)
+    rows = [row for number, line in lines if (row := json_row(path, number, line)) is not None]
     if not rows:
         raise PipeOpsError(f"{path}: is empty; write one JSON object a line")
     return tuple(dict.fromkeys(name for row in rows for name in row)), rows, len(start)
@@ -199,7 +226,7 @@ def _first_records(path: Path, encoding: str) -> tuple[tuple[str, ...], list[dic
         start = file.read(GLANCE)
     whole = len(start) < GLANCE
     try:
-        text = start.decode(_without_mark(encoding), errors="strict" if whole else "ignore")
+        text = start.decode(without_mark(encoding), errors="strict" if whole else "ignore")
     except UnicodeDecodeError as error:
         raise wrong_encoding(path, error) from None
     records = list(_csv_rows(io.StringIO(text, newline=""), path))[1:]
@@ -221,9 +248,4 @@ def _csv_rows(file: Any, path: Path) -> Iterator[list[str]]:
 
 
 def _opened(path: Path, encoding: str) -> Any:
-    return path.open(encoding=_without_mark(encoding), newline="")
-
-
-def _without_mark(encoding: str) -> str:
-    """The encoding under which a byte order mark is no text."""
-    return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    return path.open(encoding=without_mark(encoding), newline="")

@@ -118,6 +118,9 @@ def tokenise(
 
     Returns:
         How many were written, how many of them truncated, and how many there are of each class.
+
+    Raises:
+        PipeOpsError: a batch lacks a column, or has a label that is no class.
     """
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int64())])
     about = {
@@ -131,6 +134,8 @@ def tokenise(
     tokens = unknown = 0
     with sealed(output) as (path,), pq.ParquetWriter(path, schema) as writer:
         for batch in batches:
+            if lacking := [name for name in (*task.columns, "label") if name not in batch.column_names]:
+                raise PipeOpsError(f"{task.name}: rows without a column '{lacking[0]}'; read the rows again")
             texts = [batch[column].to_pylist() for column in task.columns]
             rows: list[list[int]] = []
             for few in _few_characters(texts):
@@ -140,6 +145,8 @@ def tokenise(
                     tokens += len(ids)
                     unknown += ids.count(tokenizer.unk_token_id)
             labels = batch["label"].to_numpy()
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+                raise PipeOpsError(f"{task.name}: rows with a label that is no class; read the rows again")
             classes += np.bincount(labels, minlength=len(classes))
             writer.write_table(pa.table([pa.array(rows, type=schema.types[0]), labels], schema=schema))
     by_class = dict(zip(task.labels, classes.tolist(), strict=True))

@@ -71,7 +71,13 @@ class PriceInputs:
     def _setup(self, letter: str) -> Setup:
         model = ModelSection(backbone=self.backbone, student=str(self.student or ALTERNATE))
         section = OPERATORS[letter].section
-        return Setup(model=model, settings=self.sections[section] if section else NoSettings())
+        setup = Setup(model=model, settings=self.sections[section] if section else NoSettings())
+        if setup.student and setup.student.hidden_size != setup.backbone.hidden_size:
+            raise PipeOpsError(
+                f"--student: {self.student} has hidden size {setup.student.hidden_size}, the backbone "
+                f"{setup.backbone.hidden_size}; the losses on hidden states need the same width"
+            )
+        return setup
 
 
 def price_set(operators: str, inputs: PriceInputs, output: Path) -> None:

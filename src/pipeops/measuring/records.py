@@ -4,11 +4,12 @@ from pathlib import Path
 
 from pipeops.files import beside
 
-_POINT = ["accuracy", "time_ms", "time_relative"]
+_POINT = ["metric", "accuracy", "time_ms", "time_relative"]
 _SIZE = ["flops_relative", "flops", "parameters", "parameters_relative"]
 COLUMNS = ["inference", "threshold", *_POINT, "mean_exit_layer", *_SIZE, "kernels"]
-"""Columns of a pipeline's CSV, a row per threshold: accuracy is a fraction; ``time_relative``,
-``flops_relative`` and ``parameters_relative`` are over O's."""
+"""Columns of a pipeline's CSV, a row per threshold: ``accuracy`` is in the task's ``metric`` (one of
+``classes.METRICS``), a fraction; ``time_relative``, ``flops_relative`` and ``parameters_relative`` are over
+O's."""
 EXIT_COLUMNS = ["inference", "exit_layer", *_POINT, *_SIZE, "kernels"]
 """Columns of its ``.exits.csv``, a row per exit: all examples leave there, and the model ends there."""
 

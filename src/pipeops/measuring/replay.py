@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import sealed
 from pipeops.measuring.answers import Answers
+from pipeops.measuring.classes import ACCURACY, Metric
 from pipeops.measuring.policies import first_reached, leaving, scores, thresholds_of
 from pipeops.measuring.prices import Prices
 from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS, files_of
@@ -32,6 +33,8 @@ class Replay:
 
     answers: Answers
     prices: Prices
+    metric: Metric = ACCURACY
+    """What says how good answers are: the task's."""
 
     def __post_init__(self) -> None:
         answers, prices = self.answers, self.prices
@@ -68,9 +71,10 @@ class Replay:
         answers = self.answers
         run_as = answers.lengths if "L" in inference else np.full_like(answers.lengths, answers.max_length)
         lengths, place = np.unique(run_as, return_inverse=True)
-        said = answers.of(inference).argmax(axis=-1)
         return Variant(
-            correct=said == answers.label_ids[:, None],
+            said=answers.of(inference).argmax(axis=-1),
+            label_ids=answers.label_ids,
+            metric=self.metric,
             time_relative=self.prices.costs[inference].at(lengths)[place],
             flops=np.array([self.shape.flops(length) for length in lengths.tolist()])[place],
         )
@@ -109,14 +113,15 @@ class Replay:
         ]
 
     def _point(self, inference: str, exits: NDArray[np.int64], parameters: int) -> dict[str, Any]:
-        """Accuracy and mean cost when example i leaves at exit ``exits[i]``, in the columns of the CSVs.
+        """The metric and mean cost when example i leaves at exit ``exits[i]``, in the columns of the CSVs.
 
         Time, operations and parameters are also given over those of O, for an input of ``max_length`` tokens.
         """
         variant, original = self.variants[inference], self.prices.original
-        accuracy, relative, flops = variant.means(exits)
+        accuracy, (relative, flops) = float(variant.quality(exits)), variant.costs(exits)
         return {
             "inference": inference,
+            "metric": self.metric.name,
             "accuracy": accuracy,
             "time_ms": relative * self.prices.original_ms,
             "time_relative": relative,
@@ -132,20 +137,28 @@ class Replay:
 class Variant:
     """What every example gets and costs at every exit, with some inference operators."""
 
-    correct: NDArray[np.bool_]
-    """Whether the answer is right, shape (examples, exits), as of what follows."""
+    said: NDArray[np.int64]
+    """The class that is answered, shape (examples, exits), as of times and operations."""
+    label_ids: NDArray[np.int64]
+    """The right classes, shape (examples,)."""
+    metric: Metric
     time_relative: NDArray[np.float64]
     """Time over O's."""
     flops: NDArray[np.int64]
     """Floating-point operations."""
 
-    def means(self, exits: NDArray[np.int64]) -> tuple[float, float, float]:
-        """Accuracy, time over O's and operations when example i leaves at exit ``exits[i]``: means."""
+    def at(self, exits: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The answers when example i leaves at exit ``exits[..., i]``, of the same shape."""
+        return self.said[np.arange(len(self.said)), exits]
+
+    def quality(self, exits: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The metric when example i leaves at exit ``exits[..., i]``, shape (...)."""
+        return self.metric.of_answers(self.label_ids, self.at(exits))
+
+    def costs(self, exits: NDArray[np.int64]) -> tuple[float, float]:
+        """Mean time over O's and operations when example i leaves at exit ``exits[i]``."""
         rows = np.arange(len(exits))
-        accuracy, relative, flops = (
-            values[rows, exits].mean() for values in (self.correct, self.time_relative, self.flops)
-        )
-        return float(accuracy), float(relative), float(flops)
+        return float(self.time_relative[rows, exits].mean()), float(self.flops[rows, exits].mean())
 
 
 def curves(
@@ -156,6 +169,7 @@ def curves(
     confidence: Confidence,
     thresholds: Sequence[float],
     patiences: Sequence[int] | None = None,
+    metric: Metric = ACCURACY,
 ) -> None:
     """Write a model's tradeoff curve: the CSV with ``COLUMNS``, beside it ``.exits.csv`` and a JSON.
 
@@ -167,11 +181,12 @@ def curves(
         confidence: what thresholds are compared with.
         thresholds: confidences, used unless ``confidence`` is ``patience``.
         patiences: used if it is; None: all from 1 to the number of exits.
+        metric: what says how good answers are.
 
     Raises:
         PipeOpsError: answers and prices are not of one shape, or a patience is larger than the exits.
     """
-    replay = Replay(answers, prices)
+    replay = Replay(answers, prices, metric)
     used = thresholds_of(
         confidence, exits=len(replay.shape.exit_layers), thresholds=thresholds, patiences=patiences
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeops.data.rows import Rows, label_ids, read_rows
 from pipeops.errors import PipeOpsError
 from pipeops.hardware import cpu
-from pipeops.measuring.classes import accuracy, by_class, confusion, macro_f1, mcc
+from pipeops.measuring.classes import METRICS, by_class, confusion, counts_of
 from pipeops.measuring.policies import scores, thresholds_of
 from pipeops.models.foreign import refuse_unsafe_tokenizer
 from pipeops.onnx.classify import MOSTLY, Classifier, Refused
@@ -73,13 +73,10 @@ class Scored:
         return confusion(self.label_ids, answers, len(self.labels))
 
     def point(self, thresholds: Sequence[float]) -> dict[str, float]:
-        """Accuracy, macro-F1, MCC, mean exit layer and median milliseconds, with these thresholds."""
-        taken, matrix = self.taken(thresholds), self.matrix(thresholds)
+        """Every metric, mean exit layer and median milliseconds, with these thresholds."""
+        taken, counts = self.taken(thresholds), counts_of(self.matrix(thresholds))
         times = self.time_ms[np.arange(len(self.timed)), taken[self.timed]]
-        return {
-            "accuracy": accuracy(matrix),
-            "macro_f1": macro_f1(matrix),
-            "mcc": mcc(matrix),
+        return {name: float(metric.of(counts)) for name, metric in METRICS.items()} | {
             "mean_exit_layer": float(np.array(self.exit_layers)[taken].mean()),
             "time_ms": float(np.median(times)),
         }
@@ -98,7 +95,8 @@ class Scored:
         """All of it as JSON has it; numbers that are undefined are null."""
         matrix = self.matrix(self.thresholds)
         classes = [
-            {"label": name} | of._asdict() for name, of in zip(self.labels, by_class(matrix), strict=True)
+            {"label": name} | of._asdict()
+            for name, of in zip(self.labels, by_class(counts_of(matrix)), strict=True)
         ]
         return _without_nan(
             {

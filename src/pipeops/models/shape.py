@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,7 +14,6 @@ from pipeops.reading import reading
 from pipeops.settings import Pooling
 from pipeops.text import as_given
 
-T = TypeVar("T")
 Family = Literal["roberta", "bert"]
 MODEL_TYPE = "multi_exit"
 MOST_PARAMETERS = 2**33
@@ -150,7 +149,7 @@ class ModelShape:
         return tuple(costs)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any]) -> "ModelShape":
         """Read the shape from a parsed ``config.json``; other keys in it are ignored.
 
         Raises:
@@ -158,7 +157,7 @@ class ModelShape:
         """
         values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
         try:
-            shape = _adapter(cls).validate_python(values)
+            shape = _adapter().validate_python(values)
         except ValidationError as error:
             found = error.errors()
             detail = next((one for one in found if one["type"] != "missing"), found[0])
@@ -199,7 +198,7 @@ class ModelShape:
         return pipeline
 
     @classmethod
-    def from_checkpoint(cls, folder: Path) -> Self:
+    def from_checkpoint(cls, folder: Path) -> "ModelShape":
         """Read the shape of the checkpoint in ``folder``.
 
         Raises:
@@ -211,8 +210,8 @@ class ModelShape:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
+def _adapter() -> TypeAdapter[ModelShape]:
+    return TypeAdapter(ModelShape)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class Classifier:
             self.max_length = int(policy["max_length"])
             self.padding = bool(policy["padding"])
             self.thresholds = np.array(policy["thresholds"], dtype=np.float32)
+            if not 1 <= len(self.columns) <= 2:
+                raise ValueError(f"{len(self.columns)} columns of texts")
         except (KeyError, TypeError, ValueError) as error:
             raise Refused(f"{folder}: policy.json or labels.json is damaged ({error!r}); {AGAIN}") from None
         self.tokenizer = _load(folder / "tokenizer.json", lambda path: Tokenizer.from_file(str(path)))

@@ -145,7 +145,7 @@ def straightened(model: ModelProto) -> ModelProto:
 
 def with_metadata(model: ModelProto, added: Mapping[str, str]) -> ModelProto:
     """Return the model itself, with these entries of its metadata, whatever it said of them before."""
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | added
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | dict(added)
     helper.set_model_props(model, metadata)
     return model
 

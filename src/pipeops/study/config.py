@@ -31,6 +31,7 @@ from pipeops.settings import (
     ExitsSection,
     ExitTraining,
     MeasuringSection,
+    Metric,
     ModelSection,
     OneLine,
     Pathvars,
@@ -354,6 +355,10 @@ class BaseConfig(Section):
             PipeOpsError: one's own rows cannot be looked at.
         """
         return TASKS[name] if name in TASKS else own_task(name, self.tasks[name])
+
+    def metric(self, dataset: str) -> Metric:
+        """What says how good answers on a dataset are."""
+        return self.tasks[dataset].metric if dataset in self.tasks else "accuracy"
 
     @property
     def encoder(self) -> str:

@@ -15,6 +15,7 @@ from pipeops.data.own import ABOUT, read_about
 from pipeops.data.tasks import TASKS, Task
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import Answers, read_answers
+from pipeops.measuring.classes import ACCURACY, Metric
 from pipeops.measuring.policies import scores
 from pipeops.measuring.prices import read_prices
 from pipeops.measuring.replay import Replay
@@ -39,6 +40,7 @@ ROWS = "rows"
 """Folder of the results with the rows of own tasks."""
 NEEDED = ("onnxruntime", "tokenizers", "numpy")
 """Packages of a deployed model."""
+_ROUNDING = 1e-9  # percentage points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,9 @@ class Choice:
     thresholds: Sequence[float] = ()
     """One, or one per exit but the last; empty: the fastest that ``within`` allows."""
     within: float = 0.5
-    """Percentage points of accuracy that leaving early may cost on the validation split."""
+    """Percentage points of the metric that leaving early may cost on the validation split."""
+    metric: Metric = ACCURACY
+    """What says how good answers are: the task's."""
     max_length: int | None = None
     """Longest input in tokens; None: that of the answers or prices, else the model's positions."""
     base_model: str | None = None
@@ -95,7 +99,7 @@ class Choice:
         path = self.results / "prices" / self.dataset / f"{self.pipeline.operators}.csv"
         if self.answers is None or not path.exists():
             return None
-        return Replay(self.answers, read_prices(path, this_cpu=False))
+        return Replay(self.answers, read_prices(path, this_cpu=False), self.metric)
 
 
 def deploy_choice(choice: Choice, output: Path) -> Policy:
@@ -121,7 +125,8 @@ def deploy_choice(choice: Choice, output: Path) -> Policy:
                 "--threshold: is needed, since there are no answers to choose it from "
                 f"({choice.of_seed('answers').with_suffix('.parquet')})"
             )
-        given = [fastest(answers, choice.pipeline.inference, trained.confidence, within=choice.within)]
+        inference = choice.pipeline.inference
+        given = [fastest(answers, inference, trained.confidence, within=choice.within, metric=choice.metric)]
     policy = policy_of(
         trained,
         choice.pipeline,
@@ -133,26 +138,28 @@ def deploy_choice(choice: Choice, output: Path) -> Policy:
     return policy
 
 
-def fastest(answers: Answers, inference: str, confidence: Confidence, *, within: float) -> float:
-    """The lowest threshold, one for all exits, at which leaving early costs little accuracy.
+def fastest(
+    answers: Answers, inference: str, confidence: Confidence, *, within: float, metric: Metric = ACCURACY
+) -> float:
+    """The lowest threshold, one for all exits, at which leaving early costs little.
 
     Args:
         answers: on the validation split.
         inference: letters of the inference operators.
         confidence: what thresholds are compared with.
-        within: how much less accurate than never leaving early it may be, percentage points.
+        within: how much worse than never leaving early it may be, percentage points.
+        metric: what says how good answers are.
 
     Returns:
         One of the default thresholds of ``measuring``, or with ``patience`` a number of exits.
     """
     exits = len(answers.shape.exit_layers)
     candidates = list(range(1, exits + 1)) if confidence == "patience" else MeasuringSection().thresholds
-    never = _accuracy(answers, inference, np.full(len(answers.lengths), exits - 1))
+    never = _quality(answers, inference, np.full(len(answers.lengths), exits - 1), metric)
     for threshold in candidates[:-1]:
         taken = exits_taken(answers, inference, confidence, (threshold,) * (exits - 1))
-        # Compared as counts, so that rounding decides nothing.
-        lost = round((never - _accuracy(answers, inference, taken)) * len(answers.lengths))
-        if 100 * lost <= within * len(answers.lengths):
+        lost = 100 * (never - _quality(answers, inference, taken, metric))
+        if lost <= within + _ROUNDING:
             return float(threshold)
     return float(candidates[-1])
 
@@ -164,9 +171,9 @@ def exits_taken(
     return chosen_exits(scores(answers.of(inference), confidence), thresholds)
 
 
-def _accuracy(answers: Answers, inference: str, exits: NDArray[np.int64]) -> float:
+def _quality(answers: Answers, inference: str, exits: NDArray[np.int64], metric: Metric) -> float:
     said = answers.of(inference).argmax(axis=-1)[np.arange(len(exits)), exits]
-    return float((said == answers.label_ids).mean())
+    return float(metric.of_answers(answers.label_ids, said))
 
 
 def _card(choice: Choice, trained: Trained, policy: Policy) -> str:
@@ -259,30 +266,30 @@ def _operators(pipeline: Pipeline) -> str:
 
 
 def _measured(choice: Choice, policy: Policy) -> dict[str, Any]:
-    """Accuracy, mean exit layer, and time where it was priced; empty without answers."""
+    """The metric, mean exit layer, and time where it was priced; empty without answers."""
     answers, inference = choice.answers, choice.pipeline.inference
     if answers is None or policy.max_length != answers.max_length:
         return {}
     taken = exits_taken(answers, inference, policy.confidence, policy.thresholds)
+    never = np.full_like(taken, len(policy.exit_layers) - 1)
     found = {
-        "accuracy": _accuracy(answers, inference, taken),
-        "never": _accuracy(answers, inference, np.full_like(taken, len(policy.exit_layers) - 1)),
+        "quality": _quality(answers, inference, taken, choice.metric),
+        "never": _quality(answers, inference, never, choice.metric),
         "layer": float(np.array(policy.exit_layers)[taken].mean()),
     }
     if replay := choice.replay:
-        _, relative, _ = replay.variants[inference].means(taken)
+        relative, _ = replay.variants[inference].costs(taken)
         found |= {"relative": relative, "ms": relative * replay.prices.original_ms}
     return found
 
 
 def _measured_text(choice: Choice, policy: Policy, measured: dict[str, Any]) -> list[str]:
-    answers, replay = choice.answers, choice.replay
+    answers, replay, metric = choice.answers, choice.replay, choice.metric
     assert answers is not None
-    rows = [
-        ["accuracy", f"{measured['accuracy']:.1%} of {len(answers.lengths):,} validation examples"],
-    ]
+    on = f"{'of' if metric is ACCURACY else 'on'} {len(answers.lengths):,} validation examples"
+    rows = [[metric.title, f"{measured['quality']:.1%} {on}"]]
     if policy.thresholds:
-        rows.append(["accuracy without leaving early", f"{measured['never']:.1%}"])
+        rows.append([f"{metric.title} without leaving early", f"{measured['never']:.1%}"])
         rows.append(["mean exit layer", f"{measured['layer']:.2f} of {policy.exit_layers[-1]}"])
     if replay:
         record = replay.prices.record
@@ -301,8 +308,8 @@ def _measured_text(choice: Choice, policy: Policy, measured: dict[str, Any]) -> 
     notes = [markdown_table(["", ""], rows)]
     if policy.thresholds and not choice.thresholds:
         notes.append(
-            f"The threshold is the lowest that costs at most {choice.within:g} points of accuracy on these "
-            "examples.\nSo the accuracy on them is slightly optimistic."
+            f"The threshold is the lowest that costs at most {choice.within:g} points of {metric.title} on "
+            f"these examples.\nSo the {metric.title} on them is slightly optimistic."
         )
     return notes
 
@@ -324,12 +331,14 @@ def _front_matter(choice: Choice, measured: dict[str, Any]) -> str:
         glue = not (task.generated or task.own)
         about = {"type": "nyu-mll/glue", "config": choice.dataset} if glue else {"type": choice.dataset}
         dataset = {"name": choice.dataset, **about, "split": "validation"}
-        metric = {"type": "accuracy", "value": round(measured["accuracy"], 4)}
+        metric: dict[str, Any] = {"type": choice.metric.hub, "value": round(measured["quality"], 4)}
+        if choice.metric is not ACCURACY:
+            metric["name"] = choice.metric.title
         result = {
             "task": {"type": "text-classification"},
             "dataset": dataset,
             "metrics": [metric],
         }
         name = f"{choice.dataset}-{choice.pipeline}"
-        content |= {"metrics": ["accuracy"], "model-index": [{"name": name, "results": [result]}]}
+        content |= {"metrics": [choice.metric.hub], "model-index": [{"name": name, "results": [result]}]}
     return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---"

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from pipeops.analysis.metrics import capitalised, quality
 from pipeops.analysis.predict import MEASURED, Predictor, predict
 from pipeops.analysis.recommend import (
     MAX_DROP,
@@ -66,6 +67,16 @@ class Asked:
             raise PipeOpsError(f"--dataset: {what}; name one of {', '.join(study.datasets)}")
         return cls(study=study, dataset=dataset, configfiles=configfiles)
 
+    @property
+    def metrics(self) -> dict[str, str]:
+        """The dataset's metric, as ``Replays.read`` takes it."""
+        return {self.dataset: self.study.metric(self.dataset)}
+
+    @property
+    def quality(self) -> str:
+        """The title of this metric."""
+        return quality(self.metrics.values())
+
     def command(self, *targets: str, cores: int = 2) -> list[str]:
         """The command that makes these files of the study."""
         options = ["--configfile", *map(str, self.configfiles)] if self.configfiles else []
@@ -98,13 +109,14 @@ def predictions(asked: Asked) -> pd.DataFrame:
     replays = Replays.read(
         found.values(),
         [measured_in / f"prices/{dataset}/{operators}.csv" for operators in prices],
+        metrics=asked.metrics,
         **jobs.rule_of_exits(study),
     )
     return predict(dataset, replays, prices, pipelines)
 
 
 def predictions_text(asked: Asked, table: pd.DataFrame) -> str:
-    """A line per pipeline: the accuracy that fractions of O's time afford, with its interval."""
+    """A line per pipeline: the accuracy, or other metric, that fractions of O's time afford."""
     rows = []
     first = table.drop_duplicates(["pipeline", "inference"])
     for names, row in _alike(first):
@@ -115,7 +127,8 @@ def predictions_text(asked: Asked, table: pd.DataFrame) -> str:
             cells.append("-" if fitting.empty else _accuracy(fitting.loc[fitting["accuracy"].idxmax()]))
         rows.append([", ".join(names), f"{row['kind']}, {row['n_seeds']}", *cells])
     listed = markdown_table(["pipeline", "seeds", *(f"t = {name}" for name in BUDGETS)], rows)
-    return "\n\n".join(filter(None, [listed, _left_out(asked, table)]))
+    what = f"{capitalised(asked.quality)} within a time t of O's, with 90% intervals:"
+    return "\n\n".join(filter(None, [what, listed, _left_out(asked, table)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +154,7 @@ class Recommendation:
         best = self.best
         (names, _), *others = _alike(self.ranked)
         lines = [
-            f"Take {name_of(best)}{_at(best)}: {_accuracy(best)} accuracy ({best['kind']}) "
+            f"Take {name_of(best)}{_at(best)}: {_accuracy(best)} {self.asked.quality} ({best['kind']}) "
             f"in {_time(best)} an input, {best['size_mb']:.3g} MB.",
             _still_to_train(self.asked, Pipeline(best["pipeline"])),
         ]
@@ -161,7 +174,7 @@ class Recommendation:
                 ]
                 for names, row in others[:RUNNERS_UP]
             ]
-            header = ["runner-up", "", "accuracy (90% interval)", "time", "MB"]
+            header = ["runner-up", "", f"{self.asked.quality} (90% interval)", "time", "MB"]
             parts.append(markdown_table(header, rows))
         return "\n\n".join([*parts, *filter(None, [self._gate(), _left_out(self.asked, self.table)])])
 
@@ -180,7 +193,7 @@ class Recommendation:
         return MAX_DROP if self.budget.max_drop is None else self.budget.max_drop
 
     def document(self) -> dict[str, Any]:
-        """The same for programs; accuracies are fractions, what is not known is null."""
+        """The same for programs; accuracies are in the metric, fractions, what is not known is null."""
         answer, *others = _records(self.ranked)
         steps = _untrained(self.asked, Pipeline(self.best["pipeline"]))
         answer |= {
@@ -216,7 +229,7 @@ class Verification:
 
     seed: int
     accuracy: float
-    """A fraction."""
+    """In the task's metric, a fraction."""
     time_ms: float
     expected: pd.Series
     """The answer."""
@@ -233,11 +246,12 @@ class Verification:
         return _within(self.time_ms, low, high)
 
     def text(self) -> str:
-        """Two lines: accuracy and time."""
+        """Two lines: accuracy, or another metric, and time."""
+        metric = quality([self.expected["metric"]])
         return "\n".join(
             [
                 f"Measured with seed {self.seed}:",
-                f"- accuracy {100 * self.accuracy:.1f}%, predicted {_accuracy(self.expected)}: "
+                f"- {metric} {100 * self.accuracy:.1f}%, predicted {_accuracy(self.expected)}: "
                 f"{_said(self.accuracy_within)}",
                 f"- time {self.time_ms:.3g} ms, predicted {_time(self.expected)}: {_said(self.time_within)}",
             ]
@@ -280,7 +294,7 @@ def verify(answer: Recommendation, *, cores: int) -> Verification | None:
             f"--verify: {shlex.join(asked.command(target, cores=cores))} failed; its first error is above"
         )
     priced = Path(asked.study.pathvars.results, "prices", asked.dataset, f"{pipeline.operators}.csv")
-    replays = Replays.read([Path(target)], [priced], **jobs.rule_of_exits(asked.study))
+    replays = Replays.read([Path(target)], [priced], metrics=asked.metrics, **jobs.rule_of_exits(asked.study))
     curve = Predictor(asked.dataset, replays, replays.prices(asked.dataset)).measured(
         pipeline, best["inference"]
     )
@@ -407,7 +421,7 @@ def _time_ends(row: pd.Series) -> tuple[float, float]:
 def _within(value: float, low: float, high: float) -> bool | None:
     if pd.isna(low):
         return None
-    return bool(low * (1 - _SAME) <= value <= high * (1 + _SAME))
+    return bool(low - _SAME * abs(low) <= value <= high + _SAME * abs(high))
 
 
 def _said(within: bool | None) -> str:

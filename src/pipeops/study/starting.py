@@ -133,8 +133,6 @@ def guess(data: Path, *, text: Sequence[str], label: str | None, longest: int) -
                 f"{option}: {data} has no column '{column}'{nearest(column, names)}; it has "
                 f"{listed(names, most=10)}"
             )
-    if table.empty:
-        raise PipeOpsError(f"{data}: has no rows; add some")
     label = label or _label_column(table.drop(columns=list(text)), data)
     text = tuple(text) or _text_columns(table.drop(columns=[label]), data)
     characters = table[list(text)].astype(str).agg("".join, axis="columns").str.len()
