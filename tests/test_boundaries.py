@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -594,3 +595,20 @@ def test_all_mistakes_of_a_configuration_are_not_too_many_lines():
     assert len(str(refused.value).splitlines()) == 21
     assert str(refused.value).endswith("config: and 480 more mistakes")
     assert Config().seeds
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_standard_output_that_is_full_is_said():
+    program = "from pipeops import cli; cli.app = lambda: print('a report'); cli.main()"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    said = "error: standard output: no space left on device; free some and run again\n"
+    assert (ended.returncode, ended.stderr) == (1, said)

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeops import __version__
 from pipeops.data.synthetic import SYNTHETIC_TASKS
 from pipeops.data.tasks import TASKS
-from pipeops.errors import PipeOpsError, Terminated, errors_in_one_line
+from pipeops.errors import PipeOpsError, Terminated, errors_in_one_line, of_system
 from pipeops.files import beside, refuse_unwritable, writing
 from pipeops.operators.builtin import BUILTIN
 from pipeops.progress import tracked
@@ -760,7 +760,20 @@ def main() -> None:
     """Run the command line; bad input is one line on standard error, with exit status 1."""
     signal.signal(signal.SIGTERM, _terminated)
     with errors_in_one_line():
-        app()
+        try:
+            app()
+        finally:
+            _flush()
+
+
+def _flush() -> None:
+    """Write what was printed: Python does it at its exit, too late to say in one line that a disk is full."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # whoever reads has enough, such as head
+            raise of_system(error, "standard output") or error from None
 
 
 def _terminated(*_: Any) -> None:

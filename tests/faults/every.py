@@ -38,9 +38,9 @@ FLIPPED = {
         "results/answers/reviews/E/*",
     ),
     "score": ("deployed/*",),
-    "classify.py": ("deployed/*",),
+    "classify.py": ("deployed/*[!y]",),
 }
-"""By job, files that it reads, in which bytes are flipped."""
+"""By job, files that it reads, in which bytes are flipped. A program cannot check its own source."""
 
 
 def main() -> int:

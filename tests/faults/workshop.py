@@ -76,14 +76,20 @@ def script(name: str, **given: Any) -> Callable[[], None]:
 
 
 def printed(run: Callable[[], None], path: str) -> Callable[[], None]:
-    """The same with its standard output in a file."""
+    """The same with its standard output in a file, which gets its name where the run succeeds."""
 
     def to_file() -> None:
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 1)
+        from pipeops.errors import errors_in_one_line
+
+        with errors_in_one_line():
+            os.dup2(os.open(f".{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 1)
         try:
             run()
-        finally:
-            sys.stdout.flush()
+        except SystemExit as end:
+            if end.code:
+                raise
+        with errors_in_one_line():
+            Path(f".{path}.tmp").rename(path)
 
     return to_file
 
@@ -498,7 +504,10 @@ def content(path: Path, *, timed: bool) -> Any:
             names.append(name)
         return names
     if path.suffix == ".json":
-        return without_times(json.loads(path.read_text()), timed=timed)
+        try:
+            return without_times(json.loads(path.read_text()), timed=timed)
+        except ValueError:
+            return "no JSON"
     if timed and path.suffix == ".csv":
         table = pd.read_csv(path)
         kept = [name for name in table if not any(name.startswith(number) for number in NUMBERS)]

@@ -206,8 +206,11 @@ def main(arguments: list[str] | None = None) -> int:
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read the answers has enough, such as head
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # whoever read the answers has enough, such as head
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     except KeyboardInterrupt:
         return 130
     return 0
