@@ -9,7 +9,7 @@ CORES  ?= $(shell nproc)
 BIN    := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup table1 report test lint format bench ablations schema reference lock
+.PHONY: help setup valid table1 report test lint format bench mutations ablations faults flips chaos schema reference lock
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -23,10 +23,14 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-table1: setup
+# Snakemake reads the configuration before PipeOps does, and says of a file that is none what it is made of.
+valid: setup
+	$(BIN)/pipeops validate --configfile config.yaml
+
+table1: valid
 	$(BIN)/snakemake --cores $(CORES) results/table1.csv
 
-report: setup
+report: valid
 	$(BIN)/snakemake --cores $(CORES) all
 	$(BIN)/snakemake --report results/report.zip
 
@@ -48,8 +52,19 @@ bench: setup
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/sizes.py
 
+mutations: setup
+	$(BIN)/python tests/random_configs.py 2000
+
 ablations: setup
 	$(BIN)/python benchmarks/ablations.py --cores $(CORES)
+
+# What docs/reliability.md reports: every write of every job fails; bits are flipped in every file that a job reads.
+faults flips: setup
+	cd tests && $(abspath $(BIN))/python -m faults.every $@
+
+# The same study killed at random moments. Goes on where it was stopped: studies and log are in chaos/.
+chaos: setup
+	cd tests && $(abspath $(BIN))/python -m faults.chaos --folder ../chaos
 
 # The configuration's schema, for editors; written from pipeops.study.config.
 schema: setup

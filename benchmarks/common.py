@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 import pipeops
 from pipeops.hardware import cpu, int8_kernels
-from pipeops.models.shape import ModelShape
-from pipeops.onnx.export import export, tensor_shapes
+from pipeops.models.shape import ModelShape, tensor_shapes
+from pipeops.onnx.export import export
 from pipeops.provenance import versions
 
 Runs = dict[str, Callable[[], object]]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from pipeops.analysis.curves import TradeoffCurve
+from pipeops.integrity import SUMS
 from pipeops.models.families.registry import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +140,7 @@ def write_classifier(folder: Path, family: str, *, names=CLASSES, model_class=No
     torch.manual_seed(3)
     make = model_class or AutoModelForSequenceClassification.from_config
     make(config).save_pretrained(folder)
+    (folder / SUMS).unlink()
     return folder
 
 
@@ -154,6 +156,13 @@ def write_examples(path: Path, *, rows: int = 48, seed: int = 0, pad_token_id: i
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns).replace_schema_metadata({"pipeops": json.dumps(about)}), path)
     return path
+
+
+def unsealed(folder: Path) -> Path:
+    """The same folder as an earlier version would have written it: without digests."""
+    for path in [*folder.rglob(SUMS), *folder.rglob("*.sha256")]:
+        path.unlink()
+    return folder
 
 
 def folder_from(variable: str) -> Path:

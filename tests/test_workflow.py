@@ -500,7 +500,9 @@ def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(finished, tmp_pa
     run = snakemake(copy, "--cores", "2", "results/table1.csv", check=False)
     output = run.stdout + run.stderr
     assert run.returncode != 0
-    assert "results/models/generated-sentiment/D/seed1/model.safetensors: not readable" in output
+    assert (
+        "results/models/generated-sentiment/D/seed1/model.safetensors: damaged, its bytes are not" in output
+    )
     assert "Traceback" not in output
     assert (copy / "results/models/generated-sentiment/ED/seed1/model.safetensors").exists()
     assert (copy / "results/curves/generated-sentiment/ED/seed2.csv").exists()
@@ -515,7 +517,7 @@ def test_a_table_of_curves_that_was_cut_off_is_named(finished, tmp_path):
     output = run.stdout + run.stderr
     assert run.returncode != 0
     assert "results/curves/generated-sentiment/DE.csv" in output
-    assert "delete it and run again" in output
+    assert "delete it and make it anew" in output
     assert "Traceback" not in output
     assert curves.exists()
     curves.unlink()
@@ -526,8 +528,8 @@ def test_a_table_of_curves_that_was_cut_off_is_named(finished, tmp_path):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("answers/generated-sentiment/DE/seed2.parquet", "not a file of answers"),
-        ("prices/generated-sentiment/DE.csv", "cut off"),
+        ("answers/generated-sentiment/DE/seed2.parquet", "damaged, its bytes are not"),
+        ("prices/generated-sentiment/DE.csv", "damaged, its bytes are not"),
     ],
 )
 def test_damaged_answers_and_prices_are_named(finished, tmp_path, file, message):

@@ -4,43 +4,53 @@ Heavy modules are imported by the commands that need them, so that each job star
 """
 
 import json
-import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from pipeops import __version__
 from pipeops.data.synthetic import SYNTHETIC_TASKS
 from pipeops.data.tasks import TASKS
-from pipeops.errors import PipeOpsError
-from pipeops.files import disk_full_in_one_line
+from pipeops.errors import PipeOpsError, Terminated, errors_in_one_line
+from pipeops.files import beside, refuse_unwritable, writing
 from pipeops.operators.builtin import BUILTIN
 from pipeops.progress import tracked
+from pipeops.reading import reason
 from pipeops.settings import (
     TINY,
     CheckSection,
     Confidence,
     Device,
+    Examples,
     ExitsSection,
     ExitTraining,
+    Length,
+    MaxLength,
     MeasuringSection,
+    Parallel,
+    Percentage,
+    PositiveInt,
     PretrainingSection,
     PricesSection,
+    Rate,
     Section,
+    Seed,
     Split,
     TaskSection,
     TrainingSettings,
     finding,
+    limits,
 )
-from pipeops.text import nearest, unknown_key
+from pipeops.text import as_given, nearest, unknown_key
 
 T = TypeVar("T", bound=Section)
 EXIT_STATUS = {
@@ -48,6 +58,7 @@ EXIT_STATUS = {
     1: "refused, for a reason that standard error gives in one line",
     2: "the command line cannot be understood",
     130: "interrupted",
+    Terminated.STATUS: "terminated (SIGTERM); a training has saved the step that it was in",
 }
 app = typer.Typer(
     no_args_is_help=True,
@@ -87,7 +98,12 @@ def _sections(sections: Mapping[str, type[Section]]) -> str:
     return "; ".join(f"`{name}`: {_keys(section)}" for name, section in sections.items())
 
 
-Seed = Annotated[int, typer.Option(help="Seed of the run.")]
+def _number(kind: Any, help: str) -> Any:
+    """An option that takes a number of one of the settings' types."""
+    return typer.Option(help=help, **limits(kind))
+
+
+RunSeed = Annotated[int, _number(Seed, "Seed of the run.")]
 Data = Annotated[Path, typer.Option(help="Tokenised examples.")]
 Output = Annotated[Path, typer.Option(help="Where to write.")]
 Backbone = Annotated[Path, typer.Option(help="Folder of the pretrained encoder.")]
@@ -139,7 +155,7 @@ def init(
     """Write a configuration for data of your own; columns, longest input and recipe are guessed."""
     from pipeops.study.starting import start
 
-    with disk_full_in_one_line(output):
+    with writing(output):
         print(start(data, model, output, validation=validation, text=text or (), label=label, name=name))
 
 
@@ -162,36 +178,32 @@ def backbone(
         list[Path] | None,
         typer.Option(help="Rows of one's own that `tiny` is pretrained on instead; may be repeated."),
     ] = None,
-    max_length: Annotated[int, typer.Option(help="Longest of those texts in tokens.")] = 128,
+    max_length: Annotated[int, _number(MaxLength, "Longest of those texts in tokens.")] = 128,
     classifier: Annotated[bool, typer.Option("--classifier", help="Fetch it with its classifier.")] = False,
 ) -> None:
     """Fetch a pretrained encoder, or pretrain the built-in one."""
-    if source == TINY and rows:
-        from pipeops.training.pretraining import pretrain_tiny_on
+    with writing(output, folder=True, inputs=[teacher, None if source == TINY else Path(source)]):
+        if source == TINY:
+            from pipeops.training.pretraining import pretrain_tiny, pretrain_tiny_on
 
-        with disk_full_in_one_line(output):
-            parsed = _parse(PretrainingSection, settings, "pretraining")
-            pretrain_tiny_on(rows, output, parsed, max_length=max_length)
-    elif source == TINY:
-        from pipeops.training.pretraining import pretrain_tiny
-
-        parsed = _parse(PretrainingSection, settings, "pretraining")
-        tasks = task or list(SYNTHETIC_TASKS)
-        if unknown := [name for name in tasks if name not in SYNTHETIC_TASKS]:
-            raise PipeOpsError(
-                f"--task: '{unknown[0]}' is not a generated task; known are {', '.join(SYNTHETIC_TASKS)}"
-            )
-        with disk_full_in_one_line(output):
+            parsed = _parse(PretrainingSection, _settings(settings), "pretraining")
+            if rows:
+                pretrain_tiny_on(rows, output, parsed, max_length=max_length)
+                return
+            tasks = task or list(SYNTHETIC_TASKS)
+            if unknown := [name for name in tasks if name not in SYNTHETIC_TASKS]:
+                raise PipeOpsError(
+                    f"--task: '{unknown[0]}' is not a generated task{nearest(unknown[0], SYNTHETIC_TASKS)}; "
+                    f"known are {', '.join(SYNTHETIC_TASKS)}"
+                )
             pretrain_tiny(output, parsed, tasks)
-    elif classifier:
-        from pipeops.models.classifiers import fetch_classifier
+        elif classifier:
+            from pipeops.models.classifiers import fetch_classifier
 
-        with disk_full_in_one_line(output):
             fetch_classifier(source, output)
-    else:
-        from pipeops.models.backbones import fetch_backbone
+        else:
+            from pipeops.models.backbones import fetch_backbone
 
-        with disk_full_in_one_line(output):
             fetch_backbone(source, output, teacher=teacher)
 
 
@@ -209,8 +221,9 @@ def rows(
     """Read one's own data once: check, count and split them."""
     from pipeops.data.own import gather
 
-    with disk_full_in_one_line(output):
-        print(gather(dataset, _parse(TaskSection, settings, f"tasks.{dataset}"), output).text(dataset))
+    with writing(output, folder=True):
+        section = _parse(TaskSection, _settings(settings), f"tasks.{dataset}")
+        print(gather(dataset, section, output).text(dataset))
 
 
 @command("""
@@ -223,8 +236,8 @@ def tokenise(
     backbone: Backbone,
     output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
-    max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
-    examples: Annotated[int | None, typer.Option(help="How many are drawn; default: all.")] = None,
+    max_length: Annotated[int, _number(MaxLength, "Longest input in tokens.")] = 128,
+    examples: Annotated[int | None, _number(Examples, "How many are drawn; default: all.")] = None,
     rows: Annotated[Path | None, typer.Option(help="Rows of a task of one's own.")] = None,
 ) -> None:
     """Tokenise one split of a dataset."""
@@ -233,26 +246,26 @@ def tokenise(
     from pipeops.models.architectures import architecture
     from pipeops.models.backbones import load_tokenizer
 
-    if rows is not None:
-        from pipeops.data.own import row_batches, task_of
+    with writing(output, inputs=[rows]):
+        if rows is not None:
+            from pipeops.data.own import row_batches, task_of
 
-        task, batches = task_of(rows), row_batches(rows, examples=examples)
-    elif dataset in TASKS:
-        task, batches = TASKS[dataset], split_batches(TASKS[dataset], split, glue=glue, examples=examples)
-    else:
-        raise PipeOpsError(
-            f"unknown dataset '{dataset}'{nearest(dataset, TASKS)}; known are {', '.join(TASKS)}; "
-            "of a task of your own, name the --rows"
-        )
-    tokenizer = load_tokenizer(backbone)
-    known = architecture(str(backbone))
-    if known and max_length > known.max_length:
-        raise PipeOpsError(
-            f"model.max_length: {max_length} is more than the backbone's {known.max_length} positions; "
-            "lower it"
-        )
-    total = min(examples or task.rows[split], task.rows[split])
-    with disk_full_in_one_line(output):
+            task, batches = task_of(rows), row_batches(rows, examples=examples)
+        elif dataset in TASKS:
+            task, batches = TASKS[dataset], split_batches(TASKS[dataset], split, glue=glue, examples=examples)
+        else:
+            raise PipeOpsError(
+                f"unknown dataset '{dataset}'{nearest(dataset, TASKS)}; known are {', '.join(TASKS)}; "
+                "of a task of your own, name the --rows"
+            )
+        tokenizer = load_tokenizer(backbone)
+        known = architecture(str(backbone))
+        if known and max_length > known.max_length:
+            raise PipeOpsError(
+                f"model.max_length: {max_length} is more than the backbone's {known.max_length} positions; "
+                "lower it"
+            )
+        total = min(examples or task.rows[split], task.rows[split])
         shown = tracked(batches, "tokenise", total=total, size=len)
         counts = run(task, shown, tokenizer, output, max_length=max_length)
     print(counts.text(f"{dataset}, {split}", max_length))
@@ -268,7 +281,7 @@ def train(
     backbone: Backbone,
     data: Data,
     output: Output,
-    seed: Seed,
+    seed: RunSeed,
     parent: Annotated[Path | None, typer.Option(help="Checkpoint that the operator is applied to.")] = None,
     extra: Annotated[
         list[str] | None,
@@ -282,8 +295,8 @@ def train(
         ),
     ] = "{}",
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
-    gpu_slots: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
-    processes: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU of its own.")] = 1,
+    gpu_slots: Annotated[int, _number(Parallel, "Trainings that share one GPU.")] = 1,
+    processes: Annotated[int, _number(Parallel, "Processes, each with a GPU of its own.")] = 1,
     compiled: Annotated[bool, typer.Option(help="Compile the model before it is trained.")] = False,
     state: Annotated[Path, typer.Option(help="Where interrupted trainings resume from.")] = Path(
         ".pipeops/state"
@@ -296,6 +309,9 @@ def train(
     declaration = declared(operator)
     own = {declaration.section: declaration.settings} if declaration.section else {}
     parsed = _parse_sections({**TRAIN_SECTIONS, **own}, settings)
+    inputs = _named_paths(extra or [])
+    refuse_unwritable(output, folder=True, inputs=[parent, backbone, *inputs.values()])
+    refuse_unwritable(state, folder=True)
     with leased(device, slots=gpu_slots, gpus=processes):
         if processes > 1 and "RANK" not in os.environ:
             _again_in(processes)
@@ -309,7 +325,7 @@ def train(
                 parent=parent,
                 backbone=backbone,
                 data=data,
-                inputs=_named_paths(extra or []),
+                inputs=inputs,
                 seed=seed,
                 settings=parsed["training"],
                 exits=parsed["exits"],
@@ -334,7 +350,7 @@ def export(
     """Export a checkpoint: `model[-int8].onnx` to deploy, `profile[-int8].onnx` to measure."""
     from pipeops.onnx.export import export as run
 
-    with disk_full_in_one_line(output):
+    with writing(output, folder=True):
         run(checkpoint, output, confidence=confidence)
 
 
@@ -350,13 +366,13 @@ def evaluate(
     output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     dataset: Annotated[str, typer.Option(help="For the record.")],
     pipeline: Annotated[str, typer.Option(help="For the record.")],
-    seed: Seed,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    seed: RunSeed,
+    threads: Annotated[int, _number(Parallel, "CPU threads.")] = 1,
 ) -> None:
     """Ask every exit about every example, in fp32 and int8: logits, from which any exit rule is replayed."""
     from pipeops.measuring.evaluate import evaluate as run
 
-    with disk_full_in_one_line(output):
+    with writing(output, inputs=[data]):
         run(model, data, output, dataset=dataset, pipeline=pipeline, seed=seed, threads=threads)
 
 
@@ -375,7 +391,7 @@ def price(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The CSV to write.")] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=1, help="Padded length; default: that of the examples, or the longest.")
+        int | None, _number(Length, "Padded length; default: that of the examples, or the longest.")
     ] = None,
     settings: Annotated[
         str,
@@ -395,7 +411,7 @@ def price(
     parsed = _parse_sections({**PRICE_SECTIONS, **declared}, settings)
     inputs = PriceInputs(backbone, lengths, student, max_length, parsed)
     if operators is None:
-        with disk_full_in_one_line(output or Path()):
+        with writing(output, inputs=[lengths]) if output else nullcontext():
             table = price_pipelines(inputs, output)
         print(table.to_json(orient="records", indent=2) if as_json else price_list_text(table))
         return
@@ -403,7 +419,7 @@ def price(
         raise PipeOpsError("--json: prints the list of every pipeline; leave --operators or --json out")
     if output is None:
         raise PipeOpsError("--output: is needed with --operators; name the CSV to write")
-    with disk_full_in_one_line(output):
+    with writing(output, inputs=[lengths]), writing(beside(output)):
         price_set(operators, inputs, output)
 
 
@@ -432,8 +448,20 @@ def check(
     from pipeops.measuring.commands import check_pipeline
 
     parsed = _parse_sections(CHECK_SECTIONS, settings)
-    with disk_full_in_one_line(output):
+    with writing(output, inputs=[data, answers, prices]), writing(beside(output)):
         check_pipeline(model, original, data, answers, prices, output, sections=parsed)
+
+
+@command("pipeops validate --configfile configs/paper.yaml")
+def validate(configfile: ConfigFiles = None) -> None:
+    """Say whether a configuration can be run, in a second and without Snakemake."""
+    from pipeops.study.config import read_study
+
+    study = read_study(configfile or [])
+    for warning in study.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    trainings = len(study.datasets) * len(study.seeds) * len(study.trainings)
+    print(f"valid: {', '.join(study.datasets)}; {trainings} trainings, results in {study.pathvars.results}")
 
 
 @command("pipeops plan --configfile configs/paper.yaml --gpus 8 --examples-per-second 400")
@@ -441,16 +469,13 @@ def plan(
     configfile: Annotated[
         list[Path] | None, typer.Option(help="Over the defaults, as Snakemake's; may be repeated.")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that train at the same time.")] = 1,
-    jobs_per_gpu: Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")] = 1,
+    gpus: Annotated[int, _number(PositiveInt, "GPUs that train at the same time.")] = 1,
+    jobs_per_gpu: Annotated[int, _number(Parallel, "Trainings that share one GPU.")] = 1,
     examples_per_second: Annotated[
         float | None,
-        typer.Option(
-            min=1e-6,
-            help="Rate of one fine-tuning of the backbone at --length tokens; default: measured here.",
-        ),
+        _number(Rate, "Rate of one fine-tuning of the backbone at --length tokens; default: measured here."),
     ] = None,
-    length: Annotated[int, typer.Option(min=1, help="Tokens per example of that rate.")] = 128,
+    length: Annotated[int, _number(Length, "Tokens per example of that rate.")] = 128,
     as_json: AsJson = False,
 ) -> None:
     """Say what a study costs without running it: jobs, disk, GPU hours."""
@@ -460,8 +485,6 @@ def plan(
     from pipeops.study.planning import plan as make_plan
     from pipeops.study.planning import shape_of
 
-    if examples_per_second is not None and not math.isfinite(examples_per_second):
-        raise PipeOpsError(f"--examples-per-second: {examples_per_second} is no rate; give a number")
     study = read_study(configfile or [])
     planned = make_plan(study)
     original = shape_of(study, Pipeline("O"))
@@ -497,7 +520,7 @@ def publish(
     from pipeops.study.publishing import publish as run
 
     files = configfile or []
-    with disk_full_in_one_line(output):
+    with writing(output, folder=True):
         run(read_study(files), output, configfiles=files)
 
 
@@ -513,12 +536,12 @@ def predict(
 
     if plot and plot.suffix not in (".png", ".pdf"):
         raise PipeOpsError(f"--plot: '{plot}' is no PNG or PDF; give a name that ends in .png or .pdf")
-    asked = Asked.read(configfile or [], dataset)
-    table = predictions(asked)
-    if plot:
-        from pipeops.analysis import figures
+    with writing(plot) if plot else nullcontext():
+        asked = Asked.read(configfile or [], dataset)
+        table = predictions(asked)
+        if plot:
+            from pipeops.analysis import figures
 
-        with disk_full_in_one_line(plot):
             figures.save(figures.predictions(table), {"plot": str(plot)})
     print(table.to_json(orient="records", indent=2) if as_json else predictions_text(asked, table))
 
@@ -543,7 +566,7 @@ def recommend(
     verify: Annotated[
         bool, typer.Option("--verify", help="Train and measure the answer, by snakemake, and compare.")
     ] = False,
-    cores: Annotated[int, typer.Option(min=1, help="Of --verify.")] = 2,
+    cores: Annotated[int, _number(PositiveInt, "Of --verify.")] = 2,
 ) -> None:
     """Say which pipeline to take under a budget, from the prices and runs that exist."""
     from pipeops.analysis.recommend import Budget
@@ -574,7 +597,7 @@ def deploy(
     pipeline: Annotated[str, typer.Argument(help="What to deploy: letters in order, L and Q too, as DEPLQ.")],
     output: Annotated[Path, typer.Argument(help="Folder of the deployed model.")],
     dataset: Annotated[str, typer.Option(help="Task that it was trained on.")],
-    seed: Seed,
+    seed: RunSeed,
     configfile: Annotated[
         list[Path] | None,
         typer.Option(
@@ -592,14 +615,13 @@ def deploy(
     ] = None,
     within: Annotated[
         float,
-        typer.Option(
-            min=0,
-            max=100,
-            help="Points of the metric on the validation split that a threshold chosen for you may cost.",
+        _number(
+            Percentage,
+            "Points of the metric on the validation split that a threshold chosen for you may cost.",
         ),
     ] = 0.5,
     max_length: Annotated[
-        int | None, typer.Option(min=1, help="Longest input in tokens; default: that of the study.")
+        int | None, _number(Length, "Longest input in tokens; default: that of the study.")
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="Hub id of the pretrained encoder, for the model card.")
@@ -624,7 +646,7 @@ def deploy(
         max_length=max_length,
         base_model=base_model,
     )
-    with disk_full_in_one_line(output):
+    with writing(output, folder=True):
         policy = deploy_choice(choice, output)
     if as_json:
         print(json.dumps({"folder": str(output)} | asdict(policy), indent=2))
@@ -648,7 +670,7 @@ def score(
     ] = None,
     label: Annotated[str, typer.Option(help="Column of labels: class names, or class ids.")] = "label",
     int8: Annotated[bool, typer.Option("--int8", help="Of an exported model, take the int8 graph.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Annotated[int, _number(Parallel, "CPU threads.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Say how good a model is on new rows: accuracy, each class, and accuracy and time by threshold."""
@@ -667,39 +689,58 @@ def _quantity(option: str, text: str | None, unit: str) -> tuple[float | None, b
     try:
         return float(number), number != text
     except ValueError:
-        raise PipeOpsError(f"{option}: '{text}' is no number, with {unit} or without") from None
+        raise PipeOpsError(f"{option}: {as_given(text)} is no number, with {unit} or without") from None
 
 
 def _again_in(processes: int) -> None:
     """Run this command line again in several processes, one training in all, by torchrun."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-m", *torchrun, "-m", "pipeops", *sys.argv[1:]]
-    run = subprocess.run(command, check=False)
+    with subprocess.Popen(command) as run:
+        try:
+            run.wait()
+        except Terminated:
+            run.terminate()  # and it ends its processes
+            raise
     if run.returncode:
         raise PipeOpsError(f"a training of {processes} processes failed; its first error is above")
 
 
-def _parse(section: type[T], text: str, name: str) -> T:
+def _parse(section: type[T], document: Any, name: str) -> T:
     try:
-        return TypeAdapter(section).validate_json(text)
+        return TypeAdapter(section).validate_python(document)
     except ValidationError as error:
         raise PipeOpsError(finding(error.errors()[0], section, within=name)) from None
 
 
 def _parse_sections(sections: Mapping[str, type[Section]], text: str) -> dict[str, Any]:
     """Read a document with several sections; what it leaves out has its defaults."""
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise PipeOpsError(f"--settings: no JSON ({error}); write an object of sections") from None
+    document = _settings(text)
     if not isinstance(document, dict):
-        raise PipeOpsError(f"--settings: {text} is no object of sections; write one, such as {{}}")
+        raise PipeOpsError(
+            f"--settings: {as_given(document)} is no object of sections; write one, such as {{}}"
+        )
     for name in document:
         if name not in sections:
             raise PipeOpsError(f"--settings: {unknown_key(name, name, list(sections))}")
-    return {
-        name: _parse(section, json.dumps(document.get(name, {})), name) for name, section in sections.items()
-    }
+    return {name: _parse(section, document.get(name, {}), name) for name, section in sections.items()}
+
+
+def _settings(text: str) -> Any:
+    """Read a JSON document, in which no key may stand twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_once_each)
+    except (ValueError, RecursionError) as error:
+        raise PipeOpsError(f"--settings: no JSON ({reason(error)}); write an object, such as {{}}") from None
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise PipeOpsError(f"--settings: key {as_given(key)} stands there twice; remove one")
+        found[key] = value
+    return found
 
 
 def _named_paths(texts: Sequence[str]) -> dict[str, Path]:
@@ -709,14 +750,19 @@ def _named_paths(texts: Sequence[str]) -> dict[str, Path]:
         name, equals, path = text.partition("=")
         if not (name and equals and path):
             raise PipeOpsError(f"--input: '{text}' is not of the form NAME=PATH")
+        if name in paths:
+            raise PipeOpsError(f"--input: '{name}' is named twice; name it once")
         paths[name] = Path(path)
     return paths
 
 
 def main() -> None:
-    """Run the command line; a :class:`PipeOpsError` is printed in one line, with exit status 1."""
-    try:
+    """Run the command line; bad input is one line on standard error, with exit status 1."""
+    signal.signal(signal.SIGTERM, _terminated)
+    with errors_in_one_line():
         app()
-    except PipeOpsError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"error: {error}")
-        sys.exit(1)
+
+
+def _terminated(*_: Any) -> None:
+    """End as after an error, so that temporary files are removed."""
+    raise Terminated("nothing is left half written; run again")

@@ -1,12 +1,14 @@
 """Writing files so that a reader never sees half of one."""
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
-from pipeops.errors import PipeOpsError
+from pipeops.errors import PipeOpsError, of_system
 
 FULL = 2**22
 """A disk with fewer bytes free than this is full."""
@@ -14,14 +16,99 @@ FULL = 2**22
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; on success it is renamed to ``path``, on failure removed."""
+    """Yield a temporary name beside ``path``; on success it is renamed to ``path``, on failure removed.
+
+    The bytes are on the disk before the name is, and the name before this returns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
+        flush(temporary)
         temporary.replace(path)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(within: Path) -> Iterator[Path]:
+    """Yield an empty folder within another, from which files can be moved up; it is removed at the end."""
+    folder = temporary_beside(within / "files")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name beside ``path`` that only this process uses; what killed ones left under theirs is removed."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        pid = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        if pid.isdecimal() and not _is_running(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do this for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(output: Path, *, folder: bool = False, inputs: Iterable[Path | None] = ()) -> Iterator[None]:
+    """Refuse what cannot be written, before the work for it is done; then say it where a disk becomes full.
+
+    Args:
+        output: what will be written.
+        folder: whether that is a folder.
+        inputs: what is read, and must not be overwritten.
+
+    Raises:
+        PipeOpsError: see :func:`refuse_unwritable` and :func:`disk_full_in_one_line`.
+    """
+    refuse_unwritable(output, folder=folder, inputs=inputs)
+    with disk_full_in_one_line(output):
+        yield
+
+
+def refuse_unwritable(output: Path, *, folder: bool = False, inputs: Iterable[Path | None] = ()) -> None:
+    """Refuse a file or folder that cannot be made or replaced; a file for a moment beside it tells.
+
+    Args:
+        output: what will be written.
+        folder: whether that is a folder.
+        inputs: what is read, and must not be overwritten.
+
+    Raises:
+        PipeOpsError: it is an input, its name has a line break, something else is there, or the system does
+            not allow it.
+    """
+    if not str(output).isprintable():
+        raise PipeOpsError(f"{str(output)!r}: a name with line breaks or control characters; name another")
+    try:
+        if output.exists() and any(path and path.exists() and path.samefile(output) for path in inputs):
+            raise PipeOpsError(f"{output}: is an input, and would be overwritten; name another")
+        # A device or a pipe would be replaced too.
+        if output.exists() and not (output.is_dir() if folder else output.is_file()):
+            raise PipeOpsError(f"{output}: is there and is no {'folder' if folder else 'file'}; name another")
+        place = output if folder else output.parent
+        place = next(path for path in (place, *place.parents) if path.exists())
+        probe = temporary_beside(place / output.name)
+        probe.touch()
+        probe.unlink()
+    except FileNotFoundError:  # as in /proc
+        raise PipeOpsError(f"{output}: no file can be made there; name another place") from None
+    except OSError as error:
+        raise of_system(error, output) or error from None
 
 
 @contextmanager
@@ -41,12 +128,27 @@ def disk_full_in_one_line(folder: Path, *, advice: str = "free some and run agai
         raise
     except Exception as error:  # every library has one of its own for this
         existing = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        if "No space left" not in str(error) and free > FULL:
+        usage = shutil.disk_usage(existing)
+        number = error.errno if isinstance(error, OSError) else None
+        said = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        # Where the system names another reason it is that one; what is no disk, such as /proc, has no size.
+        if not said and (number is not None or not usage.total or usage.free > FULL):
             raise
         raise PipeOpsError(
-            f"no space left on the disk of {existing} ({free / 1e6:.0f} MB free); {advice}"
+            f"no space left on the disk of {existing} ({usage.free / 1e6:.0f} MB free); {advice}"
         ) from None
+
+
+def beside(output: Path) -> Path:
+    """Where the JSON lies that says where a result comes from.
+
+    Raises:
+        PipeOpsError: the result has that name itself.
+    """
+    details = output.with_suffix(".json")
+    if details == output:
+        raise PipeOpsError(f"{output}: is where the JSON beside the result goes; name a .csv")
+    return details
 
 
 def make_shareable(path: Path) -> None:
@@ -54,3 +156,13 @@ def make_shareable(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

@@ -66,7 +66,12 @@ def versions(*packages: str) -> dict[str, str]:
 def write_json(path: Path, content: Any) -> None:
     """Write readable JSON in one step."""
     with replaced(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        temporary.write_text(json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """Readable JSON."""
+    return json.dumps(content, indent=2, default=str) + "\n"
 
 
 def _operator_packages() -> list[str]:

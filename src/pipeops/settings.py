@@ -4,22 +4,69 @@ Nothing heavy is imported: the Snakefile reads this.
 """
 
 import codecs
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from annotated_types import Ge, Le
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipeops.errors import PipeOpsError
-from pipeops.text import unknown_key
+from pipeops.text import as_given, shortened, unknown_key
 
 TINY = "tiny"
 """Name of the built-in backbone, pretrained within the workflow on generated text."""
 ALTERNATE = "alternate"
 """Student made of every second layer of the pretrained backbone."""
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"is a truth value, {str(value).lower()}; write a number")
+    return value
+
+
+def _on_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{text!r}: line breaks and control characters are not allowed; write another")
+    return text
+
+
+# The one home of bounds: the configuration and the command line take theirs from these types. No honest study
+# meets the upper ones. What they keep out hangs, ends the process or fills the memory.
+NUMBER = BeforeValidator(_no_truth_value)  # last, so that the schema has bounds as JSON Schema writes them
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), NUMBER]
+NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NUMBER]
+PositiveInt = Annotated[int, Field(ge=1, le=10**6), NUMBER]
+Seed = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
+Parallel = Annotated[int, Field(ge=1, le=256), NUMBER]
+"""Threads, processes, GPUs, or jobs at a time."""
+Examples = Annotated[int, Field(ge=1, le=10**9), NUMBER]
+TrainExamples = Annotated[int, Field(ge=2, le=10**9), NUMBER]
+BatchSize = Annotated[int, Field(ge=1, le=2**16), NUMBER]
+MaxLength = Annotated[int, Field(ge=8, le=2**16), NUMBER]
+"""Longest input of a model, in tokens."""
+Length = Annotated[int, Field(ge=1, le=2**16), NUMBER]
+"""Tokens of an input."""
+Epochs = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False), NUMBER]
+LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False), NUMBER]
+Rounds = Annotated[int, Field(ge=5, le=10_000), NUMBER]
+Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), NUMBER]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
+Rate = Annotated[float, Field(ge=1e-6, le=1e12, allow_inf_nan=False), NUMBER]
+OneLine = Annotated[str, Field(min_length=1), AfterValidator(_on_one_line)]
+"""A name of a file, a folder or a model."""
 Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "fp32", "bf16"]
 Confidence = Literal["max_probability", "entropy", "patience"]
@@ -27,7 +74,17 @@ Pooling = Literal["first", "mean"]
 ExitLoss = Literal["sum", "mean"]
 Split = Literal["train", "validation"]
 Metric = Literal["accuracy", "macro_f1", "mcc"]
-PositiveInt = Annotated[int, Field(ge=1)]
+
+
+def limits(kind: Any) -> dict[str, Any]:
+    """Least and largest value of one of the types above, as ``typer.Option`` takes them."""
+    found: dict[str, Any] = {}
+    for bound in (bound for part in kind.__metadata__ for bound in getattr(part, "metadata", ())):
+        if isinstance(bound, Ge):
+            found["min"] = bound.ge
+        if isinstance(bound, Le):
+            found["max"] = bound.le
+    return found
 
 
 class UnusableSetting(PipeOpsError, ValueError):
@@ -51,18 +108,35 @@ class Section(BaseModel):
 class Pathvars(Section):
     """Snakemake's pathvars: where results and logs go, so that studies do not mix."""
 
-    results: Annotated[str, Field(min_length=1)] = "results"
+    results: OneLine = "results"
     """Folder of the results."""
-    logs: Annotated[str, Field(min_length=1)] = "logs"
+    logs: OneLine = "logs"
     """Folder of the jobs' logs, times and memory."""
+
+    @field_validator("results", "logs")
+    @classmethod
+    def _plain(cls, folder: str) -> str:
+        """Snakemake takes these texts as they are, but for its wildcards and its own pathvars."""
+        if strange := next((mark for mark in "{}<>" if mark in folder), None):
+            raise ValueError(f"'{folder}': '{strange}' is not allowed; name another folder")
+        if folder.startswith(("~", "-")):
+            raise ValueError(f"'{folder}': begins with {folder[0]}, which means something else; name another")
+        return folder
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        # Logs would be taken for results: both have models/, onnx/, prices/ and so on.
+        if os.path.realpath(self.results) == os.path.realpath(self.logs):
+            raise ValueError(f"results and logs are one folder, '{self.results}'; name two")
+        return self
 
 
 class TaskSection(Section):
     """A classification task of one's own: where its rows are, and which of their columns are used."""
 
-    files: dict[Split, list[str]] = {}
+    files: dict[Split, list[OneLine]] = {}
     """CSV, TSV, JSONL or Parquet files of `train` and of `validation`: a path, or a list of them."""
-    hub: str | None = None
+    hub: OneLine | None = None
     """Instead of files: hub id of a data set, or a folder of the same layout."""
     subset: str | None = None
     """Of a hub's data set that has several."""
@@ -72,7 +146,7 @@ class TaskSection(Section):
     """Column of the texts, or two columns for pairs of texts."""
     label: str
     """Column of the labels: class names, or integers."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
+    held_out: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER] | None = None
     """Fraction of the training rows that is held out for validation, in the same shares of the classes; null:
     the validation rows are given."""
     group: str | None = None
@@ -155,10 +229,10 @@ class TaskSection(Section):
 class ModelSection(Section):
     """Which encoder is fine-tuned."""
 
-    backbone: str = TINY
+    backbone: OneLine = TINY
     """Pretrained encoder of a supported family (docs/own-data.md): a hub id, a folder, or `tiny` (built in,
     pretrained on generated text, or on the training texts of one's own tasks)."""
-    student: str = ALTERNATE
+    student: OneLine = ALTERNATE
     """Pretrained encoder that D starts from: a hub id or a folder with the backbone's tokenizer and hidden
     size, or `alternate` (layers 2, 4, 6 ... of the pretrained backbone)."""
     finetuned: bool = False
@@ -167,7 +241,7 @@ class ModelSection(Section):
     pooling: Pooling = "mean"
     """What a classifier sees of its layer's output: the first token's state, or the mean over the tokens that
     are not padding. The paper: first."""
-    max_length: Annotated[int, Field(ge=8)] = 40
+    max_length: MaxLength = 40
     """Longest input, in tokens; inputs are padded to it unless L is applied."""
 
     @property
@@ -197,24 +271,24 @@ class ModelSection(Section):
 class DataSection(Section):
     """How much of each dataset is used."""
 
-    train_examples: PositiveInt | None = 4000
+    train_examples: TrainExamples | None = 4000
     """Training examples, drawn once and the same for all seeds; null: all."""
-    validation_examples: PositiveInt | None = 5000
+    validation_examples: Examples | None = 5000
     """Validation examples, on which everything is measured; null: all."""
 
 
 class PretrainingSection(Section):
     """Masked language modelling of the `tiny` backbone on generated text, or on one's own."""
 
-    examples: PositiveInt = 48000
+    examples: Examples = 48000
     """Generated sentence pairs; or one's own training texts, taken again where they are fewer."""
-    epochs: Annotated[float, Field(ge=0)] = 1
+    epochs: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NUMBER] = 1
     """Passes over them; 0 starts fine-tuning from random weights."""
-    batch_size: PositiveInt = 32
+    batch_size: BatchSize = 32
     """Pairs per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: LearningRate = 1e-3
     """Peak learning rate."""
-    threads: PositiveInt = 2
+    threads: Parallel = 2
     """CPU threads."""
     seed: Seed = 0
     """Its own seed: all runs start from one pretrained backbone, as they would from a downloaded one."""
@@ -223,24 +297,24 @@ class PretrainingSection(Section):
 class TrainingSettings(Section):
     """Hyper-parameters of one training."""
 
-    epochs: Annotated[float, Field(gt=0)] = 4
+    epochs: Epochs = 4
     """Passes over the training examples."""
-    batch_size: PositiveInt = 16
+    batch_size: BatchSize = 16
     """Examples per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    learning_rate: LearningRate = 5e-4
     """Peak learning rate."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER] = 0.1
     """Fraction of the steps over which the learning rate rises; it then falls linearly to 0."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: NotNegative = 0.01
     """AdamW's weight decay."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
     length_grouped: bool = True
     """Whether batches hold examples of similar length (less padding, faster)."""
     precision: Precision = "auto"
     """Arithmetic of the forward and backward pass; weights and optimiser stay fp32. auto: bf16 on a GPU that
     has it and on a CPU that is faster with it, else fp32."""
-    threads: PositiveInt = 1
+    threads: Parallel = 1
     """CPU threads of a training without a GPU."""
     checkpoint_every: Fraction = 0.5
     """Fraction of the training between two checkpoints to resume from."""
@@ -259,9 +333,9 @@ class TrainingSection(TrainingSettings):
     distillation weighs answers, embeddings and hidden states 1:1:1, whatever the number of exits)."""
     device: Device = "auto"
     """Where trainings run. auto: on a GPU if there is one; gpu: only on a GPU."""
-    gpu_slots: PositiveInt = 1
+    gpu_slots: Parallel = 1
     """Trainings that share one GPU of this machine."""
-    gpus_per_training: PositiveInt = 1
+    gpus_per_training: Parallel = 1
     """GPUs used by one training (torchrun); on a CPU, processes. They divide each step's batch."""
     compiled: bool = False
     """Whether models are compiled (torch.compile, on a GPU with CUDA graphs) and batches padded to multiples
@@ -275,7 +349,11 @@ class TrainingSection(TrainingSettings):
                 for key in changes:
                     if key not in known:
                         raise ValueError(f"{group}.{name}: {unknown_key(key, key, known)}")
-                self.of(name[-1:], name)
+                try:
+                    self.of(name[-1:], name)
+                except ValidationError as error:
+                    detail = error.errors()[0]
+                    raise ValueError(finding(detail, TrainingSettings, within=f"{group}.{name}")) from None
         return self
 
     def of(self, operator: str, pipeline: str = "") -> TrainingSettings:
@@ -331,12 +409,12 @@ class ExitTraining(Section):
 class MeasuringSection(Section):
     """Where inputs leave. Changing it runs no training, export, price or evaluation."""
 
-    thresholds: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [
+    thresholds: Annotated[list[NotNegative], Field(min_length=1, max_length=1000)] = [
         0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9,
         0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.01,
     ]  # fmt: skip
     """Confidences at which an exit is taken; 0: always the first, above 1: never an early one. Ascending."""
-    patiences: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    patiences: Annotated[list[PositiveInt], Field(min_length=1, max_length=1000)] | None = None
     """Used instead of thresholds where `exits.confidence` is patience; null: each from 1 to the number of
     exits."""
     allow_other_cpu: bool = False
@@ -355,28 +433,28 @@ class MeasuringSection(Section):
 class CommutativitySection(Section):
     """When the order of operators counts as not mattering."""
 
-    margin: Annotated[float, Field(gt=0, le=100)] = 2.0
+    margin: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), NUMBER] = 2.0
     """Percentage points of the metric. Two orderings commute where their difference is surely smaller."""
 
 
 class PricesSection(Section):
     """How it is measured what leaving at each exit costs."""
 
-    threads: PositiveInt = 1
+    threads: Parallel = 1
     """CPU threads of inference."""
-    rounds: Annotated[int, Field(ge=5)] = 12
+    rounds: Rounds = 12
     """How often each exit's time is measured at each length, next to O's each time; medians are reported."""
-    most_rounds: Annotated[int, Field(ge=5)] = 60
+    most_rounds: Rounds = 60
     """How often at most: rounds go on until `precision` is reached."""
-    precision: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    precision: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER] = 0.01
     """Relative standard error that every price must reach."""
     lengths: PositiveInt = 5
     """Input lengths at which L's times are measured: quantiles of the validation examples' lengths."""
-    unsteady: Annotated[float, Field(gt=0)] = 0.15
+    unsteady: Positive = 0.15
     """A round in which O's time is further than this part off its median is repeated."""
-    others: Annotated[float, Field(ge=0)] = 0.5
+    others: NotNegative = 0.5
     """CPU cores that other processes may use meanwhile."""
-    wait: Annotated[float, Field(ge=0)] = 120
+    wait: Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False), NUMBER] = 120
     """Seconds that may be lost in all to a busy machine, by waiting and by rounds that do not count; then the
     price is refused."""
     seed: Seed = 0
@@ -396,8 +474,12 @@ class CheckSection(Section):
     """How many thresholds are really run."""
     examples: PositiveInt = 20
     """How many validation examples each of them is run on."""
-    tolerance: Annotated[float, Field(gt=0)] = 0.1
+    tolerance: Positive = 0.1
     """How far the mean time of those runs may be off what the prices say, as a part of it."""
+
+
+_MOST_SAID = 1000
+"""Characters of what is said of a value."""
 
 
 def finding(detail: Mapping[str, Any], section: type[BaseModel], *, within: str = "") -> str:
@@ -408,18 +490,23 @@ def finding(detail: Mapping[str, Any], section: type[BaseModel], *, within: str 
         section: the model that was validated.
         within: key of that model, where it is a section of a larger one.
     """
-    *parents, last = location = [str(part) for part in detail["loc"]] or ["(whole)"]
-    key = ".".join([within, *location] if within else location)
+    location = [str(part) for part in detail["loc"]]
+    *parents, last = location or ["(whole)"]
+    key = shortened(".".join(filter(None, [within, *location])) or last, 100)
     if detail["type"] == "extra_forbidden":
         return unknown_key(key, last, _known_keys(section, parents))
-    message = detail["msg"].removeprefix("Value error, ")
+    message = shortened(detail["msg"].removeprefix("Value error, "), _MOST_SAID)
     if detail["type"] == "too_short":
         return f"{key}: is empty; list at least one"
+    given = f" (got {as_given(detail['input'])})"
     if detail["type"] in ("model_type", "model_attributes_type"):
-        return f"{key}: is a section of keys and values (got {detail['input']!r}); write its keys below it"
-    if detail["type"] == "value_error" and location == ["(whole)"]:
+        return f"{key}: is a section of keys and values{given}; write its keys below it"
+    if detail["type"] == "value_error" and not location:
         return f"{within}: {message}" if within else message
-    given = "" if detail["type"] in ("missing", "value_error") else f" (got {detail['input']!r})"
+    if detail["type"] in ("missing", "value_error"):
+        given = ""
+    elif detail["type"] == "int_type" and isinstance(detail["input"], str):
+        given += "; write it without quotes"
     return f"{key}: {message[0].lower() + message[1:]}{given}"
 
 
@@ -436,7 +523,7 @@ def _known_keys(section: Any, parents: Sequence[str]) -> list[str]:
 def existing_if_path(source: str) -> str:
     """Pass a hub id (``name`` or ``owner/name``) or an existing folder; anything else names no source."""
     if "{" in source or "}" in source:
-        raise ValueError(f"'{source}': braces are not allowed in a path; rename the folder")
+        raise ValueError(f"'{shortened(source, 100)}': braces are not allowed in a path; rename the folder")
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
     if not looks_like_path:
         return source

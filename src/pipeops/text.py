@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import reprlib
 from collections.abc import Iterable, Sequence
 
 _STYLE = """
@@ -15,18 +16,34 @@ pre { background: #f6f6f6; padding: 1em }
 
 def unknown_key(key: str, name: str, known: list[str]) -> str:
     """Say that a key is unknown, which one may be meant, and which there are."""
-    return f"unknown key '{key}'{nearest(name, known)}; known here are {', '.join(known)}"
+    return f"unknown key '{shortened(key, 100)}'{nearest(name, known)}; known here are {', '.join(known)}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A suggestion, where one is close enough."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    """A suggestion, where one is close enough; case, hyphens and underscores do not count."""
+    plain = {_letters_and_digits(name): name for name in known}
+    close = difflib.get_close_matches(_letters_and_digits(word[:100]), list(plain), n=1)
+    return f" (did you mean '{plain[close[0]]}'?)" if close else ""
+
+
+def _letters_and_digits(word: str) -> str:
+    return "".join(filter(str.isalnum, word.casefold()))
+
+
+def as_given(value: object) -> str:
+    """A value as it stands in a message: short, however large it is and whatever is nested in it."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 2, 80, 80
+    try:
+        return shortened(brief.repr(value), 200)
+    except ValueError:  # an integer of thousands of digits
+        return f"a very large {type(value).__name__}"
 
 
 def shortened(text: object, most: int = 20) -> str:
-    """At most ``most`` characters on one line: messages hold no one's texts."""
-    line = " ".join(str(text).split())
+    """At most ``most`` characters on one line, control characters escaped: messages hold no one's texts."""
+    start = " ".join(str(text).split())[: most + 1]
+    line = "".join(one if one.isprintable() else repr(one)[1:-1] for one in start)
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 

@@ -351,7 +351,7 @@ def test_where_the_gate_is_in_the_way_it_says_so():
         ({}, "no budget: give --max-time"),
         ({"max_size": 3}, "no budget: give --max-time"),
         ({"max_time": 0}, "--max-time: 0 is no budget"),
-        ({"max_time_ms": math.nan}, "--max-time-ms: nan is no budget"),
+        ({"max_time_ms": math.nan}, "--max-time: nan is no budget"),
         ({"min_accuracy": 90}, "--min-accuracy: 90 is more than 1"),
         ({"max_drop": -1}, "--max-drop: -1 is no budget"),
     ],

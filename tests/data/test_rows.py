@@ -61,7 +61,7 @@ def test_every_format_gives_the_cells_as_they_are_written(tmp_path, suffix):
         ("x.jsonl", b"{", "x.jsonl, line 1: is no JSON object"),
         ("x.jsonl", b'{"text": "\xff"}', "x.jsonl, line 1: is not UTF-8; convert the file"),
         ("x.jsonl", b"", "x.jsonl: is empty; write one JSON object a line"),
-        ("x.parquet", b"PAR1", "x.parquet: is no readable Parquet file; write it again"),
+        ("x.parquet", b"PAR1", "x.parquet: is no readable Parquet file"),
         (
             "x.xlsx",
             b"",

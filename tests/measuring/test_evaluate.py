@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from export_models import tiny_shape
+from helpers import unsealed
 from measured import SHAPE, examples, exported
 
 from pipeops.data.tokenised import load_tokenised
@@ -89,6 +90,7 @@ def test_equal_inputs_are_run_once(folder):
 def test_graphs_of_two_models_are_refused(folder, tmp_path):
     exported(tmp_path / "DE", tiny_shape(vocab_size=60, exit_layers=(3,)))
     (tmp_path / "DE/profile.onnx").write_bytes((folder / "DE/profile.onnx").read_bytes())
+    unsealed(tmp_path)
     examples(tmp_path)
     with pytest.raises(PipeOpsError, match="have other shapes; export again"):
         evaluated(tmp_path, tmp_path / "x.parquet")
@@ -105,7 +107,7 @@ def test_data_with_other_classes_are_refused(folder, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"seed": 4}, r"DE\.parquet: answers of seed 3, the study asks for 4; delete it and evaluate again"),
+        ({"seed": 4}, r"DE\.parquet: answers of seed 3, the study asks for 4; evaluate again"),
         ({"pipeline": "ED"}, "answers of pipeline 'DE', the study asks for 'ED'"),
         ({"dataset": "qqp"}, "answers of dataset 'sst2', the study asks for 'qqp'"),
         ({"labels": ("yes", "no")}, r"answers of labels \('no', 'yes'\), the study asks for \('yes', 'no'\)"),
@@ -128,7 +130,7 @@ def test_absent_and_damaged_answers_are_refused(folder, tmp_path):
     whole = (folder / "DE.parquet").read_bytes()
     for kept in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:kept])
-        refused(path, r"DE\.parquet: not a file of answers \(.*\); delete it and evaluate again")
+        refused(path, r"DE\.parquet: not a file of answers \(.*\); evaluate again")
     refused(folder / "validation.parquet", "not a file of answers")
 
 
@@ -136,7 +138,7 @@ def test_answers_that_are_none_are_refused(folder, tmp_path):
     table = pq.read_table(folder / "DE.parquet")
     path = tmp_path / "DE.parquet"
     pq.write_table(table.slice(0, 0), path)
-    refused(path, "has no answers")
+    refused(path, "no answers, or some that are no numbers")
     broken = pa.FixedSizeListArray.from_arrays(pa.array(np.full(6 * len(table), np.nan, np.float32)), 6)
     pq.write_table(table.set_column(3, "fp32", broken), path)
     refused(path, "or some that are no numbers")

@@ -12,7 +12,8 @@ from pipeops.errors import PipeOpsError
 from pipeops.measuring import contention
 from pipeops.measuring.price import price, random_graph, random_input, random_weights, spread_lengths
 from pipeops.measuring.prices import COLUMNS, read_prices
-from pipeops.onnx.export import tensor_shapes, write
+from pipeops.models.shape import tensor_shapes
+from pipeops.onnx.export import write
 from pipeops.onnx.runtime import EarlyExitModel, force_exit
 from pipeops.pipeline import INFERENCE
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from helpers import write_backbone
+from helpers import unsealed, write_backbone
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import TINY_ARCHITECTURE, architecture
@@ -13,7 +13,7 @@ from pipeops.training.pretraining import pretrain_tiny
 
 
 def test_a_folder_is_fetched_in_float32(tmp_path):
-    source = write_backbone(tmp_path / "source", family="bert")
+    source = unsealed(write_backbone(tmp_path / "source", family="bert"))
     load_backbone(source).half().save_pretrained(source)
     fetch_backbone(str(source), tmp_path / "base")
     fetched = load_backbone(tmp_path / "base")
@@ -44,13 +44,13 @@ def test_what_is_no_backbone_is_refused(tmp_path):
 
 
 def test_an_incomplete_backbone_is_refused(tmp_path):
-    deeper = write_backbone(tmp_path / "deeper")
+    deeper = unsealed(write_backbone(tmp_path / "deeper"))
     config = json.loads((deeper / "config.json").read_text())
     (deeper / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 6}))
     refused("lacks 32 tensors of its config.json, encoder.layer.4", deeper, tmp_path / "out")
     (deeper / "config.json").write_text(json.dumps(config | {"intermediate_size": 12}))
     refused("no safetensors weights can be loaded", deeper, tmp_path / "out")
-    bare = write_backbone(tmp_path / "bare")
+    bare = unsealed(write_backbone(tmp_path / "bare"))
     for path in bare.glob("tokenizer*"):
         path.unlink()
     refused("its tokenizer has .* add the tokenizer's files", bare, tmp_path / "out")
@@ -64,7 +64,7 @@ def test_a_student_must_fit_its_teacher(tmp_path):
     assert load_backbone(tmp_path / "student").config.num_hidden_layers == 2
     narrow = write_backbone(tmp_path / "narrow", hidden_size=8)
     refused("hidden size 8, the backbone 16", narrow, tmp_path / "out", teacher=base)
-    other = write_backbone(tmp_path / "other")
+    other = unsealed(write_backbone(tmp_path / "other"))
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     words = tokenizer["model"]["vocab"]
     words["w0"], words["w1"] = words["w1"], words["w0"]

@@ -74,7 +74,8 @@ def test_lengths_and_offsets():
     [
         ("{", "not a PipeOps checkpoint"),
         ('{"model_type": "bert"}', "not a PipeOps checkpoint"),
-        ('{"pooling": "max"}', "pooling: 'max' is not one of first, mean"),
+        ('{"family": "gpt2"}', "family: 'gpt2' is not one of bert, roberta"),
+        ('{"family": "bert", "pooling": "max"}', "pooling: Input should be 'first' or 'mean' .got 'max'"),
     ],
 )
 def test_a_foreign_checkpoint_is_named(tmp_path, content, message):

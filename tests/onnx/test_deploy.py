@@ -22,6 +22,7 @@ from deployed import (
     word_tokenizer,
     write_study,
 )
+from helpers import unsealed
 from measured import MAX_LENGTH
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
@@ -230,7 +231,7 @@ def test_a_longest_input_out_of_range_is_refused(results, tmp_path, length):
     ],
 )
 def test_what_is_missing_or_damaged_is_named(results, tmp_path, path, content, message):
-    study = copied(results, tmp_path / "study")
+    study = unsealed(copied(results, tmp_path / "study"))
     if content is None:
         (study / path).unlink()
     else:
@@ -242,7 +243,7 @@ def test_what_is_missing_or_damaged_is_named(results, tmp_path, path, content, m
 
 
 def test_a_graph_of_another_model_or_kind_is_refused(results, tmp_path):
-    study = copied(results, tmp_path / "study")
+    study = unsealed(copied(results, tmp_path / "study"))
     place = study / "onnx" / SINGLE / "EP/seed1"
     (place / "model.onnx").write_bytes((place / "profile.onnx").read_bytes())
     with pytest.raises(PipeOpsError, match=r"model\.onnx: a graph of kind 'straight'"):
@@ -274,8 +275,11 @@ def test_a_folder_with_other_content_is_left_alone(results, tmp_path):
     assert {path: path.read_bytes() for path in output.iterdir()} == before
 
 
-def test_an_interrupted_deployment_is_not_taken_for_a_whole_one(folder, results, tmp_path, monkeypatch):
+def test_an_interrupted_deployment_leaves_the_earlier_model_or_is_refused(
+    folder, results, tmp_path, monkeypatch
+):
     output = copied(folder, tmp_path / "out")
+    before = {path: path.read_bytes() for path in output.iterdir()}
 
     def fail(*_):
         raise OSError("gone")
@@ -283,9 +287,38 @@ def test_an_interrupted_deployment_is_not_taken_for_a_whole_one(folder, results,
     monkeypatch.setattr(deploying, "_prepared", fail)
     with pytest.raises(OSError, match="gone"):
         deployed(results, "EP", output)
-    with pytest.raises(Refused, match=r"policy\.json: not found; deploy the model again"):
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+    monkeypatch.undo()
+    rename = Path.replace
+
+    def cut_off(self, target):
+        if target == output / "tokenizer.json":
+            raise OSError("gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", cut_off)
+    with pytest.raises(OSError, match="gone"):
+        deployed(results, "EP", output, max_length=9)
+    with pytest.raises(Refused, match=r"json: damaged \(its bytes .*; deploy the model again"):
         Classifier(output)
     assert not list(output.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "labels.json", "policy.json"])
+def test_a_flipped_bit_is_refused_in_one_line(folder, tmp_path, name):
+    broken = copied(folder, tmp_path / "out")
+    content = bytearray((broken / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (broken / name).write_bytes(content)
+    run = run_script(broken, "w1 w2")
+    assert run.returncode == 1
+    assert run.stdout == b""
+    line = (
+        f"error: {broken / name}: damaged (its bytes are not those of SHA256SUMS); deploy the model again\n"
+    )
+    assert run.stderr.decode() == line
+    (broken / "SHA256SUMS").unlink()
+    assert b"SHA256SUMS: not found, so damage would not be seen" in run_script(broken, "w1 w2").stderr
 
 
 @pytest.mark.parametrize(
@@ -305,7 +338,7 @@ def test_an_interrupted_deployment_is_not_taken_for_a_whole_one(folder, results,
     ],
 )
 def test_a_damaged_folder_is_refused_in_one_line(folder, tmp_path, name, content, message):
-    broken = copied(folder, tmp_path / "out")
+    broken = unsealed(copied(folder, tmp_path / "out"))
     if content is None:
         (broken / name).unlink()
     else:
@@ -321,7 +354,7 @@ def test_a_damaged_folder_is_refused_in_one_line(folder, tmp_path, name, content
     [("max_length", 11, "another longest input"), ("thresholds", [0.5], "another number of thresholds")],
 )
 def test_files_of_two_models_are_refused(folder, tmp_path, key, value, message):
-    broken = copied(folder, tmp_path / "out")
+    broken = unsealed(copied(folder, tmp_path / "out"))
     (broken / "policy.json").write_text(json.dumps(read_policy(broken) | {key: value}))
     with pytest.raises(Refused, match=message):
         Classifier(broken)

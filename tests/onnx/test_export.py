@@ -10,10 +10,10 @@ import pytest
 from export_models import SHAPES, random_tokens, random_weights, tiny_shape, write_checkpoint
 from safetensors.numpy import save_file
 
-import pipeops.onnx.export
+import pipeops.models.weights
 from pipeops.errors import PipeOpsError
-from pipeops.models.shape import ModelShape
-from pipeops.onnx.export import export, tensor_shapes
+from pipeops.models.shape import ModelShape, tensor_shapes
+from pipeops.onnx.export import export
 from pipeops.onnx.runtime import EarlyExitModel, Profiler, force_exit
 
 TOLERANCE = 1e-4
@@ -193,7 +193,7 @@ def test_tensors_unknown_to_the_configuration_are_refused(tmp_path):
 
 def test_weights_too_large_for_a_file_are_refused(tmp_path, monkeypatch):
     write_checkpoint(tmp_path, tiny_shape())
-    monkeypatch.setattr(pipeops.onnx.export, "MAX_WEIGHTS", 1000)
+    monkeypatch.setattr(pipeops.models.weights, "MAX_WEIGHTS", 1000)
     refused(tmp_path, r"model\.safetensors: \d+ bytes, .* 2 GiB; use a smaller backbone")
 
 

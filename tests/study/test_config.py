@@ -161,7 +161,7 @@ BAD = {
     ),
     "growing out of bounds": (
         {"costeff": {"learning_rate_growth": float("inf")}},
-        "costeff.learning_rate_growth: input should be less than or equal to 2",
+        "costeff.learning_rate_growth: input should be a finite number",
     ),
     "too many heads": (
         {"costeff": {"heads": 5, "ffn": 64, "rank": 32}},
@@ -303,7 +303,14 @@ def test_operator_settings_override_the_shared_ones():
 
 
 def test_values_from_the_command_line_are_texts():
-    assert load_config({"seeds": ["4", "5"], "training": {"epochs": "2"}}).seeds == [4, 5]
+    values = {"seeds": ["4", "5"], "training": {"epochs": "2"}, "joint": ["O", "C"]}
+    study = load_config(values | {"keep_checkpoints": False}, command_line=values)
+    assert (study.seeds, study.training.epochs, study.joint) == ([4, 5], 2, ["O", "C"])
+    assert not study.keep_checkpoints
+    with pytest.raises(
+        PipeOpsError, match="seeds.0: input should be a valid integer .got '4'.; write it without"
+    ):
+        load_config(values)
 
 
 @pytest.mark.parametrize(

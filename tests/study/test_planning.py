@@ -100,14 +100,14 @@ def test_files_that_are_no_configuration(tmp_path, text, message):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(PipeOpsError, match=message):
         read_study([path])
-    with pytest.raises(PipeOpsError, match="not readable"):
+    with pytest.raises(PipeOpsError, match="not found"):
         read_study([tmp_path / "absent.yaml"])
 
 
 def test_an_infinite_rate_is_refused():
     result = CliRunner().invoke(app, ["plan", "--examples-per-second", "inf"])
-    assert result.exit_code != 0
-    assert "--examples-per-second: inf is no rate" in str(result.exception)
+    assert result.exit_code == 2
+    assert "Invalid value for '--examples-per-second'" in result.output
 
 
 def test_an_unknown_hub_model_is_named():

@@ -1,11 +1,15 @@
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +17,8 @@ from helpers import write_backbone, write_classifier, write_examples
 from safetensors.torch import load_file
 
 from pipeops.data.tokenised import load_tokenised, pad
-from pipeops.errors import PipeOpsError
+from pipeops.errors import PipeOpsError, Terminated
+from pipeops.integrity import seal
 from pipeops.models.classifiers import as_original
 from pipeops.models.multi_exit import MultiExitForSequenceClassification, fold_standardisation
 from pipeops.onnx.export import export
@@ -26,7 +31,7 @@ from pipeops.pipeline import Pipeline, closure, orderings
 from pipeops.settings import ExitTraining, TrainingSettings
 from pipeops.training.checkpoints import last_checkpoint, load_model
 from pipeops.training.job import Job, train
-from pipeops.training.trainer import fast_attention
+from pipeops.training.trainer import Termination, fast_attention
 
 OWN = {
     "P": PruningSection(keep_heads=0.5, keep_ffn=0.25),
@@ -129,6 +134,36 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not(trained, workshop, 
     assert (other / "model.safetensors").read_bytes() != expected
 
 
+def command_of(given: Job, output, state) -> list[str]:
+    """The command line of a training."""
+    document = {"training": given.settings.model_dump(), "exits": given.exits.model_dump()}
+    if section := OPERATORS[given.operator].section:
+        document[section] = given.own_settings.model_dump()
+    return [
+        sys.executable, "-m", "pipeops", "train", given.operator,
+        *(["--parent", str(given.parent)] if given.parent else []),
+        "--backbone", str(given.backbone), "--data", str(given.data), "--output", str(output), "--seed", "1",
+        "--settings", json.dumps(document), "--state", str(state),
+    ]  # fmt: skip
+
+
+@contextmanager
+def interrupted_in(stage: str, step: int):
+    """While open, a training gets SIGTERM in this step of this stage."""
+    on_step_end = Termination.on_step_end
+
+    def asked(self, args, state, control, **others):
+        if state.global_step == step and Path(args.output_dir).name == stage:
+            os.kill(os.getpid(), signal.SIGTERM)
+        on_step_end(self, args, state, control, **others)
+
+    Termination.on_step_end = asked
+    try:
+        yield
+    finally:
+        Termination.on_step_end = on_step_end
+
+
 @pytest.mark.parametrize(("operator", "standardise"), [("E", False), ("E", True), ("P", False)])
 def test_a_killed_training_resumes_and_ends_with_the_same_weights(
     trained, workshop, tmp_path, operator, standardise
@@ -138,20 +173,11 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(
     undisturbed = job(workshop, operator, workshop / "O", settings=settings, exits=exits)
     train(undisturbed, tmp_path / "undisturbed", state_root=tmp_path / "other-state")
 
-    document = {"training": settings.model_dump(), "exits": exits.model_dump()}
-    if section := OPERATORS[operator].section:
-        document[section] = undisturbed.own_settings.model_dump()
     state, output = tmp_path / "state", tmp_path / "killed"
-    command = [
-        sys.executable, "-m", "pipeops", "train", operator,
-        "--parent", str(workshop / "O"), "--backbone", str(workshop / "base"),
-        "--data", str(workshop / "train.parquet"), "--output", str(output), "--seed", "1",
-        "--settings", json.dumps(document),
-        "--state", str(state),
-    ]  # fmt: skip
+    command = command_of(undisturbed, output, state)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
-    while not list(state.glob("*/*/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+    while not list(state.glob("*/*/checkpoint-*/SHA256SUMS")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -165,6 +191,97 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(
     for name in ("model.safetensors", "config.json"):
         assert (output / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     assert not list(state.iterdir())
+
+
+@pytest.mark.parametrize(("operator", "stage", "step"), [("E", "training", 7), ("C", "step1", 4)])
+def test_a_terminated_training_saves_its_step_and_resumes_there(
+    trained, workshop, tmp_path, operator, stage, step, capfd
+):
+    given, state, output = job(workshop, operator, workshop / "O"), tmp_path / "state", tmp_path / operator
+    with interrupted_in(stage, step), pytest.raises(Terminated) as asked:
+        train(given, output, state_root=state)
+    assert re.fullmatch(rf"saved at step {step} of \d+; run again, and it resumes there", asked.value.saved)
+    assert asked.value.code == 143
+    [checkpoint] = state.glob(f"*/{stage}/checkpoint-*")
+    assert checkpoint.name == f"checkpoint-{step}"
+    assert not list(output.glob("*"))
+    assert "mean loss" not in capfd.readouterr().err.splitlines()[-1]
+    train(given, output, state_root=state)
+    assert f"resuming at checkpoint-{step}\n" in capfd.readouterr().err
+    assert (output / "model.safetensors").read_bytes() == (
+        trained[operator] / "model.safetensors"
+    ).read_bytes()
+    assert not list(state.iterdir())
+
+
+def test_a_stage_that_is_finished_when_the_signal_comes_is_kept(trained, workshop, tmp_path, capfd):
+    given, state, output = job(workshop, "C", workshop / "O"), tmp_path / "state", tmp_path / "C"
+    last = 12  # of the stage's two epochs of 48 examples in batches of 8
+    with interrupted_in("assistant", last), pytest.raises(Terminated) as asked:
+        train(given, output, state_root=state)
+    assert asked.value.saved == "assistant is finished and saved; run again, and it goes on from there"
+    capfd.readouterr()
+    train(given, output, state_root=state)
+    assert "stage 1 of" not in capfd.readouterr().err
+    assert (output / "model.safetensors").read_bytes() == (trained["C"] / "model.safetensors").read_bytes()
+
+
+def test_a_signal_ends_a_training_within_seconds(trained, workshop, tmp_path):
+    settings = SETTINGS.model_copy(update={"epochs": 500.0, "checkpoint_every": 0.01})
+    state = tmp_path / "state"
+    arguments = command_of(job(workshop, settings=settings), tmp_path / "O", state)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(state.glob("*/*/checkpoint-*/SHA256SUMS")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert process.returncode == 143
+    assert time.monotonic() - asked < 30  # a busy machine; a step takes milliseconds
+    step = int(re.search(r"^terminated: saved at step ([\d,]+) of ", said, re.MULTILINE)[1].replace(",", ""))
+    assert "Traceback" not in said
+    assert len(list(state.glob(f"*/*/checkpoint-{step}"))) == 1
+
+
+def test_the_successor_of_an_orphan_waits_and_takes_what_it_made(trained, workshop, tmp_path):
+    settings = SETTINGS.model_copy(update={"epochs": 100.0})
+    state, output = tmp_path / "state", tmp_path / "O"
+    arguments = command_of(job(workshop, settings=settings), output, state)
+    # As Snakemake does, whose jobs go on when it is killed.
+    parent = subprocess.Popen(["sh", "-c", f"{shlex.join(arguments)} & wait"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(state.glob("*.lock")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    successor = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert successor.returncode == 0, successor.stderr
+    waiting, made = successor.stderr.splitlines()
+    assert re.fullmatch(r"waiting: process \d+ on \S+ trains this model; was its Snakemake .*", waiting)
+    assert made == f"{output}: it is trained"
+    assert (output / "model.safetensors").exists()
+    assert not list(state.iterdir())
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json", "model.safetensors", "rng_state.pth"])
+def test_a_damaged_checkpoint_is_not_resumed_from(trained, workshop, tmp_path, name, capfd):
+    given, state = job(workshop), tmp_path / "state"
+    with interrupted_in("training", 7), pytest.raises(Terminated):
+        train(given, tmp_path / "O", state_root=state)
+    [file] = state.glob(f"*/*/checkpoint-7/{name}")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    capfd.readouterr()
+    train(given, tmp_path / "O", state_root=state)
+    said = capfd.readouterr().err
+    assert "checkpoint-7: damaged, so it is made again" in said
+    assert "resuming" not in said
+    assert (tmp_path / "O/model.safetensors").read_bytes() == (
+        trained["O"] / "model.safetensors"
+    ).read_bytes()
 
 
 def test_c_resumes_between_its_stages(trained, workshop, tmp_path, monkeypatch, capfd):
@@ -333,6 +450,7 @@ def without_dropout(workshop, tmp_path):
     config = json.loads((backbone / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (backbone / "config.json").write_text(json.dumps(config))
+    (backbone / "SHA256SUMS").unlink()
     changes = {"learning_rate": 1e-3, "weight_decay": 0.0, "precision": "fp32"}
     settings = SETTINGS.model_copy(update=changes)
     return job(workshop, backbone=backbone, settings=settings)
@@ -474,8 +592,9 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
     for step, complete in [(5, True), (10, False)]:
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
+        (folder / "trainer_state.json").write_text("{}")
         if complete:
-            (folder / "trainer_state.json").write_text("{}")
+            seal(folder)
     assert last_checkpoint(tmp_path).name == "checkpoint-5"
     assert not (tmp_path / "checkpoint-10").exists()
     assert last_checkpoint(tmp_path / "absent") is None

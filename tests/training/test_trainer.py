@@ -2,12 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 from helpers import write_backbone, write_examples
+from safetensors.torch import load_file
 
+from pipeops.errors import PipeOpsError
 from pipeops.settings import TrainingSettings
 from pipeops.training.job import Job, train
+from pipeops.training.stages import OperatorTrainer
 from pipeops.training.trainer import log_line
 
 
@@ -46,3 +51,42 @@ def test_a_training_says_its_losses_on_standard_error_and_keeps_them(job, tmp_pa
     assert said == [(str(step), f"{loss:.4g}") for step, loss in losses]
     assert re.search(r"^trained in \d+ s, mean loss \d", err, flags=re.MULTILINE)
     assert "\r" not in err
+
+
+@pytest.mark.parametrize("step", [0, 5, 11])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_training_and_saves_nothing(
+    job, tmp_path, monkeypatch, step, value
+):
+    right = OperatorTrainer.compute_loss
+
+    def wrong(self, *arguments, **named):
+        loss = right(self, *arguments, **named)
+        return loss * (value if self.state.global_step == step else 1)
+
+    monkeypatch.setattr(OperatorTrainer, "compute_loss", wrong)
+    with pytest.raises(PipeOpsError, match=r"^step (\d+) of 12: .*, at a peak learning rate of .*; lower"):
+        train(job, tmp_path / "O", state_root=tmp_path / "state")
+    assert not (tmp_path / "O").exists()
+    assert not list((tmp_path / "state").glob("*/*/finished"))
+    for weights in (tmp_path / "state").glob("*/*/checkpoint-*/model.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(weights).values())
+    # What was saved before is finite, so the same training goes on from it once the loss is.
+    monkeypatch.setattr(OperatorTrainer, "compute_loss", right)
+    train(job, tmp_path / "O", state_root=tmp_path / "state")
+    train(job, tmp_path / "again", state_root=tmp_path / "other")
+    assert (tmp_path / "O/model.safetensors").read_bytes() == (
+        tmp_path / "again/model.safetensors"
+    ).read_bytes()
+
+
+def test_weights_that_the_last_step_spoils_are_not_saved(job, tmp_path, monkeypatch):
+    def spoil(self, *arguments, **named):
+        with torch.no_grad():
+            next(self.model.parameters()).mul_(float("inf"))
+
+    once = replace(job, settings=job.settings.model_copy(update={"checkpoint_every": 1.0}))
+    monkeypatch.setattr(OperatorTrainer, "log", spoil)
+    with pytest.raises(PipeOpsError, match="weights are infinite or no numbers, at a peak learning rate of"):
+        train(once, tmp_path / "O", state_root=tmp_path / "state")
+    assert not (tmp_path / "O").exists()

@@ -21,9 +21,12 @@ try:
     from pipeops.settings import TINY
     from pipeops.study import jobs, planning
     from pipeops.study.analyses import FIGURES, FORMS, STUDY, TABLES, asked_for
-    from pipeops.study.config import load_config
+    from pipeops.study.config import load_config, read_file
 
-    study = load_config(config)
+    for path in workflow.configfiles:
+        # Snakemake takes the last of a key's values where it has several.
+        read_file(Path(path))
+    study = load_config(config, command_line=workflow.config_settings.config)
 except PipeOpsError as error:
     raise WorkflowError(str(error)) from None
 
@@ -38,14 +41,20 @@ for warning in study.warnings:
 # Planning makes millions of objects that stay; looking for garbage among them again and again takes a seventh of it.
 gc.set_threshold(100_000, 20, 20)
 
-# Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated.
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# Jobs find `pipeops` where Snakemake itself is installed, whether or not that environment is activated. `set` is what
+# Snakemake's own prefix has: a job that fails into a `tee` fails. Without a shell between (`exec`), a signal reaches the
+# job, and a job that saves before it ends is waited for.
+shell.prefix(
+    "set -euo pipefail; "
+    f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; exec "
+)
 
 # Planning takes time and memory with every file that a job names, so that jobs name what they need. But what is to
 # be deleted must be named too, and an object store (--default-storage-provider) gives a job what it names and
 # nothing else.
 STORED = workflow.storage_settings.default_storage_provider is not None
 CHECKPOINT = jobs.MODEL if study.keep_checkpoints and not STORED else jobs.CHECKPOINT
+EXPORT = jobs.EXPORTED if study.keep_checkpoints and not STORED else jobs.EXPORT
 USED_BACKBONE = jobs.BACKBONE if STORED else [jobs.WEIGHTS]
 
 

@@ -6,7 +6,7 @@ rule export:
         multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *jobs.MODEL),
     output:
         unless_kept(
-            multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *jobs.EXPORTED)
+            multiext("<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *EXPORT)
         ),
     log:
         "<logs>/onnx/{dataset}/{pipeline}/seed{seed}.log",

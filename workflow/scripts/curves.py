@@ -5,12 +5,13 @@ from pathlib import Path
 from pipeops.analysis.runs import pool, pool_exits, read_details
 from pipeops.data.tasks import TASKS
 from pipeops.errors import errors_in_one_line
-from pipeops.files import replaced
+from pipeops.integrity import sealed
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.classes import METRICS
 from pipeops.measuring.prices import read_prices
+from pipeops.measuring.records import files_of
 from pipeops.measuring.replay import curves
-from pipeops.provenance import write_json
+from pipeops.provenance import json_text
 
 with errors_in_one_line(Path(snakemake.log[0])):
     prices = read_prices(Path(snakemake.input.prices), this_cpu=not snakemake.params.allow_other_cpu)
@@ -28,10 +29,8 @@ with errors_in_one_line(Path(snakemake.log[0])):
         )
         metric = METRICS[snakemake.params.metric]
         curves(answers, prices, output, metric=metric, **snakemake.params.rule_of_exits)
-    for table, output in (
-        (pool(outputs), snakemake.output.csv),
-        (pool_exits(outputs), snakemake.output.exits),
-    ):
-        with replaced(Path(output)) as temporary:
-            table.to_csv(temporary, index=False)
-    write_json(Path(snakemake.output.details), [record for one in outputs for record in read_details(one)])
+    records = [record for one in outputs for record in read_details(one)]
+    with sealed(*files_of(Path(snakemake.output.csv))) as (csv, exits, details):
+        pool(outputs).to_csv(csv, index=False)
+        pool_exits(outputs).to_csv(exits, index=False)
+        details.write_text(json_text(records))

@@ -44,9 +44,8 @@ class Budget:
         options = {name: value for name, value in vars(self).items() if value is not None}
         for name, value in options.items():
             if not 0 < value < math.inf and not (name == "max_drop" and value == 0):
-                raise PipeOpsError(
-                    f"--{name.replace('_', '-')}: {value:g} is no budget; give a number above 0"
-                )
+                option = f"--{name.removesuffix('_ms').replace('_', '-')}"
+                raise PipeOpsError(f"{option}: {value:g} is no budget; give a number above 0")
         if self.min_accuracy is not None and self.min_accuracy > 1:
             raise PipeOpsError(
                 f"--min-accuracy: {self.min_accuracy:g} is more than 1; give a fraction such as 0.9"

@@ -36,7 +36,7 @@ class PerExample:
     """What says how good answers are."""
 
     def __post_init__(self) -> None:
-        answers, time = np.asarray(self.answers), np.asarray(self.time, float)
+        answers, time = self.answers, self.time
         if answers.ndim != 2 or answers.shape != time.shape or answers.size == 0:
             raise ValueError(
                 "answers and time must be 2-D, of one shape and not empty; "

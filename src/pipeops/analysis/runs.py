@@ -12,6 +12,7 @@ from pipeops.analysis.curves import TradeoffCurve
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.classes import METRICS
 from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS, exits_path
+from pipeops.reading import reading
 
 RUN = ["dataset", "pipeline", "seed"]
 """Columns that name a run: the trained pipeline on a dataset with a seed."""
@@ -39,7 +40,7 @@ def _measure_again(what: object) -> str:
 
 def _whole(path: Path, columns: list[str], *, remedy: str) -> pd.DataFrame:
     """Read rows per threshold; their number is checked against the JSON beside them, where there is one."""
-    table = _read(path, columns, optional="threshold", remedy=remedy)
+    table = _read(path, columns, optional="threshold", remedy=remedy, sealed_with=path)
     if path.with_suffix(".json").exists():
         measured = sum(record["rows"] for record in read_details(path))
         if measured != len(table):
@@ -53,35 +54,31 @@ def read_details(path: Path) -> list[dict[str, Any]]:
     Raises:
         PipeOpsError: it is absent or damaged.
     """
-    details = path.with_suffix(".json")
-    try:
-        content = json.loads(details.read_text())
+    details, remedy = path.with_suffix(".json"), _measure_again(path)
+    with reading(details, absent=remedy, again=remedy, sealed_with=path):
+        content = json.loads(details.read_text(encoding="utf-8"))
         records = content if isinstance(content, list) else [content]
-        if all(isinstance(record["rows"], int) for record in records):
-            return records
-        problem = "damaged"
-    except FileNotFoundError:
-        problem = "not found"
-    except (ValueError, KeyError, TypeError):
-        problem = "damaged"
-    raise PipeOpsError(f"{details}: {problem}; {_measure_again(path)}")
+        if not all(isinstance(record["rows"], int) for record in records):
+            raise ValueError("rows: no number")
+        return records
 
 
-def _read(path: Path, columns: list[str], *, remedy: str, optional: str = "") -> pd.DataFrame:
+def _read(
+    path: Path, columns: list[str], *, remedy: str, sealed_with: Path, optional: str = ""
+) -> pd.DataFrame:
     """Read a table that must have these columns, with a number wherever one belongs but in ``optional``."""
     texts = dict.fromkeys(_TEXTS, "str")
     numbers = [column for column in columns if column not in (*texts, optional)]
-    try:
-        with path.open("rb") as file:
-            complete = file.read()[-1:] == b"\n"
-        table = pd.read_csv(path, dtype=texts | dict.fromkeys(numbers, "float64"))
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; measure it first: {remedy}") from None
-    except pd.errors.EmptyDataError:
-        raise PipeOpsError(f"{path}: empty; {remedy}") from None
-    except ValueError as error:  # ragged lines, text where a number belongs, bytes that are no text
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a file of measurements ({reason}); {remedy}") from None
+    # Ragged lines, text where a number belongs, bytes that are no text.
+    absent = f"measure it first: {remedy}"
+    with reading(
+        path, absent=absent, wrong="not a file of measurements", again=remedy, sealed_with=sealed_with
+    ):
+        complete = path.read_bytes()[-1:] == b"\n"
+        try:
+            table = pd.read_csv(path, dtype=texts | dict.fromkeys(numbers, "float64"))
+        except pd.errors.EmptyDataError:
+            raise PipeOpsError(f"{path}: empty; {remedy}") from None
     if missing := [column for column in columns if column not in table]:
         raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {remedy}")
     if not complete:
@@ -116,7 +113,7 @@ def pool(paths: Iterable[Path]) -> pd.DataFrame:
 
 def pool_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`pool`, of the same paths, with ``EXIT_COLUMNS``."""
-    return _pooled(paths, lambda path: _read(exits_path(path), EXIT_COLUMNS, remedy=_measure_again(path)))
+    return _pooled(paths, lambda path: _read_exits(path, EXIT_COLUMNS, remedy=_measure_again(path)))
 
 
 def _pooled(paths: Iterable[Path], read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
@@ -142,7 +139,11 @@ def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
 def read_exits(paths: Iterable[Path]) -> pd.DataFrame:
     """Read what was measured per exit: as :func:`read_runs`, of the same paths, with ``EXIT_COLUMNS``."""
     columns = [*RUN, *EXIT_COLUMNS]
-    return _of_runs(_read(exits_path(path), columns, remedy=f"delete {path} and run again") for path in paths)
+    return _of_runs(_read_exits(path, columns, remedy=f"delete {path} and run again") for path in paths)
+
+
+def _read_exits(path: Path, columns: list[str], *, remedy: str) -> pd.DataFrame:
+    return _read(exits_path(path), columns, remedy=remedy, sealed_with=path)
 
 
 def _of_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -20,9 +20,9 @@ from pipeops.analysis.paper import paper_table1, paper_table2
 from pipeops.analysis.replays import Replays
 from pipeops.analysis.runs import curves
 from pipeops.analysis.verdicts import sentence
-from pipeops.files import replaced
+from pipeops.integrity import sealed
 from pipeops.pipeline import Pipeline
-from pipeops.provenance import provenance, write_json
+from pipeops.provenance import json_text, provenance
 from pipeops.text import html_page, markdown_table, mean_and_sd_as_text
 
 _LEVEL = 0.05
@@ -45,12 +45,11 @@ def save(table: Table, outputs: Mapping[str, str], parameters: Mapping[str, Any]
         outputs: paths of the ``csv``, the ``md``, its ``html`` page and the provenance (``json``).
         parameters: what the table depends on, for the provenance.
     """
-    with replaced(Path(outputs["csv"])) as path:
-        table.numbers.to_csv(path, index=False)
-    for form, text in (("md", table.markdown), ("html", html_page(table.markdown))):
-        with replaced(Path(outputs[form])) as path:
-            path.write_text(text)
-    write_json(Path(outputs["json"]), provenance(**parameters))
+    with sealed(*(Path(outputs[form]) for form in ("csv", "md", "html", "json"))) as (csv, md, html, json):
+        table.numbers.to_csv(csv, index=False)
+        md.write_text(table.markdown)
+        html.write_text(html_page(table.markdown))
+        json.write_text(json_text(provenance(**parameters)))
 
 
 Steps = Mapping[str, Mapping[str, int]]

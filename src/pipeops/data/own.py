@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from pipeops.data.rows import BATCH, as_texts, batches, label_texts, listed_texts
 from pipeops.data.sources import check_columns, glance
-from pipeops.data.tasks import SUBSET_SEED, Task
+from pipeops.data.tasks import SPLITS, SUBSET_SEED, Task
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import sealed_folder
 from pipeops.progress import tracked
+from pipeops.reading import reading
 from pipeops.settings import Split, TaskSection
 from pipeops.text import listed, markdown_table, shortened
 
@@ -219,9 +220,10 @@ def gather(name: str, section: TaskSection, output: Path) -> About:
             mask[places[taken]] = True
             chosen[split] = ("train", mask)
     about = _about(section, labels, facts, ids, kept, chosen)
-    _write(sources, ids, chosen, output)
-    with replaced(output / ABOUT) as path:
-        path.write_text(json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with sealed_folder(output, last=ABOUT) as folder:
+        _write(sources, ids, chosen, folder)
+        text = json.dumps(asdict(about), indent=2, ensure_ascii=False) + "\n"
+        (folder / ABOUT).write_text(text, encoding="utf-8")
     return about
 
 
@@ -231,13 +233,14 @@ def read_about(path: Path) -> About:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
-    try:
+    with reading(path, absent="read the rows first", again="read the rows again"):
         values = json.loads(path.read_text(encoding="utf-8"))
-        return About(**values | {name: tuple(values[name]) for name in ("columns", "labels")})
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; read the rows first") from None
-    except (ValueError, TypeError, KeyError):
-        raise PipeOpsError(f"{path}: damaged; delete it and read the rows again") from None
+        names = {name: tuple(map(str, values[name])) for name in ("columns", "labels")}
+        about = About(**values | names)
+        if not 1 <= len(about.columns) <= len(TEXTS) or len(about.labels) < 2:
+            raise ValueError(f"{len(about.columns)} columns, {len(about.labels)} classes")
+        rows: dict[str, int] = {split: int(about.rows[split]) for split in SPLITS}
+        return replace(about, rows=rows)
 
 
 def task_of(rows: Path) -> Task:
@@ -263,19 +266,17 @@ def row_batches(rows: Path, *, examples: int | None) -> Iterator[pa.Table]:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
-    try:
+    with reading(rows, wrong="no readable rows", again="read them again"):
         file = pq.ParquetFile(rows)
-    except (pa.ArrowException, OSError):
-        raise PipeOpsError(f"{rows}: no readable rows; delete it and read them again") from None
-    total, start = file.metadata.num_rows, 0
-    drawn = np.arange(total)
-    if examples is not None and examples < total:
-        drawn = np.sort(np.random.default_rng(SUBSET_SEED).choice(total, examples, replace=False))
-    for batch in file.iter_batches(batch_size=BATCH):
-        here = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, start + len(batch))] - start
-        if len(here):
-            yield pa.Table.from_batches([batch]).take(pa.array(here))
-        start += len(batch)
+        total, start = file.metadata.num_rows, 0
+        drawn = np.arange(total)
+        if examples is not None and examples < total:
+            drawn = np.sort(np.random.default_rng(SUBSET_SEED).choice(total, examples, replace=False))
+        for batch in file.iter_batches(batch_size=BATCH):
+            here = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, start + len(batch))] - start
+            if len(here):
+                yield pa.Table.from_batches([batch]).take(pa.array(here))
+            start += len(batch)
 
 
 def _load_from_hub(section: TaskSection, split: Split, key: str) -> "Dataset":
@@ -441,7 +442,7 @@ def _write(
     sources: Mapping[Split, Source],
     ids: Mapping[Split, NDArray[np.int64]],
     chosen: Mapping[Split, tuple[Split, NDArray[np.bool_]]],
-    output: Path,
+    folder: Path,
 ) -> None:
     """Go through the sources again and write the rows of each split."""
     names = TEXTS[: len(sources["train"].section.text)]
@@ -449,8 +450,7 @@ def _write(
     with ExitStack() as stack:
         writers = {}
         for split in chosen:
-            path = stack.enter_context(replaced(output / f"{split}.parquet"))
-            writers[split] = stack.enter_context(pq.ParquetWriter(path, schema))
+            writers[split] = stack.enter_context(pq.ParquetWriter(folder / f"{split}.parquet", schema))
         for given, source in sources.items():
             start = 0
             for table in tracked(source.batches(), f"write {given}", total=len(ids[given]), size=len):

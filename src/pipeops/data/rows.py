@@ -23,6 +23,7 @@ from pipeops.data.sources import (
     wrong_encoding,
 )
 from pipeops.errors import PipeOpsError
+from pipeops.reading import reading
 from pipeops.text import listed, nearest, shortened
 
 BATCH = 1000
@@ -251,7 +252,8 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         PipeOpsError: see :func:`batches`; or there are no rows.
     """
-    tables = [table.to_pandas(integer_object_nulls=True) for table in batches(path)]
+    with reading(path, wrong="cannot be read", again="convert it, or name another"):
+        tables = [table.to_pandas(integer_object_nulls=True) for table in batches(path)]
     if not any(len(table) for table in tables):
         raise PipeOpsError(f"{path}: has no rows; add some")
     return pd.concat(tables, ignore_index=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeops.data.tasks import Task
 from pipeops.errors import PipeOpsError
+from pipeops.reading import reading
 from pipeops.settings import TaskSection
 from pipeops.text import nearest, shortened
 
@@ -85,7 +86,8 @@ def glance(path: str | Path, section: TaskSection, key: str) -> Glance:
     if file.suffix.lower() not in FORMATS:
         known = ", ".join(FORMATS)
         raise PipeOpsError(f"{key}.files: '{path}' is of no known format; it must end in one of {known}")
-    found = look(file, section.encoding, tuple(section.text))
+    with reading(file, wrong="cannot be read", again="write it again"):
+        found = look(file, section.encoding, tuple(section.text))
     check_columns(found.columns, section, where=str(path), key=key)
     if not found.rows:
         raise PipeOpsError(f"{key}.files: '{path}' has no rows; add some")
@@ -193,16 +195,13 @@ def _look(path: Path, size: int, changed: int, encoding: str, texts: tuple[str, 
 
 
 def _look_at_parquet(path: Path, texts: tuple[str, ...]) -> Glance:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with reading(path, wrong="is no readable Parquet file", again="write it again"):
         file = pq.ParquetFile(path)
         columns = tuple(file.schema_arrow.names)
         wanted = [name for name in texts if name in columns]
         first = next(file.iter_batches(batch_size=100, columns=wanted), None)
-    except (pa.ArrowException, OSError):
-        raise PipeOpsError(f"{path}: is no readable Parquet file; write it again") from None
     rows = first.to_pylist() if first is not None else []
     mean = sum(sum(len(str(text or "")) for text in row.values()) for row in rows) / max(1, len(rows))
     return Glance(columns=columns, rows=file.metadata.num_rows, characters=mean)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeops.errors import PipeOpsError
+from pipeops.reading import reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,9 +151,11 @@ def _load_glue(task: Task, split: str, glue: str) -> "Dataset":
         raise PipeOpsError(
             f"glue: the hub cannot be reached for '{glue}'; set `glue` to a local folder of its layout"
         ) from None
-    except (FileNotFoundError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"glue: '{glue}' has no {task.name}/{split} that can be read ({reason})") from None
+    except Exception as error:  # of damaged files the libraries raise anything
+        raise PipeOpsError(
+            f"glue: '{glue}' has no {task.name}/{split} that can be read ({reason(error)}); name a folder of "
+            "its layout"
+        ) from None
 
 
 def _check_labels(task: Task, split: str, labels: list[object], glue: str) -> None:

@@ -4,16 +4,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeops.data.tasks import Task
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import sealed
+from pipeops.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _METADATA = "pipeops"
 CHARACTERS = 2**20
 """How many are tokenised at a time, and one more text."""
+MOST_UNKNOWN = 0.1
+"""With a larger part of unknown tokens a backbone is the wrong one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Counts:
     """Examples that were longer than the longest input."""
     classes: Mapping[str, int]
     """Examples by class."""
+    unknown: float = 0.0
+    """Part of the tokens that stand for what the backbone does not know."""
 
     def text(self, what: str, max_length: int) -> str:
         """A line, and a warning where a class has no example."""
@@ -40,6 +46,11 @@ class Counts:
         absent = sum(not count for count in self.classes.values())
         if absent:
             said += f"\nwarning: {what}: {absent} of {len(self.classes)} classes have no example; draw more"
+        if self.unknown > MOST_UNKNOWN:
+            said += (
+                f"\nwarning: {what}: the backbone does not know {self.unknown:.0%} of the tokens; take one "
+                "that was pretrained on such texts"
+            )
         return said
 
 
@@ -60,6 +71,28 @@ class TokenisedSplit:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    def refuse_other_vocabulary(self, path: Path, *, vocabulary: int, longest: int, model: Path) -> None:
+        """Refuse examples that a model has no embeddings for.
+
+        Args:
+            path: where they come from.
+            vocabulary: tokens that the model knows.
+            longest: input that it takes.
+            model: what it is, for the message.
+
+        Raises:
+            PipeOpsError: they were tokenised for another model.
+        """
+        largest = int(np.concatenate(self.input_ids).max())
+        for what, found, limit in (
+            ("tokens up to number", largest, vocabulary - 1),
+            ("a longest input of", self.max_length, longest),
+        ):
+            if found > limit:
+                raise PipeOpsError(
+                    f"{path}: has {what} {found}, but {model} knows {limit} at most; tokenise for this model"
+                )
 
     def padded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """One example padded to ``max_length``: ids and attention mask, each of shape (1, max_length)."""
@@ -85,6 +118,9 @@ def tokenise(
 
     Returns:
         How many were written, how many of them truncated, and how many there are of each class.
+
+    Raises:
+        PipeOpsError: a batch lacks a column, or has a label that is no class.
     """
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int64())])
     about = {
@@ -95,19 +131,31 @@ def tokenise(
     }
     schema = schema.with_metadata({_METADATA: json.dumps(about)})
     truncated, classes = 0, np.zeros(len(task.labels), dtype=np.int64)
-    with replaced(output) as path, pq.ParquetWriter(path, schema) as writer:
+    tokens = unknown = 0
+    with sealed(output) as (path,), pq.ParquetWriter(path, schema) as writer:
         for batch in batches:
+            if lacking := [name for name in (*task.columns, "label") if name not in batch.column_names]:
+                raise PipeOpsError(f"{task.name}: rows without a column '{lacking[0]}'; read the rows again")
             texts = [batch[column].to_pylist() for column in task.columns]
             rows: list[list[int]] = []
             for few in _few_characters(texts):
                 for ids, too_long in _encoded(tokenizer, few, max_length):
                     rows.append(ids)
                     truncated += too_long
+                    tokens += len(ids)
+                    unknown += ids.count(tokenizer.unk_token_id)
             labels = batch["label"].to_numpy()
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+                raise PipeOpsError(f"{task.name}: rows with a label that is no class; read the rows again")
             classes += np.bincount(labels, minlength=len(classes))
             writer.write_table(pa.table([pa.array(rows, type=schema.types[0]), labels], schema=schema))
     by_class = dict(zip(task.labels, classes.tolist(), strict=True))
-    return Counts(examples=int(classes.sum()), truncated=truncated, classes=by_class)
+    return Counts(
+        examples=int(classes.sum()),
+        truncated=truncated,
+        classes=by_class,
+        unknown=unknown / max(1, tokens),
+    )
 
 
 def _few_characters(texts: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
@@ -177,18 +225,38 @@ def load_tokenised(path: Path) -> TokenisedSplit:
     Raises:
         PipeOpsError: the file is missing or damaged.
     """
-    try:
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[_METADATA.encode()])
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; tokenise it first") from None
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
-        raise PipeOpsError(f"{path}: not readable ({error}); delete it and tokenise again") from None
-    return TokenisedSplit(
-        input_ids=_arrays(table["input_ids"]),
-        label_ids=table["label"].to_numpy(),
-        **about | {"labels": tuple(about["labels"])},
-    )
+    again = "name a file of `pipeops tokenise`, or tokenise again"
+    with reading(path, absent="tokenise it first", wrong="not readable", again=again, ours=True):
+        table = pq.ParquetFile(path).read()
+        about = json.loads((table.schema.metadata or {})[_METADATA.encode()])
+        _refuse_impossible(table, about)
+        return TokenisedSplit(
+            input_ids=_arrays(table["input_ids"]),
+            label_ids=table["label"].to_numpy(),
+            labels=tuple(map(str, about["labels"])),
+            **{name: int(about[name]) for name in ("pad_token_id", "sep_token_id", "max_length")},
+        )
+
+
+def _refuse_impossible(table: pa.Table, about: Mapping[str, Any]) -> None:
+    """Refuse what :func:`tokenise` writes never: a training would end in its middle, or learn something else.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    ids, labels = table["input_ids"], table["label"]
+    if not table.num_rows or ids.null_count or labels.null_count:
+        raise ValueError("no examples, or one without tokens or label")
+    least, most = pc.min_max(pc.list_value_length(ids)).as_py().values()
+    if least < 1 or most > about["max_length"]:
+        raise ValueError(f"examples of {least} to {most} tokens")
+    if pc.min(pc.list_flatten(ids)).as_py() < 0:
+        raise ValueError("a token below 0")
+    if not pa.types.is_integer(labels.type):
+        raise ValueError(f"labels of type {labels.type}")
+    least, most = pc.min_max(labels).as_py().values()
+    if least < 0 or most >= len(about["labels"]):
+        raise ValueError(f"labels from {least} to {most}, of {len(about['labels'])} classes")
 
 
 def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
+from pipeops.reading import reading
 
 PRECISIONS = ("fp32", "int8")
 """Columns of logits: without Q, and with it."""
@@ -57,10 +58,12 @@ def read_answers(
     Raises:
         PipeOpsError: the file is absent, damaged, or of another dataset, pipeline, seed or set of classes.
     """
-    again = "delete it and evaluate again"
-    try:
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[METADATA.encode()])
+    again = "evaluate again"
+    with reading(
+        path, absent="evaluate the model first", wrong="not a file of answers", again=again, ours=True
+    ):
+        table = pq.ParquetFile(path).read()
+        about = json.loads((table.schema.metadata or {})[METADATA.encode()])
         shape = ModelShape.from_config(about["shape"])
         sizes = (table.num_rows, len(shape.exit_layers), shape.num_labels)
         logits = {precision: _numbers(table, precision).reshape(sizes) for precision in PRECISIONS}
@@ -75,18 +78,15 @@ def read_answers(
             max_length=int(about["max_length"]),
             record=about,
         )
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; evaluate the model first") from None
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a file of answers ({reason}); {again}") from None
+        if not len(lengths) or not all(np.isfinite(values).all() for values in logits.values()):
+            raise ValueError("no answers, or some that are no numbers")
+        if not 0 <= label_ids.min() <= label_ids.max() < shape.num_labels or lengths.min() < 1:
+            raise ValueError("a label that is no class, or an input of no tokens")
     wanted = {"dataset": dataset, "pipeline": pipeline, "seed": seed, "labels": labels}
     for key, value in wanted.items():
         given = found.labels if key == "labels" else about.get(key)
         if value is not None and given != value:
             raise PipeOpsError(f"{path}: answers of {key} {given!r}, the study asks for {value!r}; {again}")
-    if not len(found.lengths) or not all(np.isfinite(values).all() for values in logits.values()):
-        raise PipeOpsError(f"{path}: has no answers, or some that are no numbers; {again}")
     return found
 
 

@@ -1,30 +1,30 @@
 """Really running a model over some thresholds: same exits as the replay, and the time that its price says."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pandas as pd
 from numpy.typing import NDArray
 
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.files import beside, replaced
 from pipeops.measuring.contention import pinned, quietest_cores, wait_until_quiet
 from pipeops.measuring.policies import scores
 from pipeops.measuring.replay import Replay
 from pipeops.measuring.rounds import Run, run_round
 from pipeops.onnx.export import write
-from pipeops.onnx.graphs import with_confidence
+from pipeops.onnx.graphs import load, with_confidence
 from pipeops.onnx.paths import graph_path
-from pipeops.onnx.runtime import EarlyExitModel
+from pipeops.onnx.runtime import EarlyExitModel, refuse_other_model
 from pipeops.pipeline import INFERENCE
 from pipeops.progress import tracked
 from pipeops.provenance import provenance, write_json
+from pipeops.reading import reading
 from pipeops.settings import CheckSection, Confidence, PricesSection
 
 ROUNDING = {False: 1e-5, True: 1e-2}
@@ -88,7 +88,6 @@ def check(
     sample = np.random.default_rng(_SAMPLE_SEED).permutation(len(split))[: settings.examples].tolist()
     cores = quietest_cores(machine.threads)
     what = f"check of {model}"
-    waited = wait_until_quiet(others=machine.others, wait=machine.wait, what=what)
     checked: list[Checked] = []
     with pinned(cores):
         original_model = EarlyExitModel.load(
@@ -100,6 +99,8 @@ def check(
             )
             for quantised in (False, True)
         }
+        _refuse_misfits(replay, model, models, original, original_model)
+        waited = wait_until_quiet(others=machine.others, wait=machine.wait, what=what)
         for inference in tracked(INFERENCE, what, total=len(INFERENCE)):
             for attempt in range(1, ROUNDS + 1):
                 rows = [
@@ -124,6 +125,28 @@ def check(
     _refuse(checked, replay, model, settings.tolerance)
 
 
+def _refuse_misfits(
+    replay: Replay,
+    model: Path,
+    models: Mapping[bool, EarlyExitModel],
+    original: Path,
+    original_model: EarlyExitModel,
+) -> None:
+    """Refuse a model that is not the one that was evaluated, or an O that is not the one that was priced."""
+    record = replay.answers.record
+    known = {"seed": record["seed"], "labels": list(replay.answers.labels)}
+    for one in models.values():
+        if one.shape != replay.shape:
+            raise PipeOpsError(f"{model}: is of another shape than {replay.answers.path}; evaluate it first")
+        refuse_other_model(model, one.session, pipeline=record["pipeline"], **known)
+    if original_model.shape != replay.prices.original:
+        raise PipeOpsError(
+            f"{original}: is of another shape than the O beside which {replay.prices.path} was priced; name "
+            "the O of this study"
+        )
+    refuse_other_model(original, original_model.session, pipeline="O", **known)
+
+
 def _deciding_by(confidence: Confidence, path: Path, threads: int, cores: Sequence[int]) -> EarlyExitModel:
     """Load a graph, stitched anew where it decides by another confidence."""
     model = EarlyExitModel.load(path, threads=threads, cores=cores)
@@ -131,7 +154,8 @@ def _deciding_by(confidence: Confidence, path: Path, threads: int, cores: Sequen
         return model
     with tempfile.TemporaryDirectory() as folder:
         changed = Path(folder) / path.name
-        write(with_confidence(onnx.load(path), confidence), changed)
+        with reading(path, again="export it again"):
+            write(with_confidence(load(path), confidence), changed)
         return EarlyExitModel.load(changed, threads=threads, cores=cores)
 
 
@@ -226,9 +250,7 @@ def _write(
         settings=settings.model_dump(), prices=machine.model_dump(), seed=replay.answers.record["seed"]
     )
     off = {inference: _off([row for row in checked if row.inference == inference]) for inference in INFERENCE}
-    write_json(
-        output.with_suffix(".json"), record | {"rows": len(table), "confidence": confidence, "time_off": off}
-    )
+    write_json(beside(output), record | {"rows": len(table), "confidence": confidence, "time_off": off})
 
 
 def _refuse(checked: Sequence[Checked], replay: Replay, model: Path, tolerance: float) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
+from pipeops.locks import alone
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.check import check
 from pipeops.measuring.policies import thresholds_of
@@ -70,7 +71,13 @@ class PriceInputs:
     def _setup(self, letter: str) -> Setup:
         model = ModelSection(backbone=self.backbone, student=str(self.student or ALTERNATE))
         section = OPERATORS[letter].section
-        return Setup(model=model, settings=self.sections[section] if section else NoSettings())
+        setup = Setup(model=model, settings=self.sections[section] if section else NoSettings())
+        if setup.student and setup.student.hidden_size != setup.backbone.hidden_size:
+            raise PipeOpsError(
+                f"--student: {self.student} has hidden size {setup.student.hidden_size}, the backbone "
+                f"{setup.backbone.hidden_size}; the losses on hidden states need the same width"
+            )
+        return setup
 
 
 def price_set(operators: str, inputs: PriceInputs, output: Path) -> None:
@@ -83,15 +90,16 @@ def price_set(operators: str, inputs: PriceInputs, output: Path) -> None:
     if not found:
         raise PipeOpsError(f"--operators: '{operators}' has no valid ordering; remove one of its letters")
     lengths = read_lengths(inputs.lengths)
-    price(
-        inputs.shape(found[0]),
-        inputs.original,
-        output,
-        lengths=lengths,
-        max_length=inputs.padded(lengths),
-        settings=inputs.sections["prices"],
-        operators=operators,
-    )
+    with alone(output.with_name(f".{output.name}.lock"), "prices the same"):
+        price(
+            inputs.shape(found[0]),
+            inputs.original,
+            output,
+            lengths=lengths,
+            max_length=inputs.padded(lengths),
+            settings=inputs.sections["prices"],
+            operators=operators,
+        )
 
 
 def price_pipelines(inputs: PriceInputs, output: Path | None) -> pd.DataFrame:

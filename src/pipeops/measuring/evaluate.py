@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
 from pipeops.hardware import int8_kernels
+from pipeops.integrity import sealed
 from pipeops.measuring.answers import METADATA, PRECISIONS
 from pipeops.onnx.paths import graph_path
-from pipeops.onnx.runtime import Profiler
+from pipeops.onnx.runtime import Profiler, refuse_other_model
 from pipeops.progress import tracked
 from pipeops.provenance import provenance
 
@@ -55,6 +55,9 @@ def evaluate(
         raise PipeOpsError(
             f"{model}: answers {shape.num_labels} classes, {data} has {len(split.labels)}; train on this data"
         )
+    for profiler in profilers.values():
+        refuse_other_model(model, profiler.session, pipeline=pipeline, seed=seed, labels=list(split.labels))
+    split.refuse_other_vocabulary(data, vocabulary=shape.vocab_size, longest=shape.max_length, model=model)
     columns: dict[str, pa.Array] = {
         "example": pa.array(np.arange(len(split)), pa.int32()),
         "length": pa.array([len(ids) for ids in split.input_ids], pa.int32()),
@@ -77,7 +80,7 @@ def evaluate(
         "provenance": {key: value for key, value in provenance().items() if key != "finished"},
     }
     table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps(about)})
-    with replaced(output) as path:
+    with sealed(output) as (path,):
         pq.write_table(
             table,
             path,

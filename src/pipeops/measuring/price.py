@@ -18,20 +18,22 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.files import beside
 from pipeops.hardware import int8_kernels
+from pipeops.integrity import sealed
 from pipeops.measuring.contention import pinned, quietest_cores
 from pipeops.measuring.prices import COLUMNS, HALVES
 from pipeops.measuring.rounds import Round, Rounds, Run, quartiles, steady_rounds
 from pipeops.models.shape import ModelShape, is_norm, tensor_shapes
+from pipeops.models.weights import MAX_WEIGHTS, Weights
 from pipeops.onnx.export import write
 from pipeops.onnx.graphs import early_exit_graph
 from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.runtime import EarlyExitModel, force_exit
-from pipeops.onnx.stages import Weights, emit_stages
+from pipeops.onnx.stages import emit_stages
 from pipeops.pipeline import INFERENCE
 from pipeops.progress import progress
-from pipeops.provenance import provenance, write_json
+from pipeops.provenance import json_text, provenance
 from pipeops.settings import PricesSection
 
 _WEIGHT_SCALE = 0.02
@@ -81,9 +83,9 @@ def price(
             operators=operators,
             reached=shown.reach,
         )
-    write_json(output.with_suffix(".json"), record)
-    with replaced(output) as path:
+    with sealed(output, beside(output)) as (path, details):
         table.to_csv(path, index=False)
+        details.write_text(json_text(record))
 
 
 def measure_prices(
@@ -101,6 +103,10 @@ def measure_prices(
     ``reached`` is told which part is done, 0 to 1.
     """
     _refuse_lengths(lengths, max_length, shape)
+    if (weights := max(shape.parameters, original.parameters)) > MAX_WEIGHTS // 4:
+        raise PipeOpsError(
+            f"{weights:,} weights, but an ONNX file holds at most 2 GiB; price a smaller encoder"
+        )
     load = psutil.getloadavg()
     cores = quietest_cores(settings.threads)
     with tempfile.TemporaryDirectory() as folder, pinned(cores):

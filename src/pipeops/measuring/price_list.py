@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -15,8 +14,9 @@ from pipeops.measuring.price import measure_prices
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE, OPERATORS, Pipeline, trained_pipelines
 from pipeops.progress import Progress, progress
+from pipeops.reading import reading
 from pipeops.settings import PricesSection
-from pipeops.text import markdown_table
+from pipeops.text import as_given, markdown_table
 
 COLUMNS = ["operators", "pipelines", "inference", "exit_layer", "time_ms", "time_relative"]
 """Columns of the list; times are means over the lengths, ``time_relative`` is over O's, padded."""
@@ -29,19 +29,15 @@ def read_lengths(path: Path) -> NDArray[np.int64]:
         PipeOpsError: the file is absent or empty, or holds anything else.
     """
     remedy = "give a tokenised split (.parquet) or a text with one length a line"
-    try:
+    with reading(path, absent=remedy, wrong="not readable", again=remedy):
         if path.suffix == ".parquet":
-            ids = pq.read_table(path, columns=["input_ids"])["input_ids"]
+            ids = pq.ParquetFile(path).read(columns=["input_ids"])["input_ids"]
             found = [len(tokens) for tokens in ids.to_pylist()]
         else:
             found = []
             for number, line in enumerate(path.read_text().splitlines(), start=1):
                 if line.strip():
                     found.append(_length(line.strip(), f"{path}: line {number}", remedy))
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; {remedy}") from None
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise PipeOpsError(f"{path}: not readable ({' '.join(str(error).split())}); {remedy}") from None
     if not found:
         raise PipeOpsError(f"{path}: holds no lengths; {remedy}")
     return np.array(found)
@@ -143,5 +139,5 @@ def price_list_text(prices: pd.DataFrame) -> str:
 
 def _length(text: str, where: str, remedy: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise PipeOpsError(f"{where}: {text!r} is no length; {remedy}")
+        raise PipeOpsError(f"{where}: {as_given(text)} is no length; {remedy}")
     return int(text)

@@ -15,6 +15,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.hardware import cpu
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE
+from pipeops.reading import reading
 
 HALVES = ("first_half", "second_half")
 """Columns with ``time_relative`` as either half of the rounds alone has it: a price taken twice."""
@@ -69,16 +70,12 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
     Raises:
         PipeOpsError: a file is absent, damaged or cut off, or of another CPU.
     """
-    again = "delete it and price again"
-    try:
-        record = json.loads(path.with_suffix(".json").read_text())
+    again, absent, details = "price again", f"price {path.stem} first", path.with_suffix(".json")
+    with reading(details, absent=absent, again=again, sealed_with=path):
+        record = json.loads(details.read_text(encoding="utf-8"))
         shape, original = (ModelShape.from_config(record[key]) for key in ("shape", "original_shape"))
         rows, of_cpu = int(record["rows"]), str(record["cpu"]["model"])
         max_length, original_ms = int(record["max_length"]), float(record["original_ms"]["median"])
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path.with_suffix('.json')}: not found; price {path.stem} first") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise PipeOpsError(f"{path.with_suffix('.json')}: damaged ({error!r}); {again}") from None
     if this_cpu and of_cpu != cpu()["model"]:
         raise PipeOpsError(
             f"{path}: priced on {of_cpu}, this is {cpu()['model']}; price again here, or allow it: "
@@ -104,13 +101,10 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
 
 
 def _read_table(path: Path, rows: int, again: str) -> pd.DataFrame:
-    try:
+    # Empty, ragged lines, text where a number belongs, bytes that are no text.
+    with reading(path, absent=f"price {path.stem} first", wrong="not a price file", again=again, ours=True):
         complete = path.read_bytes().endswith(b"\n")
         table = pd.read_csv(path, dtype={"inference": "str"} | dict.fromkeys(_NUMBERS, "float64"))
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; price {path.stem} first") from None
-    except ValueError as error:  # empty, ragged lines, text where a number belongs, bytes that are no text
-        raise PipeOpsError(f"{path}: not a price file ({' '.join(str(error).split())}); {again}") from None
     if missing := [column for column in COLUMNS if column not in table]:
         raise PipeOpsError(f"{path}: column {', '.join(missing)} is missing; {again}")
     if not complete or len(table) != rows:
@@ -125,5 +119,5 @@ def _costs(rows: pd.DataFrame, shape: ModelShape, path: Path, column: str) -> Co
     lengths = np.unique(rows["length"]).astype(np.int64)
     places = list(product(lengths, shape.exit_layers))
     if list(zip(rows["length"], rows["exit_layer"], strict=True)) != places:
-        raise PipeOpsError(f"{path}: has not one row per length and exit; delete it and price again")
+        raise PipeOpsError(f"{path}: has not one row per length and exit; price again")
     return Costs(lengths, rows[column].to_numpy().reshape(len(lengths), -1))

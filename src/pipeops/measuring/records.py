@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeops.files import beside
+
 _POINT = ["metric", "accuracy", "time_ms", "time_relative"]
 _SIZE = ["flops_relative", "flops", "parameters", "parameters_relative"]
 COLUMNS = ["inference", "threshold", *_POINT, "mean_exit_layer", *_SIZE, "kernels"]
@@ -15,3 +17,8 @@ EXIT_COLUMNS = ["inference", "exit_layer", *_POINT, *_SIZE, "kernels"]
 def exits_path(path: Path) -> Path:
     """Where the rows per exit lie, beside the CSV of rows per threshold, of one seed or of all."""
     return path.with_suffix(".exits.csv")
+
+
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """The CSV itself, its rows per exit, and its JSON: they are written together."""
+    return path, exits_path(path), beside(path)

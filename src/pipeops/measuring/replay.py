@@ -11,15 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.integrity import sealed
 from pipeops.measuring.answers import Answers
 from pipeops.measuring.classes import ACCURACY, Metric
 from pipeops.measuring.policies import first_reached, leaving, scores, thresholds_of
 from pipeops.measuring.prices import Prices
-from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS, exits_path
+from pipeops.measuring.records import COLUMNS, EXIT_COLUMNS, files_of
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE
-from pipeops.provenance import write_json
+from pipeops.provenance import json_text
 from pipeops.settings import Confidence
 
 
@@ -209,17 +209,14 @@ def curves(
         "prices": prices.record["parameters"],
     }
     # Times are the prices', and so is the machine.
-    write_json(output.with_suffix(".json"), dict(prices.record) | about | {"parameters": parameters})
-    _write_csv(exits_path(output), exit_rows, EXIT_COLUMNS)
-    _write_csv(output, rows, COLUMNS)
+    record = dict(prices.record) | about | {"parameters": parameters}
+    with sealed(*files_of(output)) as (path, exits, details):
+        pd.DataFrame(rows)[COLUMNS].to_csv(path, index=False)
+        pd.DataFrame(exit_rows)[EXIT_COLUMNS].to_csv(exits, index=False)
+        details.write_text(json_text(record))
 
 
 def _first_difference(one: ModelShape, other: ModelShape) -> tuple[str, Any, Any] | None:
     names = ModelShape.__dataclass_fields__
     pairs = ((name, getattr(one, name), getattr(other, name)) for name in names)
     return next((pair for pair in pairs if pair[1] != pair[2]), None)
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    with replaced(path) as temporary:
-        pd.DataFrame(rows)[columns].to_csv(temporary, index=False)

@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from pipeops.data.rows import Rows, label_ids, read_rows
@@ -16,11 +15,13 @@ from pipeops.errors import PipeOpsError
 from pipeops.hardware import cpu
 from pipeops.measuring.classes import METRICS, by_class, confusion, counts_of
 from pipeops.measuring.policies import scores, thresholds_of
-from pipeops.onnx.classify import Classifier, Refused
+from pipeops.models.foreign import refuse_unsafe_tokenizer
+from pipeops.onnx.classify import MOSTLY, Classifier, Refused
 from pipeops.onnx.export import write
-from pipeops.onnx.graphs import straightened
+from pipeops.onnx.graphs import load, straightened
 from pipeops.onnx.runtime import EarlyExitModel, Profiler, chosen_exits, force_exit
 from pipeops.progress import tracked
+from pipeops.reading import reading
 from pipeops.settings import Confidence, MeasuringSection
 from pipeops.text import markdown_table
 
@@ -45,6 +46,8 @@ class Scored:
     """Shape (rows, exits, labels)."""
     truncated: int
     """Rows that were too long and cut."""
+    unknown: int = 0
+    """Rows of which the model knows hardly any words."""
     max_length: int
     """Longest input in tokens."""
     confidence: Confidence
@@ -100,6 +103,7 @@ class Scored:
                 "rows": len(self.label_ids),
                 "labels_matched_by": self.matched_by,
                 "truncated": self.truncated,
+                "unknown": self.unknown,
                 "max_length": self.max_length,
                 "thresholds": list(self.thresholds),
                 "confidence": self.confidence,
@@ -133,6 +137,10 @@ def score(
         PipeOpsError: a file is absent or damaged, a column is missing, a label is not one of the model's, or
             a text cannot be classified.
     """
+    graph = folder / "model.onnx"
+    refuse_unsafe_tokenizer(folder / "tokenizer.json")
+    with reading(graph, absent="deploy the model again", again="deploy the model again"):
+        model = load(graph)
     classifier = _classifier(folder, threads)
     columns = text or classifier.columns
     if len(columns) != len(classifier.columns):
@@ -146,14 +154,15 @@ def score(
     encoded = [_encoded(classifier, rows, index) for index in range(len(rows.texts))]
     with TemporaryDirectory() as scratch:
         path = Path(scratch, "profile.onnx")
-        write(straightened(onnx.load(folder / "model.onnx")), path)
+        with reading(graph, again="deploy the model again"):
+            write(straightened(model), path)
         profiler = Profiler.load(path, threads=threads)
     logits = [
         # One by one and unpadded: the activations of an int8 batch share one scale.
         profiler.run(tokens[mask == 1][None], mask[mask == 1][None]).logits[0]
         for tokens, mask, _ in tracked(encoded, "score", total=len(encoded))
     ]
-    model = EarlyExitModel(classifier.session, profiler.shape)
+    early = EarlyExitModel(classifier.session, profiler.shape)
     timed = np.random.default_rng(_SAMPLE_SEED).permutation(len(encoded))[:TIMED]
     return Scored(
         labels=names,
@@ -161,12 +170,13 @@ def score(
         matched_by=matched_by,
         logits=np.stack(logits),
         truncated=sum(cut for _, _, cut in encoded),
+        unknown=sum(classifier.unknown(tokens, mask) >= MOSTLY for tokens, mask, _ in encoded),
         max_length=classifier.max_length,
-        confidence=model.confidence,
+        confidence=early.confidence,
         exit_layers=profiler.shape.exit_layers,
         thresholds=tuple(map(float, classifier.thresholds)),
         timed=timed,
-        time_ms=_times(model, [encoded[index][:2] for index in timed]),
+        time_ms=_times(early, [encoded[index][:2] for index in timed]),
         threads=threads,
     )
 
@@ -180,6 +190,8 @@ def score_text(scored: Scored) -> str:
     ]
     if scored.truncated:
         parts.append(f"{scored.truncated:,} rows were cut at {scored.max_length} tokens.")
+    if scored.unknown:
+        parts.append(f"The model knows hardly any of the words of {scored.unknown:,} rows.")
     classes = [
         [
             of["label"],

@@ -12,6 +12,7 @@ from pipeops.models.families.post_norm import PostNorm
 from pipeops.models.families.pre_norm import PreNorm
 from pipeops.models.families.registry import supported_family
 from pipeops.models.shape import ModelShape
+from pipeops.reading import reading
 from pipeops.settings import TINY, Pooling
 
 
@@ -152,6 +153,8 @@ KNOWN: Mapping[str, Architecture] = {
     "answerdotai/ModernBERT-base": _MODERNBERT_BASE,
 }
 """Backbones whose architecture is known without asking the hub."""
+MOST_BYTES, MOST_LAYERS = 2**23, 1000
+"""Of a ``config.json`` and in it: more than any encoder has."""
 
 
 def architecture(source: str) -> Architecture | None:
@@ -163,14 +166,12 @@ def architecture(source: str) -> Architecture | None:
     folder = Path(source).expanduser()
     if source == TINY or not folder.is_dir():
         return KNOWN.get(source)
-    path = folder / "config.json"
-    try:
-        return architecture_of(json.loads(path.read_text()), source)
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; '{source}' is no pretrained model") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PipeOpsError(f"{path}: no encoder's configuration ({reason}); fetch the model again") from None
+    path, again = folder / "config.json", "fetch the model again"
+    wrong = "no encoder's configuration"
+    with reading(path, absent=f"'{source}' is no pretrained model", wrong=wrong, again=again):
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        return architecture_of(json.loads(path.read_text(encoding="utf-8")), source)
 
 
 def known_architecture(source: str, key: str) -> Architecture:
@@ -190,16 +191,26 @@ def known_architecture(source: str, key: str) -> Architecture:
 
 
 def architecture_of(config: Mapping[str, Any], source: str) -> Architecture:
-    """The architecture of a pretrained encoder.
+    """The architecture of a pretrained encoder from its parsed ``config.json``.
 
     Args:
-        config: its parsed ``config.json``.
-        source: what it is called in messages.
+        config: of transformers.
+        source: of the model, for messages.
 
     Raises:
         PipeOpsError: the family is not supported, or a setting of this encoder is not.
-        KeyError: a size is missing.
+        ValueError: it is none that can be.
+        KeyError: it lacks a size.
     """
+    found = _from_config(config, source)
+    if found.layers > MOST_LAYERS:  # before there is a number for each
+        raise ValueError(f"{found.layers:,} layers")
+    if problem := found.shape(num_labels=2).problem:
+        raise ValueError(problem)
+    return found
+
+
+def _from_config(config: Mapping[str, Any], source: str) -> Architecture:
     family = supported_family(config, source)
     keys = family.keys
     pad_token_id = int(config.get("pad_token_id", family.pad_token_id))

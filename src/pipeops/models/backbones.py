@@ -1,5 +1,6 @@
 """Pretrained encoders: fetched from a hub or a folder, checked, kept in one form (float32 safetensors)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,25 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import make_shareable
+from pipeops.integrity import sealed_folder, verify
 from pipeops.models.architectures import other_family
 from pipeops.models.families.registry import supported_family
+from pipeops.models.foreign import refuse_fewer_weights, refuse_unsafe
+from pipeops.models.weights import WEIGHTS
+from pipeops.reading import reading, reason
 
-WEIGHTS = "model.safetensors"
+LOADING: Mapping[str, Any] = {
+    "dtype": torch.float32,
+    "use_safetensors": True,  # nothing is unpickled
+    "trust_remote_code": False,
+    "output_loading_info": True,
+}
+"""How foreign models are loaded."""
 
 
 def load_backbone(folder: Path) -> PreTrainedModel:
     """Load the encoder that :func:`fetch_backbone` (or the pretraining) put into ``folder``."""
+    verify(folder / "config.json", folder / WEIGHTS, again=_again(folder))
     return _load_weights(str(folder))
 
 
@@ -32,11 +43,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer that lies beside a backbone or a trained model.
 
     Raises:
-        PipeOpsError: there is none.
+        PipeOpsError: there is none, or it is damaged.
     """
-    if not (folder / "tokenizer.json").exists():
-        raise PipeOpsError(f"{folder / 'tokenizer.json'}: not found; fetch the backbone into {folder} first")
-    return AutoTokenizer.from_pretrained(folder)
+    path = folder / "tokenizer.json"
+    again = _again(folder)
+    verify(*(folder / name for name in ("tokenizer_config.json", "config.json")), again=again)
+    with reading(path, absent=f"fetch the backbone into {folder} first", wrong="no tokenizer", again=again):
+        path.open("rb").close()  # or the library looks for it in the hub
+        refuse_unsafe(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) -> None:
@@ -66,9 +81,13 @@ def fetch_backbone(source: str, output: Path, *, teacher: Path | None = None) ->
 
 def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     """Write an encoder and its tokenizer; the weights come last, so that they mark a whole folder."""
-    tokenizer.save_pretrained(output)
-    encoder.save_pretrained(output)
-    make_shareable(output / WEIGHTS)
+    with sealed_folder(output, last=WEIGHTS) as folder:
+        tokenizer.save_pretrained(folder)
+        encoder.save_pretrained(folder)
+
+
+def _again(folder: Path) -> str:
+    return f"fetch the backbone into {folder} again"
 
 
 def read_source(auto_class: Any, source: str) -> Any:
@@ -77,28 +96,27 @@ def read_source(auto_class: Any, source: str) -> Any:
     Raises:
         PipeOpsError: it cannot be read.
     """
+    refuse_unsafe(source)
     try:
-        return auto_class.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        return auto_class.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # of damaged files the libraries raise anything
         raise PipeOpsError(
-            f"backbone '{source}' cannot be read ({reason}); name a folder, or reach the hub"
+            f"backbone '{source}' cannot be read ({reason(error)}); name a folder, or reach the hub"
         ) from None
 
 
 def _load_weights(source: str) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
+    refuse_unsafe(source)
+    refuse_fewer_weights(source)
     try:
-        encoder, report = AutoModel.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
+        encoder, report = AutoModel.from_pretrained(source, **LOADING)
     except SafetensorError as error:
+        raise PipeOpsError(f"{source}/{WEIGHTS}: not readable ({reason(error)}); fetch it again") from None
+    except Exception as error:
         raise PipeOpsError(
-            f"{source}/{WEIGHTS}: not readable ({error}); delete it and fetch it again"
+            f"backbone '{source}': no safetensors weights can be loaded ({reason(error)}); fetch it again"
         ) from None
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"backbone '{source}': no safetensors weights can be loaded ({reason})") from None
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise PipeOpsError(
@@ -111,7 +129,7 @@ def _load_weights(source: str) -> PreTrainedModel:
 def _check_student(
     source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, teacher: Path
 ) -> None:
-    expected = AutoConfig.from_pretrained(teacher)
+    expected = read_source(AutoConfig, str(teacher))
     if problem := other_family(source, config.model_type, expected.model_type):
         raise PipeOpsError(problem)
     if config.hidden_size != expected.hidden_size:

@@ -17,14 +17,17 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pipeops.errors import PipeOpsError
-from pipeops.models.backbones import read_source, save_backbone
+from pipeops.integrity import verify
+from pipeops.models.backbones import LOADING, WEIGHTS, read_source, save_backbone
 from pipeops.models.families.declaration import Family
 from pipeops.models.families.registry import supported_family
+from pipeops.models.foreign import refuse_fewer_weights, refuse_unsafe
 from pipeops.models.multi_exit import (
     ClassificationHead,
     MultiExitForSequenceClassification,
     from_pretrained_backbone,
 )
+from pipeops.reading import reason
 from pipeops.text import listed
 
 
@@ -56,6 +59,7 @@ def as_original(
     Raises:
         PipeOpsError: its classes are not those of the data.
     """
+    verify(folder / "config.json", folder / WEIGHTS, again=f"fetch the classifier into {folder} again")
     theirs = _load(str(folder))
     rows = class_rows(theirs.config.id2label, labels)
     model = from_pretrained_backbone(theirs.base_model, sep_token_id=sep_token_id, labels=labels)
@@ -133,13 +137,14 @@ def _refuse_other_forms(config: PreTrainedConfig, family: Family, source: str) -
 
 def _load(source: str) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
+    refuse_unsafe(source)
+    refuse_fewer_weights(source)
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"model.backbone: '{source}' has no readable classifier ({reason})") from None
+        model, report = AutoModelForSequenceClassification.from_pretrained(source, **LOADING)
+    except Exception as error:  # of damaged files the libraries raise anything
+        raise PipeOpsError(
+            f"model.backbone: '{source}' has no readable classifier ({reason(error)}); fetch it again"
+        ) from None
     if missing := sorted(report["missing_keys"]):
         raise PipeOpsError(
             f"model.finetuned: '{source}' lacks {len(missing)} weights of a classifier, {missing[0]} first; "

@@ -4,17 +4,31 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from pipeops.errors import PipeOpsError
-from pipeops.models.families.declaration import BACKBONE, Family, Layout, TensorShapes, linear, norm
+from pipeops.models.families.declaration import (
+    BACKBONE,
+    MODEL_TYPE,
+    Family,
+    Layout,
+    TensorShapes,
+    linear,
+    norm,
+)
 from pipeops.models.families.post_norm import PostNorm
 from pipeops.models.families.registry import FAMILIES
+from pipeops.reading import reading
 from pipeops.settings import Pooling
+from pipeops.text import as_given
 
-MODEL_TYPE = "multi_exit"
+MOST_PARAMETERS = 2**33
+"""More weights than any model that is studied has: a configuration with more is damaged."""
+_NONE_OF_OURS, _AGAIN = "not a PipeOps checkpoint", "train it again"
 INT8_SHARE = 0.26
 """Size of an int8 graph over that of the fp32 one; see docs/performance.md."""
 
@@ -167,20 +181,44 @@ class ModelShape:
         return values | ({"layout": layout} if layout else {})
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any]) -> "ModelShape":
         """Read the shape from a parsed ``config.json``; other keys in it are ignored.
 
         Raises:
-            ValueError: a pooling or a family that is not known.
+            ValueError: a value is missing, of another type, or makes no model.
         """
         values = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
-        if (pooling := values.get("pooling", "first")) not in get_args(Pooling):
-            raise ValueError(f"pooling: {pooling!r} is not one of {', '.join(get_args(Pooling))}")
-        if (family := str(values.get("family"))) not in FAMILIES:
-            raise ValueError(f"family: '{family}' is not one of {', '.join(FAMILIES)}")
-        shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        shape["layout"] = FAMILIES[family].layout.from_dict(values.get("layout") or {})
-        return cls(**shape)
+        if (family := FAMILIES.get(str(values.get("family")))) is None:
+            raise ValueError(f"family: {as_given(values.get('family'))} is not one of {', '.join(FAMILIES)}")
+        try:
+            values["layout"] = _adapter(family.layout).validate_python(values.get("layout") or {})
+            shape = _adapter(cls).validate_python(values)  # type: ignore[arg-type]
+        except ValidationError as error:
+            found = error.errors()
+            detail = next((one for one in found if one["type"] != "missing"), found[0])
+            where = ".".join(map(str, detail["loc"]))
+            raise ValueError(f"{where}: {detail['msg']} (got {as_given(detail['input'])})") from None
+        if problem := shape.problem:
+            raise ValueError(problem)
+        return shape
+
+    @property
+    def problem(self) -> str:
+        """What makes it no model; empty where it is one."""
+        layers = self.num_layers
+        if not layers or len(self.ffn_per_layer) != layers:
+            return f"{layers} layers with heads and {len(self.ffn_per_layer)} with FFNs"
+        exits = sorted(set(self.exit_layers))
+        if list(self.exit_layers) != exits or exits[:1] < [1] or exits[-1:] != [layers]:
+            return f"exit_layers: {as_given(self.exit_layers)} of {layers} layers"
+        widths = (self.vocab_size, self.hidden_size, self.head_size, self.num_labels, self.type_vocab_size)
+        if min(*widths, *self.heads_per_layer, *self.ffn_per_layer, self.max_length) < 1:
+            return "a size below 1"
+        if min(self.pad_token_id, self.sep_token_id, self.embedding_rank, self.ffn_rank) < 0:
+            return "a number below 0"
+        if not 0 <= self.layer_norm_eps < 1:
+            return f"layer_norm_eps: {self.layer_norm_eps}"
+        return f"{self.parameters:,} weights" if self.parameters > MOST_PARAMETERS else ""
 
     @staticmethod
     def pipeline_of(folder: Path) -> str:
@@ -189,36 +227,44 @@ class ModelShape:
         Raises:
             PipeOpsError: there is no ``config.json``, or it names none.
         """
-        pipeline = _read_config(folder).get("pipeline")
+        pipeline = read_config(folder).get("pipeline")
         if not isinstance(pipeline, str) or not pipeline:
             raise PipeOpsError(f"{folder / 'config.json'}: names no pipeline; train it again")
         return pipeline
 
     @classmethod
-    def from_checkpoint(cls, folder: Path) -> Self:
+    def from_checkpoint(cls, folder: Path) -> "ModelShape":
         """Read the shape of the checkpoint in ``folder``.
 
         Raises:
             PipeOpsError: there is no ``config.json``, or it is not one of ours.
         """
-        config = _read_config(folder)
-        try:
+        config = read_config(folder)
+        with reading(folder / "config.json", wrong=_NONE_OF_OURS, again=_AGAIN):
             return cls.from_config(config)
-        except (KeyError, TypeError, ValueError) as error:
-            path = folder / "config.json"
-            raise PipeOpsError(f"{path}: not a PipeOps checkpoint ({error}); train it again") from None
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The parsed ``config.json`` of a checkpoint of ours.
+
+    Raises:
+        PipeOpsError: there is none, or it is of another model.
+    """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; {folder} is not a checkpoint") from None
-    except ValueError as error:
-        raise PipeOpsError(f"{path}: not a PipeOps checkpoint ({error}); train it again") from None
-    if not isinstance(config, dict):
-        raise PipeOpsError(f"{path}: not a PipeOps checkpoint; train it again")
+    with reading(path, absent=f"{folder} is not a checkpoint", wrong=_NONE_OF_OURS, again=_AGAIN):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("no object")
+    if (kind := config.get("model_type", MODEL_TYPE)) != MODEL_TYPE:
+        raise PipeOpsError(
+            f"{path}: {_NONE_OF_OURS} but a {as_given(kind)} model; train O from it first: "
+            "pipeops train O --backbone"
+        )
     return config
 
 

@@ -12,6 +12,7 @@ Needs onnxruntime, tokenizers, numpy, and the files beside this one.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -27,6 +28,8 @@ except ImportError as error:
     sys.exit(f"error: {error}; run `pip install onnxruntime tokenizers numpy`")
 
 AGAIN = "deploy the model again"
+MOSTLY = 0.5
+"""Part of unknown words from which on an answer means little."""
 
 
 class Refused(Exception):
@@ -57,7 +60,7 @@ class Classifier:
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        # Written last and removed first: where it is, the folder is whole.
+        _check_digests(folder)
         policy, labels = (_read_json(folder / name) for name in ("policy.json", "labels.json"))
         try:
             self.labels = [str(labels[str(number)]) for number in range(len(labels))]
@@ -65,6 +68,8 @@ class Classifier:
             self.max_length = int(policy["max_length"])
             self.padding = bool(policy["padding"])
             self.thresholds = np.array(policy["thresholds"], dtype=np.float32)
+            if not 1 <= len(self.columns) <= 2:
+                raise ValueError(f"{len(self.columns)} columns of texts")
         except (KeyError, TypeError, ValueError) as error:
             raise Refused(f"{folder}: policy.json or labels.json is damaged ({error!r}); {AGAIN}") from None
         self.tokenizer = _load(folder / "tokenizer.json", lambda path: Tokenizer.from_file(str(path)))
@@ -85,6 +90,8 @@ class Classifier:
         self.pad_token_id = self.tokenizer.padding["pad_id"] if self.padding else None
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        unknown = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "")
+        self.unknown_id = -1 if unknown is None else unknown
 
     def __call__(self, *texts: str) -> Answer:
         """Classify one input: a text, or both texts of a pair.
@@ -92,7 +99,10 @@ class Classifier:
         Raises:
             Refused: another number of texts, or a text that is no Unicode or has no tokens.
         """
-        ids, mask, truncated = self.prepare(*texts)
+        return self.answer(*self.prepare(*texts))
+
+    def answer(self, ids: Any, mask: Any, truncated: bool) -> Answer:
+        """Answer one input as :meth:`prepare` returns it."""
         inputs = {"input_ids": ids[None], "attention_mask": mask[None]}
         if len(self.thresholds):
             inputs["thresholds"] = self.thresholds
@@ -101,6 +111,12 @@ class Classifier:
         probabilities /= probabilities.sum()
         best = int(logits[0].argmax())
         return Answer(self.labels[best], float(probabilities[best]), int(exit_layer[0]), truncated)
+
+    def unknown(self, ids: Any, mask: Any) -> float:
+        """Part of the texts' tokens that stand for words which the model does not know, 0 to 1."""
+        special = self.tokenizer.num_special_tokens_to_add(len(self.columns) > 1)
+        count = int((ids[mask == 1] == self.unknown_id).sum())
+        return min(1.0, count / max(1, int(mask.sum()) - special))
 
     def prepare(self, *texts: str) -> tuple[Any, Any, bool]:
         """Tokenise one input as ``encode`` does, unless it cannot be classified.
@@ -200,12 +216,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(asked: argparse.Namespace) -> None:
     classifier = Classifier(Path(__file__).resolve().parent, asked.threads)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    cut = 0
+    cut = strange = 0
     for where, texts in _inputs(asked, pair=len(classifier.columns) > 1):
         try:
-            answer = classifier(*texts)
+            ids, mask, truncated = classifier.prepare(*texts)
         except Refused as error:
             raise Refused(f"{where}: {error}") from None
+        answer = classifier.answer(ids, mask, truncated)
+        if classifier.unknown(ids, mask) >= MOSTLY:
+            strange += 1
+            if strange == 1:
+                print(f"warning: {where}: the model knows hardly any of these words", file=sys.stderr)
         if answer.truncated:
             cut += 1
             remedy = "shorten it, or leave --refuse-long out" if asked.refuse_long else "its end was cut"
@@ -220,6 +241,8 @@ def _run(asked: argparse.Namespace) -> None:
             print(f"{answer.label}\t{answer.confidence:.4f}", flush=True)
     if cut > 1:
         print(f"warning: {cut} texts were cut in all", file=sys.stderr)
+    if strange > 1:
+        print(f"warning: {strange} texts have hardly any words that the model knows", file=sys.stderr)
 
 
 def _longest_first(lengths: list[int], room: int) -> list[int]:
@@ -253,6 +276,22 @@ def _inputs(asked: argparse.Namespace, *, pair: bool) -> Iterator[tuple[str, lis
                 yield where, text.split("\t") if pair else [text]
     except OSError as error:
         raise Refused(f"{name}: cannot be read ({error.strerror}); name a file of texts") from None
+
+
+def _check_digests(folder: Path) -> None:
+    """Refuse files that are not what was written. A digest finds damage, not malice."""
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file():
+        print(f"warning: {sums}: not found, so damage would not be seen; {AGAIN}", file=sys.stderr)
+        return
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in ("model.onnx", "tokenizer.json", "labels.json", "policy.json"):
+        path = folder / name
+        if path.is_file():
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digests.get(name):
+                    raise Refused(f"{path}: damaged (its bytes are not those of SHA256SUMS); {AGAIN}")
 
 
 def _read_json(path: Path) -> Any:

@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 from tokenizers import Tokenizer
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
-from pipeops.models.shape import ModelShape
+from pipeops.integrity import SUMS, sealed_folder
+from pipeops.models.foreign import refuse_unsafe_tokenizer
+from pipeops.models.shape import ModelShape, read_config
+from pipeops.onnx import graphs
 from pipeops.onnx.export import write
+from pipeops.onnx.graphs import with_metadata
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
-from pipeops.provenance import write_json
+from pipeops.provenance import json_text
+from pipeops.reading import reading
 from pipeops.settings import Confidence
 
 MODEL, TOKENIZER, LABELS, POLICY = "model.onnx", "tokenizer.json", "labels.json", "policy.json"
 SCRIPT, CARD = "classify.py", "README.md"
-FILES = (MODEL, TOKENIZER, LABELS, POLICY, SCRIPT, CARD)
+FILES = (MODEL, TOKENIZER, LABELS, POLICY, SCRIPT, CARD, SUMS)
 """What a deployed folder holds."""
 MOST_SURE = 2.0
 """Largest threshold of a confidence: any above 1 never leaves early."""
@@ -96,7 +99,7 @@ def read_trained(checkpoint: Path, exported: Path, *, pipeline: Pipeline) -> Tra
         graph=graph,
         shape=shape,
         confidence=confidence,
-        labels=_read_labels(checkpoint / "config.json", shape),
+        labels=_read_labels(checkpoint, shape),
         tokenizer=_read_tokenizer(checkpoint / "tokenizer.json"),
         truncation_side=_truncation_side(checkpoint / "tokenizer_config.json"),
     )
@@ -195,7 +198,7 @@ def refuse_other_content(folder: Path) -> None:
 
 
 def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None:
-    """Write a folder with ``FILES``. Where it holds ``policy.json``, it is whole.
+    """Write a folder with ``FILES``. Cut off, it holds the earlier model, or its script refuses it.
 
     Args:
         trained: the model. Class names and longest input go into its graph's metadata.
@@ -207,23 +210,21 @@ def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None
         PipeOpsError: the folder holds something else.
     """
     refuse_other_content(folder)
-    (folder / POLICY).unlink(missing_ok=True)
-    write(_with_metadata(trained, policy), folder / MODEL)
-    _write_text(folder / TOKENIZER, _prepared(trained, policy).to_str() + "\n")
-    write_json(folder / LABELS, {str(number): label for number, label in enumerate(trained.labels)})
-    with replaced(folder / SCRIPT) as path:
-        shutil.copyfile(Path(__file__).with_name(SCRIPT), path)
-    _write_text(folder / CARD, card)
-    write_json(folder / POLICY, asdict(policy))
+    with sealed_folder(folder, last=POLICY) as written:
+        write(_with_metadata(trained, policy), written / MODEL)
+        tokenizer = _prepared(trained, policy).to_str() + "\n"
+        (written / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+        labels = {str(number): label for number, label in enumerate(trained.labels)}
+        (written / LABELS).write_text(json_text(labels))
+        shutil.copyfile(Path(__file__).with_name(SCRIPT), written / SCRIPT)
+        (written / CARD).write_text(card, encoding="utf-8")
+        (written / POLICY).write_text(json_text(asdict(policy)))
 
 
 def _with_metadata(trained: Trained, policy: Policy) -> onnx.ModelProto:
     """The graph with class names and longest input, whatever it said of them before."""
     added = {"pipeops.labels": json.dumps(trained.labels), "pipeops.max_length": str(policy.max_length)}
-    graph = trained.graph
-    metadata = {entry.key: entry.value for entry in graph.metadata_props} | added
-    onnx.helper.set_model_props(graph, metadata)
-    return graph
+    return with_metadata(trained.graph, added)
 
 
 def _prepared(trained: Trained, policy: Policy) -> Tokenizer:
@@ -246,49 +247,36 @@ def _prepared(trained: Trained, policy: Policy) -> Tokenizer:
 
 def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
     again = "export the model again"
-    try:
-        graph = onnx.load(path)
+    with reading(path, absent=again, wrong="not a readable model", again=again):
+        graph = graphs.load(path)
         metadata = {entry.key: entry.value for entry in graph.metadata_props}
         kind = metadata.get("pipeops.graph", "unknown")
         if kind != "early-exit":
             raise PipeOpsError(f"{path}: a graph of kind {kind!r} where 'early-exit' is needed; {again}")
         shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
-    except FileNotFoundError:
-        raise PipeOpsError(f"{path}: not found; {again}") from None
-    except (DecodeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a readable model ({reason}); {again}") from None
-    return graph, shape, metadata.get("pipeops.confidence", "max_probability")
+        return graph, shape, metadata.get("pipeops.confidence", "max_probability")
 
 
-def _read_labels(path: Path, shape: ModelShape) -> tuple[str, ...]:
-    names: Any = json.loads(path.read_text()).get("id2label")
+def _read_labels(folder: Path, shape: ModelShape) -> tuple[str, ...]:
+    names: Any = read_config(folder).get("id2label")
     wanted = [str(number) for number in range(shape.num_labels)]
     if not isinstance(names, dict) or sorted(names) != sorted(wanted):
-        raise PipeOpsError(f"{path}: id2label does not name {shape.num_labels} classes; train it again")
+        raise PipeOpsError(
+            f"{folder / 'config.json'}: id2label does not name {shape.num_labels} classes; train it again"
+        )
     return tuple(str(names[number]) for number in wanted)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise PipeOpsError(f"{path}: not found; train the model again")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        reason = " ".join(str(error).split())
-        raise PipeOpsError(f"{path}: not a tokenizer ({reason}); train the model again") from None
+    again = "train the model again"
+    refuse_unsafe_tokenizer(path)
+    with reading(path, absent=again, wrong="not a tokenizer", again=again):
+        return Tokenizer.from_buffer(path.read_bytes())
 
 
 def _truncation_side(path: Path) -> str:
     """What transformers does where nothing is said: cut on the right."""
-    try:
-        return str(json.loads(path.read_text()).get("truncation_side", "right"))
-    except FileNotFoundError:
+    if not path.exists():
         return "right"
-    except (ValueError, AttributeError) as error:
-        raise PipeOpsError(f"{path}: damaged ({error}); train the model again") from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with reading(path, again="train the model again"):
+        return str(json.loads(path.read_text(encoding="utf-8")).get("truncation_side", "right"))

@@ -7,10 +7,12 @@ themselves they would also be packed once, but copied at every level when the mo
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import onnx
 from numpy.typing import ArrayLike
 from onnx import (
     AttributeProto,
@@ -78,6 +80,28 @@ def early_exit_graph(
     return model
 
 
+def load(path: Path) -> ModelProto:
+    """Parse a graph with its weights in it. A foreign one that names other files is refused, none opened.
+
+    Raises:
+        ValueError: it names other files.
+    """
+    model = onnx.load(path, load_external_data=False)
+    functions = [node for function in model.functions for node in function.node]
+    for found in (*model.graph.initializer, *_tensors(model.graph.node), *_tensors(functions)):
+        if found.data_location == TensorProto.EXTERNAL or found.external_data:
+            raise ValueError("it keeps weights in other files")
+    return model
+
+
+def _tensors(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    """The tensors of nodes and of the graphs within them."""
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (*graph.initializer, *_tensors(graph.node))
+
+
 def with_confidence(model: ModelProto, confidence: Confidence) -> ModelProto:
     """Return an exported graph with early exits that decides by another confidence, without its checkpoint.
 
@@ -116,6 +140,13 @@ def straightened(model: ModelProto) -> ModelProto:
     straight.functions.extend(model.functions)
     _stitch_straight(straight, _calls(model), shape)
     return straight
+
+
+def with_metadata(model: ModelProto, added: Mapping[str, str]) -> ModelProto:
+    """Return the model itself, with these entries of its metadata, whatever it said of them before."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | dict(added)
+    helper.set_model_props(model, metadata)
+    return model
 
 
 def _calls(model: ModelProto) -> list[_Interface]:

@@ -4,16 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
+from pipeops.reading import reading
 from pipeops.settings import Confidence
+from pipeops.text import as_given
 
 NEVER = float("inf")
 """A threshold that no confidence reaches, and no number of exits that agree."""
@@ -118,6 +119,26 @@ class Profiler:
         return Profile(*self.session.run(None, _tokens(input_ids, attention_mask, self.shape)))
 
 
+def refuse_other_model(model: Path, session: onnxruntime.InferenceSession, **wanted: Any) -> None:
+    """Refuse a graph that says that it is of another model; some say nothing of it.
+
+    Args:
+        model: its folder, for the message.
+        session: with the graph.
+        wanted: ``pipeline``, ``seed`` or ``labels``, a list.
+
+    Raises:
+        PipeOpsError: it is of another pipeline or seed, or has other classes.
+    """
+    metadata = session.get_modelmeta().custom_metadata_map
+    for key, value in wanted.items():
+        found = json.loads(metadata.get(f"pipeops.{key}", "null"))
+        if found is not None and found != value:
+            raise PipeOpsError(
+                f"{model}: {key} is {as_given(found)}, where {as_given(value)} is wanted; name another model"
+            )
+
+
 def chosen_exits(confidence: NDArray[np.float32], thresholds: ArrayLike) -> NDArray[np.int64]:
     """Replay the model's rule: index of the first exit that is sure enough, else of the last.
 
@@ -166,26 +187,18 @@ def _open(
     if len(cores) > 1:
         affinities = ";".join(str(core + 1) for core in cores[1:])  # ONNX Runtime counts cores from 1
         options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
-    try:
+    again = "export it again"
+    with reading(path, absent="export the model first", wrong="not a readable model", again=again):
+        path.open("rb").close()
         session = onnxruntime.InferenceSession(
             path,
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["SkipLayerNormFusion"],  # the fused kernel is slower than its parts
         )
-    except failures.NoSuchFile:
-        raise PipeOpsError(f"{path}: not found; export the model first") from None
-    except (
-        failures.InvalidProtobuf,
-        failures.InvalidGraph,
-        failures.InvalidArgument,
-        failures.Fail,
-    ) as error:
-        reason = str(error).splitlines()[0]
-        raise PipeOpsError(f"{path}: not a readable model ({reason}); export it again") from None
-    metadata = session.get_modelmeta().custom_metadata_map
-    if (found := metadata.get("pipeops.graph", "unknown")) != kind:
-        raise PipeOpsError(
-            f"{path}: a graph of kind {found!r} where {kind!r} is needed; export the model again"
-        )
-    return session, ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
+        metadata = session.get_modelmeta().custom_metadata_map
+        if (found := metadata.get("pipeops.graph", "unknown")) != kind:
+            raise PipeOpsError(
+                f"{path}: a graph of kind {found!r} where {kind!r} is needed; export the model again"
+            )
+        return session, ModelShape.from_config(json.loads(metadata["pipeops.shape"]))

@@ -12,7 +12,6 @@ Tensors are named after the stage they belong to, so stages share no name but th
 that from the first.
 """
 
-from collections.abc import Callable
 from importlib import import_module
 
 import numpy as np
@@ -21,10 +20,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
+from pipeops.models.weights import Weights
 from pipeops.settings import Confidence
-
-Weights = Callable[[str], NDArray[np.float32]]
-"""Reads one tensor of the checkpoint by its name there."""
 
 OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
 IR_VERSION = 10

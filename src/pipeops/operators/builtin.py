@@ -18,7 +18,7 @@ from pipeops.operators.declaration import (
     trained_on_labels,
 )
 from pipeops.operators.width import full_width, target_width, widths
-from pipeops.settings import Fraction, PositiveInt, Section, kept_count
+from pipeops.settings import NUMBER, Examples, Fraction, PositiveInt, Section, Share, kept_count
 
 C_REPLACES = "C replaces D, P and E"
 WIDTHS = ("heads", "ffn", "rank")
@@ -85,7 +85,7 @@ class PruningSection(Section):
     """Fraction of each layer's FFN neurons that is kept."""
     importance_split: Literal["train", "validation"] = "train"
     """Split over which importance is accumulated."""
-    importance_examples: PositiveInt | None = 1000
+    importance_examples: Examples | None = 1000
     """Examples of that split, drawn once; null: all."""
 
 
@@ -140,7 +140,7 @@ class CostEffSection(Section):
     Epochs and learning rate of its stages are those of `training`.
     """
 
-    compression: Annotated[float, Field(gt=1)] | None = 6
+    compression: Annotated[float, Field(gt=1, le=1e6, allow_inf_nan=False), NUMBER] | None = 6
     """O's number of weights over C's, exits' classifiers not counted; heads, FFN neurons and rank follow from
     it. null: they are given below."""
     heads: PositiveInt | None = None
@@ -155,11 +155,11 @@ class CostEffSection(Section):
     """Slenderise by one head per layer and step, or all at once; the number of epochs is the same."""
     teacher: Literal["assistant", "fine-tuned"] = "assistant"
     """Who teaches: a multi-exit model of full size that O taught, or O itself."""
-    importance_examples: PositiveInt | None = 1000
+    importance_examples: Examples | None = 1000
     """Training examples over which importance is accumulated, drawn once; null: all (Shen et al. 2022)."""
-    hidden_only: Annotated[float, Field(ge=0, le=1)] = 0.6
+    hidden_only: Share = 0.6
     """Fraction of each slenderising step that learns from hidden states only (Shen et al. 2022: 0.5-0.7)."""
-    learning_rate_growth: Annotated[float, Field(gt=0, le=2)] = 1.12
+    learning_rate_growth: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False), NUMBER] = 1.12
     """The learning rate is multiplied by this from step to step."""
 
     @model_validator(mode="before")

@@ -5,6 +5,7 @@ when they drift apart. Nothing heavy is imported: the Snakefile reads this.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -15,11 +16,12 @@ from pydantic import Field, ValidationError, ValidationInfo, create_model, field
 
 from pipeops.data.sources import own_task
 from pipeops.data.tasks import REGRESSION_TASKS, SPLITS, TASKS, Task
-from pipeops.errors import PipeOpsError
+from pipeops.errors import PipeOpsError, of_system
 from pipeops.models.architectures import TINY_OF_OWN_TEXTS, architecture, other_family
 from pipeops.operators.declaration import NoSettings, Setup
 from pipeops.operators.registry import OPERATORS, TRAINABLE, shape_after
 from pipeops.pipeline import Pipeline, closure, orderings, parse_operator_set, parts_of
+from pipeops.reading import reading
 from pipeops.settings import (
     ALTERNATE,
     TINY,
@@ -31,6 +33,7 @@ from pipeops.settings import (
     MeasuringSection,
     Metric,
     ModelSection,
+    OneLine,
     Pathvars,
     PretrainingSection,
     PricesSection,
@@ -42,10 +45,16 @@ from pipeops.settings import (
     existing_if_path,
     finding,
 )
-from pipeops.text import nearest
+from pipeops.text import nearest, shortened
 
 JOINT = ("O", "C", "DEP", "DPE", "EDP")
 """What `results/costeff.csv` compares unless told otherwise: COST-EFF's question, with O to compare to."""
+_MOST_NAMED = 20
+"""Mistakes of a configuration that are named."""
+_MOST_KEYS = 1000
+"""Keys of a mapping."""
+_LONGEST = 2**18
+"""Characters of a configuration file."""
 
 
 class BaseConfig(Section):
@@ -57,7 +66,7 @@ class BaseConfig(Section):
     datasets: Annotated[list[str], Field(min_length=1)] = ["generated-sentiment"]
     """GLUE tasks (mrpc, sst2, qnli, qqp), generated ones (generated-sentiment, generated-paraphrase), or
     names of `tasks`."""
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2, 3, 4, 5, 6]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] = [1, 2, 3, 4, 5, 6]
     """One run of everything per seed."""
     operator_sets: Annotated[list[str], Field(min_length=1)] = ["DE", "PE", "DPE"]
     """Sets of operators whose orderings Table 1 compares."""
@@ -73,9 +82,9 @@ class BaseConfig(Section):
     E."""
     keep_checkpoints: bool = True
     """Whether trained models and exported graphs are kept; if not, each is deleted once no job needs it."""
-    glue: str = "nyu-mll/glue"
+    glue: OneLine = "nyu-mll/glue"
     """Where GLUE is: a hub id, or a folder of the same layout."""
-    answers: str | None = None
+    answers: OneLine | None = None
     """Folder of a study's published prices and answers, from which everything is made without training; null:
     they are measured."""
     model: ModelSection = ModelSection()
@@ -207,6 +216,8 @@ class BaseConfig(Section):
     def _answers_are_there(self) -> Self:
         if self.answers is None:
             return self
+        if "{" in self.answers or "}" in self.answers:
+            raise ValueError(f"answers: '{self.answers}': braces are not allowed in a path; rename it")
         folder = Path(self.answers).expanduser()
         for dataset, pipeline in product(self.datasets, self.measured):
             wanted = [
@@ -487,18 +498,28 @@ else:
     )
 
 
-def load_config(values: Mapping[str, Any]) -> Config:
+def load_config(values: Mapping[str, Any], *, command_line: Mapping[str, Any] | None = None) -> Config:
     """Validate a parsed configuration.
+
+    Args:
+        values: by key.
+        command_line: those of them that Snakemake's ``--config`` gave. It makes texts of what lists and
+            sections hold; they are read again as YAML reads them.
 
     Raises:
         PipeOpsError: one line per mistake, each naming its key and the remedy.
     """
+    read_again = {key: _as_yaml(value) for key, value in (command_line or {}).items()}
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_laid_over(dict(values), read_again))
     except ValidationError as error:
-        raise PipeOpsError(
-            "\n".join(f"config: {finding(detail, Config)}" for detail in error.errors())
-        ) from None
+        found = error.errors()
+        lines = [f"config: {finding(detail, Config)}" for detail in found[:_MOST_NAMED]]
+        if len(found) > _MOST_NAMED:
+            lines.append(f"config: and {len(found) - _MOST_NAMED} more mistakes")
+        raise PipeOpsError("\n".join(lines)) from None
+    except OSError as error:  # of a file or folder that it names
+        raise of_system(error) or error from None
 
 
 def read_study(files: Sequence[Path]) -> Config:
@@ -509,18 +530,70 @@ def read_study(files: Sequence[Path]) -> Config:
     """
     values = Config().model_dump()
     for path in files:
-        try:
-            changes = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise PipeOpsError(
-                f"{path}: not readable ({error.strerror}); name a configuration file"
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PipeOpsError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(changes, dict):
-            raise PipeOpsError(f"{path}: holds no keys and values; see config.yaml for what it may hold")
-        values = _laid_over(values, changes)
+        values = _laid_over(values, read_file(path))
     return load_config(values)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read a configuration file as it is.
+
+    Raises:
+        PipeOpsError: it cannot be read, is no YAML, holds no keys and values, or has a key twice.
+    """
+    remedy = "write it as config.yaml is written"
+    with reading(path, wrong="no YAML", again=remedy, absent="name a configuration file"):
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
+        if len(text) > _LONGEST:
+            raise ValueError(f"more than {_LONGEST:,} characters")
+        loader = _OnceEach(text)
+        loader.name = str(path)
+        changes = loader.get_single_data()
+    if not isinstance(changes, dict):
+        raise PipeOpsError(f"{path}: holds no keys and values; see config.yaml for what it may hold")
+    return changes
+
+
+class _OnceEach(yaml.SafeLoader):
+    """Refuses a key that stands in a mapping twice: YAML forbids it, and the library takes the last one."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise PipeOpsError(
+                        f"{key.start_mark.name}, line {key.start_mark.line + 1}: key "
+                        f"'{shortened(key.value, 100)}' stands there twice; remove one"
+                    )
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep=deep)
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge other mappings (``<<``); merges of merges may be more than fit the memory."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_KEYS:
+            mark = node.start_mark
+            raise PipeOpsError(
+                f"{mark.name}, line {mark.line + 1}: merges more than {_MOST_KEYS:,} keys; write them out"
+            )
+
+
+def _as_yaml(value: Any) -> Any:
+    """What lists and sections hold, with numbers instead of their texts."""
+    if isinstance(value, list):
+        return [_as_yaml(_scalar(one)) for one in value]
+    if isinstance(value, dict):
+        return {key: _as_yaml(_scalar(one)) for key, one in value.items()}
+    return value
+
+
+def _scalar(text: Any) -> Any:
+    try:
+        value = yaml.safe_load(text) if isinstance(text, str) else text
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, list | dict) else value
 
 
 def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -538,7 +611,7 @@ def _estimable(operators: str) -> bool:
 
 
 def _each_once(values: list[Any]) -> list[Any]:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"'{value}' is listed {values.count(value)} times; list it once")
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"'{value}' is listed {count} times; list it once")
     return values

@@ -225,6 +225,7 @@ _FILES = [
             "thresholds, longest input, padding, pipeline",
             "the command line above",
             "this text",
+            "digests of the files above; the script checks them, and so does `sha256sum --check`",
         ),
         strict=True,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeops.data.tasks import TASKS
+from pipeops.integrity import SUMS
 from pipeops.operators.declaration import STUDENT
 from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline
@@ -23,10 +24,12 @@ BACKBONE = ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS)
 """Files of a pretrained encoder."""
 MODEL = ("config.json", WEIGHTS)
 """Files of a trained model that other jobs read."""
-CHECKPOINT = (*BACKBONE, "training.json")
+CHECKPOINT = (*BACKBONE, "training.json", SUMS)
 """Every file of a trained model."""
 EXPORTED = ("model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx")
-"""Files of an exported model."""
+"""Files of an exported model that other jobs read."""
+EXPORT = (*EXPORTED, SUMS)
+"""Every file of an exported model."""
 BASE = "backbones/base/"
 """Where the pretrained encoder lies within the results."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
+from pipeops.integrity import sealed, sums_of
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.prices import read_prices
 from pipeops.provenance import common_provenance
@@ -30,29 +31,31 @@ def publish(study: Config, output: Path, *, configfiles: Sequence[Path]) -> None
             folder holds something else.
     """
     results, records = Path(study.pathvars.results), []
-    wanted = ["README.md"]
+    artefacts: list[tuple[Path, ...]] = []
     for dataset, pipeline in product(study.datasets, study.measured):
         prices = Path("prices", dataset, f"{pipeline.operators}.csv")
         read_prices(results / prices, this_cpu=False)
-        wanted += [str(prices), str(prices.with_suffix(".json"))]
+        artefacts.append((prices, prices.with_suffix(".json")))
         for seed in study.seeds:
             answers = Path("answers", dataset, str(pipeline), f"seed{seed}.parquet")
             said = read_answers(results / answers, dataset=dataset, pipeline=str(pipeline), seed=seed)
             records.append(said.record["provenance"] | {"int8_kernels": said.record["int8_kernels"]})
-            wanted.append(str(answers))
-    wanted = list(dict.fromkeys(wanted))
-    size = sum((results / name).stat().st_size for name in wanted[1:])
+            artefacts.append((answers,))
+    artefacts = list(dict.fromkeys(artefacts))
+    size = sum((results / name).stat().st_size for names in artefacts for name in names)
     if size > MOST_BYTES:
         raise PipeOpsError(
             f"{results}: prices and answers are {size / 1e6:.0f} MB, more than {MOST_BYTES / 1e6:.0f}; "
             "publish fewer seeds or pipelines, or set data.validation_examples"
         )
+    wanted = {str(name) for first, *others in artefacts for name in (first, sums_of(first), *others)}
     there = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
-    if strange := sorted(there - set(wanted)):
+    if strange := sorted(there - wanted - {"README.md"}):
         raise PipeOpsError(f"{output / strange[0]}: is not of this study; delete it, or name another folder")
-    for name in wanted[1:]:
-        with replaced(output / name) as path:
-            shutil.copyfile(results / name, path)
+    for names in artefacts:
+        with sealed(*(output / name for name in names)) as paths:
+            for name, path in zip(names, paths, strict=True):
+                shutil.copyfile(results / name, path)
     with replaced(output / "README.md") as path:
         path.write_text(_readme(study, output, configfiles, records, size))
 
@@ -73,6 +76,7 @@ def _readme(
             "`answers/{dataset}/{pipeline}/seed{seed}.parquet`",
             "a row per validation example; no text",
         ],
+        ["`*.sha256`", "digests, which are checked when the files are read"],
     ]
     columns = [
         ["prices", "`time_relative`", "median time over O's, padded to `max_length`"],

@@ -27,6 +27,7 @@ from pipeops.analysis.replays import Replays
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.prices import Prices, read_prices
 from pipeops.pipeline import Pipeline, closure, trained_pipelines
+from pipeops.reading import reading
 from pipeops.study import jobs
 from pipeops.study.config import Config, read_study
 from pipeops.text import markdown_table, nearest
@@ -363,7 +364,8 @@ def _training_seconds(asked: Asked, steps: Sequence[Pipeline]) -> float | None:
     """How long trainings take, from those that were done: of the same operator, else of any; None of none."""
     times: dict[str, list[float]] = {}
     for path in Path(asked.study.pathvars.logs).glob(f"models/{asked.dataset}/*/seed*.tsv"):
-        seconds = float(path.read_text().splitlines()[1].split("\t")[0])
+        with reading(path, again="delete it"):
+            seconds = float(path.read_text().splitlines()[1].split("\t")[0])
         times.setdefault(path.parent.name[-1], []).append(seconds)
     if not times:
         return None

@@ -16,6 +16,7 @@ from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.models.architectures import TINY_OF_OWN_TEXTS, architecture
+from pipeops.reading import reading
 from pipeops.settings import TINY
 from pipeops.study.config import load_config
 from pipeops.text import listed, nearest, shortened
@@ -215,12 +216,13 @@ def _classifier_classes(config: Path) -> list[str] | None:
     """Class names of a folder's fine-tuned classifier; None where it is no such folder."""
     if not config.is_file():
         return None
-    about: dict[str, Any] = json.loads(config.read_text())
-    architectures = about.get("architectures") or []
-    if not any(str(one).endswith("ForSequenceClassification") for one in architectures):
-        return None
-    names = about.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # what transformers leaves out
-    return [str(names[key]) for key in sorted(names, key=int)]
+    with reading(config, again="fetch the model again"):
+        about: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+        architectures = about.get("architectures") or []
+        if not any(str(one).endswith("ForSequenceClassification") for one in architectures):
+            return None
+        names = about.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # what transformers leaves out
+        return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def _length_lines(found: Guess) -> list[str]:

@@ -3,7 +3,6 @@
 A slot is a lock file that the system frees when the process ends, however it ends.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeops.errors import PipeOpsError
+from pipeops.locks import locked
 from pipeops.settings import Device
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -80,21 +80,10 @@ def _first_free(gpus: Sequence[str], slots: int, wanted: int) -> dict[str, IO[st
     while True:
         held: dict[str, IO[str]] = {}
         for slot, gpu in product(range(slots), gpus):
-            if gpu not in held and (lock := _locked(folder / f"{gpu}.{slot}")):
+            if gpu not in held and (lock := locked(folder / f"{gpu}.{slot}")):
                 held[gpu] = lock
             if len(held) == wanted:
                 return held
         for lock in held.values():
             lock.close()
         time.sleep(_SECONDS_BETWEEN_TRIES)
-
-
-def _locked(path: Path) -> IO[str] | None:
-    """The open file with its lock, or None where another process has it."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file

@@ -3,30 +3,35 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.files import disk_full_in_one_line
 from pipeops.hardware import device_name, has_compiler, prepare_device
+from pipeops.integrity import digest, is_whole, sealed_folder
+from pipeops.locks import alone
+from pipeops.models.architectures import known_architecture
 from pipeops.models.backbones import WEIGHTS, load_tokenizer
-from pipeops.models.shape import ModelShape
-from pipeops.operators.base import Context
+from pipeops.models.shape import ModelShape, read_config
+from pipeops.operators.base import Context, Stage
 from pipeops.operators.registry import OPERATORS, training_function
 from pipeops.pipeline import InvalidPipeline, Pipeline
 from pipeops.progress import say
-from pipeops.provenance import provenance, write_json
+from pipeops.provenance import json_text, provenance
 from pipeops.settings import Device, ExitTraining, Section, TrainingSettings
 from pipeops.training.batches import batches
-from pipeops.training.checkpoints import digest, is_first_process, load_model, written_last
-from pipeops.training.stages import LOG, StageRun
+from pipeops.training.checkpoints import is_first_process, load_model
+from pipeops.training.stages import StageRun
 
 RESUME = (
     "free some, or set keep_checkpoints: false, and run again: it resumes at the last complete checkpoint"
@@ -76,17 +81,34 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
     """
     make_stages = training_function(job.operator)
     _refuse_misfits(job)
+    if state_root.resolve().is_relative_to(output.resolve()):
+        raise PipeOpsError(f"--state: {state_root} is within --output, {output}; name another folder")
+    fingerprint = _fingerprint(job)
+    lock = state_root / f"{fingerprint}.lock"
+    with alone(lock, "trains this model") if is_first_process() else nullcontext(False) as waited:
+        if waited and _made(output) == fingerprint:
+            say(f"{output}: it is trained")
+        else:
+            _train(job, make_stages, output, state_root / fingerprint)
+
+
+def _train(job: Job, make_stages: Callable[..., Sequence[Stage]], output: Path, state: Path) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     device = prepare_device(job.device, threads=job.settings.threads)
     training = load_tokenised(job.data)
+    encoder = known_architecture(str(job.backbone), "--backbone")
+    training.refuse_other_vocabulary(
+        job.data, vocabulary=encoder.vocab_size, longest=encoder.max_length, model=job.backbone
+    )
+    tokenizer = load_tokenizer(job.backbone)  # it is written last, and should be known to be there
     run = StageRun(
         split=training,
         settings=job.settings,
         seed=job.seed,
         compiled=job.compiled,
         device=device,
-        state=state_root / _fingerprint(job),
+        state=state,
     )
 
     def importance_batches(examples: int | None, *, split: str = "") -> Iterator[Mapping[str, Tensor]]:
@@ -112,9 +134,9 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         with disk_full_in_one_line(run.state, advice=RESUME):
             run.train(stage)
     if is_first_process():
-        log = [row for stage in stages for row in json.loads((run.finished(stage.name) / LOG).read_text())]
+        log = [row for stage in stages for row in run.log(stage.name)]
         with disk_full_in_one_line(output, advice=RESUME):
-            _save(run.finished(stages[-1].name), log, job, output)
+            _save(run.finished(stages[-1].name), tokenizer, log, job, output)
         shutil.rmtree(run.state, ignore_errors=True)
 
 
@@ -143,7 +165,7 @@ def _refuse_other_exits(exits: ExitTraining, parent: Path) -> None:
             f"model.pooling: {exits.pooling}, but {parent} was trained with {shape.pooling}; "
             f"set it to {shape.pooling}, or train the parent anew"
         )
-    config = json.loads((parent / "config.json").read_text())
+    config = read_config(parent)
     if shape.has_exits and (standardised := config.get("exits_standardised", False)) != exits.standardise:
         was = "was" if standardised else "was not"
         raise PipeOpsError(
@@ -185,13 +207,20 @@ def _fingerprint(job: Job) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _save(finished: Path, log: list[dict[str, Any]], job: Job, output: Path) -> None:
+def _save(
+    finished: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    log: list[dict[str, Any]],
+    job: Job,
+    output: Path,
+) -> None:
     """Write the checkpoint of the last stage, the tokenizer and the record."""
-    with written_last(output) as folder:
-        load_tokenizer(job.backbone).save_pretrained(folder)
+    with sealed_folder(output, last=WEIGHTS) as folder:
+        tokenizer.save_pretrained(folder)
         shutil.copy(finished / WEIGHTS, folder / WEIGHTS)
-        config = json.loads((finished / "config.json").read_text())
-        write_json(folder / "config.json", config | {"pipeline": str(_pipeline(job))})
+        config = read_config(finished)
+        about = {"pipeline": str(_pipeline(job)), "seed": job.seed}
+        (folder / "config.json").write_text(json_text(config | about))
         record = provenance(
             operator=job.operator,
             seed=job.seed,
@@ -199,7 +228,15 @@ def _save(finished: Path, log: list[dict[str, Any]], job: Job, output: Path) -> 
             threads=torch.get_num_threads(),
             device=device_name(),
         )
-        write_json(folder / "training.json", record | {"log": log})
+        record |= {"fingerprint": _fingerprint(job), "log": log}
+        (folder / "training.json").write_text(json_text(record))
+
+
+def _made(output: Path) -> str | None:
+    """The fingerprint of the training that made a whole checkpoint; None without one."""
+    if not is_whole(output):
+        return None
+    return json.loads((output / "training.json").read_text()).get("fingerprint")
 
 
 def _settings(job: Job) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import TrainingArguments, set_seed
 
 from pipeops.data.tokenised import TokenisedSplit
-from pipeops.errors import PipeOpsError
+from pipeops.errors import PipeOpsError, Terminated
 from pipeops.hardware import compile_mode, compute_dtype
+from pipeops.integrity import sealed_folder
 from pipeops.models.backbones import WEIGHTS
 from pipeops.models.multi_exit import (
     MultiExitForSequenceClassification,
@@ -25,10 +26,11 @@ from pipeops.models.multi_exit import (
 from pipeops.operators.base import Loss, Stage
 from pipeops.operators.gradient_equilibrium import gradient_equilibrium
 from pipeops.progress import say
-from pipeops.provenance import write_json
+from pipeops.provenance import json_text
+from pipeops.reading import read_json
 from pipeops.settings import TrainingSettings
 from pipeops.training.batches import Collator, Examples
-from pipeops.training.checkpoints import is_first_process, last_checkpoint, load_model, written_last
+from pipeops.training.checkpoints import is_first_process, last_checkpoint, load_model, usable
 from pipeops.training.trainer import ReproducibleTrainer, fast_attention, trainer_arguments
 
 FINISHED, LOG = "finished", "log.json"
@@ -53,11 +55,16 @@ class StageRun:
 
     def is_finished(self, stage: Stage) -> bool:
         """Whether the stage's model is there."""
-        return (self.state / stage.name / FINISHED / WEIGHTS).exists()
+        return usable(self.finished(stage.name))
 
     def finished(self, name: str) -> Path:
         """Folder of the model of a finished stage."""
         return self.state / name / FINISHED
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        """What Trainer logged of a finished stage."""
+        again = f"delete {self.state} and run again"
+        return read_json(self.finished(name) / LOG, absent=again, again=again)
 
     def load_stage(self, name: str) -> MultiExitForSequenceClassification:
         """Load the model of a finished stage; each call gives a new one."""
@@ -94,14 +101,16 @@ class StageRun:
             for leftover in folder.glob("checkpoint-*"):
                 shutil.rmtree(leftover)
         trainer.accelerator.wait_for_everyone()
+        if trainer.termination.asked:
+            raise Terminated(f"{stage.name} is finished and saved; run again, and it goes on from there")
 
     def _keep(
         self, stage: Stage, model: MultiExitForSequenceClassification, log: Sequence[dict[str, Any]]
     ) -> None:
         """Write the model and log of a finished stage."""
-        with written_last(self.finished(stage.name)) as temporary:
-            model.save_pretrained(temporary)
-            write_json(temporary / LOG, [{"stage": stage.name} | row for row in log])
+        with sealed_folder(self.finished(stage.name), last=WEIGHTS) as folder:
+            model.save_pretrained(folder)
+            (folder / LOG).write_text(json_text([{"stage": stage.name} | row for row in log]))
 
     def _trained(self, stage: Stage, folder: Path, *, accumulated: int) -> "OperatorTrainer | None":
         """Run the training, ``accumulated`` batches to a step; None where the GPU's memory is too small."""
@@ -163,7 +172,6 @@ class StageRun:
             torch_compile_mode=compile_mode() if self.compiled else None,
             save_strategy="steps",
             save_steps=max(1, round(steps * settings.checkpoint_every)),
-            save_total_limit=1,
             logging_steps=max(1, round(steps / 10)),
         )
 

@@ -1,7 +1,11 @@
 """Hugging Face's Trainer as every training here uses it."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import math
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from pipeops.errors import PipeOpsError, Terminated
 from pipeops.hardware import compute_dtype
+from pipeops.integrity import seal
 from pipeops.progress import Progress, duration
 from pipeops.settings import Precision
 from pipeops.training.sampling import EpochSampler
@@ -44,7 +50,7 @@ def trainer_arguments(
         seed=seed,
         data_seed=seed,
         report_to="none",
-        # To look for a loss that is no number makes a GPU wait at every step; in the log it can be seen.
+        # To look for a loss that is no number makes a GPU wait at every step; `FiniteLoss` looks in the log.
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         **others,
@@ -81,13 +87,59 @@ class ShownProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:  # noqa: ARG002
         """Say what Trainer logs."""
-        if self._shown is not None:
+        stopped = control.should_training_stop and state.global_step < state.max_steps
+        if self._shown is not None and not stopped:
             self._shown.say(log_line(named["logs"], state.global_step, state.max_steps))
 
     def close(self) -> None:
         """Remove the bar."""
         if self._shown is not None:
             self._shown.close()
+
+
+class FiniteLoss(TrainerCallback):
+    """Stops a training whose loss is infinite or no number, when it is logged: there no GPU waits for it."""
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, **named: Any) -> None:  # noqa: ARG002
+        """Look at the mean loss since the last log, or at the end at that of all steps."""
+        for name in ("loss", "train_loss"):
+            if not math.isfinite(value := named["logs"].get(name, 0.0)):
+                raise diverged(f"the loss is {value}", args, state)
+
+
+def diverged(what: str, args: TrainingArguments, state: TrainerState) -> PipeOpsError:
+    """What to say of a training that leads nowhere."""
+    return PipeOpsError(
+        f"step {state.global_step:,} of {state.max_steps:,}: {what}, at a peak learning rate of "
+        f"{args.learning_rate:g}; lower learning_rate"
+    )
+
+
+class Termination(TrainerCallback):
+    """Lets a training that is asked to end (SIGTERM) end with the step that it is in, and save there."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Save and stop, if so asked."""
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While open, the signal is noted only. Of several processes each would end at another step."""
+        if "RANK" in os.environ:
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _note(self, *_: Any) -> None:
+        self.asked = True
 
 
 def log_line(logs: Mapping[str, float], step: int, steps: int) -> str:
@@ -108,8 +160,10 @@ class ReproducibleTrainer(Trainer):
         """Take Trainer's arguments, every example's length, and the number of examples of a step."""
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
-        self.shown = ShownProgress()
+        self.shown, self.termination = ShownProgress(), Termination()
         self.add_callback(self.shown)
+        self.add_callback(FiniteLoss)
+        self.add_callback(self.termination)
         self.sampler = EpochSampler(
             lengths,
             batch_size=step_size,
@@ -118,11 +172,45 @@ class ReproducibleTrainer(Trainer):
         )
 
     def train(self, *arguments: Any, **named: Any) -> TrainOutput:
-        """Train as Trainer does, and show how far it is; what is shown goes away after an error too."""
+        """Train as Trainer does, and show how far it is; what is shown goes away after an error too.
+
+        Raises:
+            PipeOpsError: the loss or the weights became infinite or no number.
+            Terminated: the process was asked to end. What it trained is saved.
+        """
+        resumable = self.args.save_strategy != "no"
         try:
-            return super().train(*arguments, **named)
+            with self.termination.listening() if resumable else nullcontext():
+                output = super().train(*arguments, **named)
         finally:
             self.shown.close()
+        if self.state.global_step < self.state.max_steps:
+            step, steps = self.state.global_step, self.state.max_steps
+            raise Terminated(f"saved at step {step:,} of {steps:,}; run again, and it resumes there")
+        self._refuse_not_finite()
+        return output
+
+    def save_model(self, *arguments: Any, **named: Any) -> None:
+        """Save as Trainer does, but no weights that nothing can go on from."""
+        self._refuse_not_finite()
+        super().save_model(*arguments, **named)
+
+    def _refuse_not_finite(self) -> None:
+        """Look at the weights: a step with a finite loss may have spoiled them."""
+        finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])
+        if not finite.all().item():
+            raise diverged("weights are infinite or no numbers", self.args, self.state)
+
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        """Save as Trainer does, then seal the folder, and remove older ones only when that is on the disk."""
+        super()._save_checkpoint(*arguments, **named)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            seal(folder)
+            for older in folder.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+                if older != folder:
+                    shutil.rmtree(older)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:  # noqa: ARG002
         return self.sampler

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 TensorShapes = dict[str, tuple[int, ...]]
 """Shape of every tensor of a part of a checkpoint, by its name there."""
+MODEL_TYPE = "multi_exit"
+"""``model_type`` of our own checkpoints."""
 BACKBONE = "backbone"
 """What the names of an encoder's tensors begin with in a checkpoint."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.families.bert import BERT
-from pipeops.models.families.declaration import Family
+from pipeops.models.families.declaration import MODEL_TYPE, Family
 from pipeops.models.families.distilbert import DISTILBERT
 from pipeops.models.families.electra import ELECTRA
 from pipeops.models.families.modernbert import MODERNBERT
@@ -28,6 +28,10 @@ def supported_family(config: Mapping[str, Any], source: str) -> Family:
         PipeOpsError: the family is not supported, or a setting of this encoder is not.
     """
     name = str(config.get("model_type"))
+    if name == MODEL_TYPE:
+        raise PipeOpsError(
+            f"'{source}' is a model that PipeOps trained; name the pretrained encoder that it comes from"
+        )
     if name not in FAMILIES:
         nearest = sorted(FAMILIES, key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
         raise PipeOpsError(

@@ -1,0 +1,245 @@
+"""The small study, killed again and again at random moments; its results must be those of an undisturbed run.
+
+    python -m faults.chaos --kills 100 --folder FOLDER
+
+Run in `tests`. What is done is kept in the folder, so that the command goes on where it was stopped. Signals:
+
+- SIGKILL to Snakemake alone (its jobs go on, as orphans), to all processes, or to one job;
+- SIGTERM to Snakemake (it waits for its jobs), or to one job;
+- SIGSTOP to all processes, SIGCONT seconds later.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import yaml
+from helpers import ROOT, SNAKEMAKE, STUDY, write_two_layer_backbone
+
+KINDS = (
+    *("SIGKILL to Snakemake", "SIGKILL to all", "SIGKILL to a job"),
+    *("SIGTERM to Snakemake", "SIGTERM to a job", "SIGSTOP and SIGCONT"),
+)
+LONGEST = 25.0
+"""Seconds from a start of Snakemake to the signal, at most."""
+PATIENCE = 600
+"""Seconds in which Snakemake must have ended after a signal that lets it."""
+TIMED = ("time", "iqr", "first_half", "second_half", "rounds", "original_ms")
+SAME = ("**/*.safetensors", "**/*.onnx", "**/*.parquet", "models/**/config.json", "models/**/tokenizer.json")
+"""Files of the results that are the same bytes on every run."""
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument(
+        "--folder", type=Path, default=Path("chaos"), help="where the studies and the log are"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cores", type=int, default=2)
+    asked = parser.parse_args()
+    folder = asked.folder.resolve()
+    undisturbed, disturbed, log = folder / "undisturbed", folder / "disturbed", folder / "log.jsonl"
+    if not (undisturbed / "done").exists():
+        shutil.rmtree(undisturbed, ignore_errors=True)
+        begin(undisturbed)
+        assert start(undisturbed, asked.cores).wait() == 0, (undisturbed / "output.txt").read_text()[-4000:]
+        (undisturbed / "done").touch()
+    while len(read(log, "signal")) < asked.kills:
+        if not disturbed.exists():
+            begin(disturbed)
+        done = len(read(log, "signal"))
+        chance = random.Random(f"{asked.seed} {done}")
+        ended = disturb(disturbed, chance, asked.cores)
+        note(log, {"signal": ended} if ended else {"finished": time.time()})
+        print(f"{done}: {ended or 'finished before the signal'}", flush=True)
+        if ended is None:
+            compare(undisturbed, disturbed, log)
+    finish(disturbed, asked.cores)
+    compare(undisturbed, disturbed, log)
+    return report(log)
+
+
+def begin(folder: Path) -> None:
+    """A folder with the study in it."""
+    folder.mkdir(parents=True)
+    model = {"max_length": 40}
+    for seed, name in enumerate(("backbone", "student")):
+        write_two_layer_backbone(folder / name, seed=seed)
+        model[name] = name
+    training = STUDY["training"] | {"checkpoint_every": 0.1, "epochs": 3}
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY | {"model": model, "training": training}))
+
+
+def start(folder: Path, cores: int, *options: str) -> subprocess.Popen:
+    """Start Snakemake in a session of its own."""
+    command = [*SNAKEMAKE, "--cores", str(cores), "--workflow-profile", str(ROOT / "profiles/default")]
+    command += [*options, "--configfile", str(ROOT / "config.yaml"), "study.yaml", "--", "all"]
+    with (folder / "output.txt").open("w") as output:
+        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+
+
+def disturb(folder: Path, chance: random.Random, cores: int) -> str | None:
+    """Start the study, and send a signal at a random moment; None where it had ended before."""
+    unlock(folder, cores)
+    process = start(folder, cores)
+    kind, wait = chance.choice(KINDS), chance.uniform(0.5, LONGEST)
+    try:
+        status = process.wait(timeout=wait)
+    except subprocess.TimeoutExpired:
+        send(kind, process, chance)
+        if kind.startswith("SIGKILL to a job") or not kind.startswith("SIGKILL"):
+            process.wait(timeout=PATIENCE)
+        else:
+            process.wait()
+        refuse_tracebacks(folder)
+        return kind
+    assert status == 0, (folder / "output.txt").read_text()[-4000:]
+    return None
+
+
+def send(kind: str, process: subprocess.Popen, chance: random.Random) -> None:
+    """Send a signal."""
+    snakemake = psutil.Process(process.pid)
+    jobs = [job for job in snakemake.children(recursive=True) if _is_job(job)]
+    number = signal.SIGKILL if kind.startswith("SIGKILL") else signal.SIGTERM
+    if kind.endswith("Snakemake"):
+        process.send_signal(number)
+    elif kind.endswith("a job"):
+        if jobs:
+            _quietly(chance.choice(jobs).send_signal, number)
+    elif kind.endswith("all"):
+        _quietly(os.killpg, process.pid, number)
+    else:
+        _quietly(os.killpg, process.pid, signal.SIGSTOP)
+        time.sleep(chance.uniform(0.1, 5))
+        _quietly(os.killpg, process.pid, signal.SIGCONT)
+
+
+def _is_job(process: psutil.Process) -> bool:
+    try:
+        return "pipeops" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _quietly(call: Any, *arguments: Any) -> None:
+    with contextlib.suppress(ProcessLookupError, psutil.Error):  # it has just ended
+        call(*arguments)
+
+
+def unlock(folder: Path, cores: int) -> None:
+    """What a user does after a kill."""
+    if (folder / ".snakemake/locks").is_dir() and any((folder / ".snakemake/locks").iterdir()):
+        assert start(folder, cores, "--unlock").wait() == 0, (folder / "output.txt").read_text()[-4000:]
+
+
+def finish(folder: Path, cores: int) -> None:
+    """Run to the end, undisturbed."""
+    if folder.exists():
+        unlock(folder, cores)
+        assert start(folder, cores).wait() == 0, (folder / "output.txt").read_text()[-4000:]
+
+
+def refuse_tracebacks(folder: Path) -> None:
+    """Whatever came, the logs of the jobs hold no traceback of ours."""
+    for log in (folder / "logs").rglob("*.log"):
+        text = log.read_text(errors="replace")
+        assert "Traceback" not in text, f"{log}:\n{text[-3000:]}"
+
+
+def compare(undisturbed: Path, disturbed: Path, log: Path) -> None:
+    """Compare a finished study with the undisturbed one, note the differences, and remove it."""
+    if not disturbed.exists():
+        return
+    wait_for_orphans(disturbed)
+    note(log, {"differences": differences(undisturbed / "results", disturbed / "results")})
+    shutil.rmtree(disturbed)
+
+
+def wait_for_orphans(folder: Path) -> None:
+    """Jobs whose Snakemake was killed go on, and write what their successors have written."""
+    while any(_works_in(process, folder) for process in psutil.process_iter()):
+        time.sleep(0.5)
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return Path(process.cwd()) == folder
+    return False
+
+
+def differences(one: Path, two: Path) -> list[str]:
+    """Files of results that differ in anything but times."""
+    found = []
+    names = {path.relative_to(root) for root in (one, two) for path in root.rglob("*") if path.is_file()}
+    for name in sorted(names):
+        if any(part.startswith(".") for part in name.parts):
+            found.append(f"{name}: left")
+        elif not ((one / name).exists() and (two / name).exists()):
+            found.append(f"{name}: is in one of them")
+        elif any(name.match(pattern) for pattern in SAME):
+            if _digest(one / name) != _digest(two / name):
+                found.append(f"{name}: other bytes")
+        elif name.suffix == ".csv" and name.parts[0] in ("curves", "prices", "checks"):
+            if not _untimed(one / name).equals(_untimed(two / name)):
+                found.append(f"{name}: other values")
+        elif name.suffix == ".csv" and not _words(one / name).equals(_words(two / name)):
+            found.append(f"{name}: other rows")
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _untimed(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    return table[[name for name in table if not any(name.startswith(timed) for timed in TIMED)]]
+
+
+def _words(path: Path) -> pd.DataFrame:
+    """Rows of a table without its numbers, which follow from times."""
+    return pd.read_csv(path).select_dtypes(exclude="number")
+
+
+def note(log: Path, record: dict[str, Any]) -> None:
+    """Add a line to the log."""
+    with log.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read(log: Path, key: str) -> list[Any]:
+    """What the log holds under a key."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [record[key] for record in map(json.loads, lines) if key in record]
+
+
+def report(log: Path) -> int:
+    """Print what was done and found."""
+    compared = read(log, "differences")
+    print("| signal | times |\n|---|---|")
+    for kind, times in sorted(Counter(read(log, "signal")).items()):
+        print(f"| {kind} | {times} |")
+    differing = [line for one in compared for line in one]
+    print(f"\n{len(compared)} studies compared with an undisturbed run: {len(differing)} differences")
+    print("\n".join(differing))
+    return int(bool(differing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
