@@ -4,8 +4,8 @@
 
 Run in `tests`. What is done is kept in the folder, so that the command goes on where it was stopped. Signals:
 
-- SIGKILL to Snakemake alone (its jobs go on, as orphans), to all processes, or to one job;
-- SIGTERM to Snakemake (it waits for its jobs), or to one job;
+- SIGKILL to Snakemake alone (its jobs go on, as orphans), to all processes, or to one process of a job;
+- SIGTERM to Snakemake (it waits for its jobs), or to one process of a job;
 - SIGSTOP to all processes, SIGCONT seconds later.
 """
 
@@ -33,10 +33,6 @@ KINDS = (
     *("SIGKILL to Snakemake", "SIGKILL to all", "SIGKILL to a job"),
     *("SIGTERM to Snakemake", "SIGTERM to a job", "SIGSTOP and SIGCONT"),
 )
-LONGEST = 25.0
-"""Seconds from a start of Snakemake to the signal, at most."""
-PATIENCE = 600
-"""Seconds in which Snakemake must have ended after a signal that lets it."""
 TIMED = ("time", "iqr", "first_half", "second_half", "rounds", "original_ms")
 SAME = ("**/*.safetensors", "**/*.onnx", "**/*.parquet", "models/**/config.json", "models/**/tokenizer.json")
 """Files of the results that are the same bytes on every run."""
@@ -51,26 +47,19 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--longest", type=float, default=25, help="seconds to the next signal, at most")
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     undisturbed, disturbed, log = folder / "undisturbed", folder / "disturbed", folder / "log.jsonl"
-    if not (undisturbed / "done").exists():
-        shutil.rmtree(undisturbed, ignore_errors=True)
-        begin(undisturbed)
-        assert start(undisturbed, asked.cores).wait() == 0, (undisturbed / "output.txt").read_text()[-4000:]
-        (undisturbed / "done").touch()
-    while len(read(log, "signal")) < asked.kills:
+    while (done := len(read(log, "signal"))) < asked.kills:
         if not disturbed.exists():
             begin(disturbed)
-        done = len(read(log, "signal"))
         chance = random.Random(f"{asked.seed} {done}")
-        ended = disturb(disturbed, chance, asked.cores)
-        note(log, {"signal": ended} if ended else {"finished": time.time()})
-        print(f"{done}: {ended or 'finished before the signal'}", flush=True)
-        if ended is None:
-            compare(undisturbed, disturbed, log)
-    finish(disturbed, asked.cores)
-    compare(undisturbed, disturbed, log)
+        if disturb(disturbed, log, chance, asked.cores, asked.longest):
+            compare(undisturbed, disturbed, log, asked.cores)
+    if disturbed.exists():
+        finish(disturbed, asked.cores)
+        compare(undisturbed, disturbed, log, asked.cores)
     return report(log)
 
 
@@ -82,7 +71,8 @@ def begin(folder: Path) -> None:
         write_two_layer_backbone(folder / name, seed=seed)
         model[name] = name
     training = STUDY["training"] | {"checkpoint_every": 0.1, "epochs": 3}
-    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY | {"model": model, "training": training}))
+    study = STUDY | {"seeds": [1], "model": model, "training": training}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
 
 
 def start(folder: Path, cores: int, *options: str) -> subprocess.Popen:
@@ -93,53 +83,43 @@ def start(folder: Path, cores: int, *options: str) -> subprocess.Popen:
         return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
 
 
-def disturb(folder: Path, chance: random.Random, cores: int) -> str | None:
-    """Start the study, and send a signal at a random moment; None where it had ended before."""
+def disturb(folder: Path, log: Path, chance: random.Random, cores: int, longest: float) -> bool:
+    """Start the study and send signals at random moments, until it ends; whether it is finished."""
     unlock(folder, cores)
-    process = start(folder, cores)
-    kind, wait = chance.choice(KINDS), chance.uniform(0.5, LONGEST)
-    try:
-        status = process.wait(timeout=wait)
-    except subprocess.TimeoutExpired:
-        send(kind, process, chance)
-        if kind.startswith("SIGKILL to a job") or not kind.startswith("SIGKILL"):
-            process.wait(timeout=PATIENCE)
-        else:
-            process.wait()
-        refuse_tracebacks(folder)
-        return kind
-    assert status == 0, (folder / "output.txt").read_text()[-4000:]
-    return None
+    process, disturbed = start(folder, cores), False
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = process.wait(timeout=chance.uniform(0.5, longest))
+            break
+        kind = chance.choice(KINDS)
+        if send(kind, process, chance):
+            disturbed = True
+            note(log, {"signal": kind})
+    refuse_tracebacks(folder)
+    assert disturbed or status == 0, (folder / "output.txt").read_text()[-4000:]
+    return status == 0
 
 
-def send(kind: str, process: subprocess.Popen, chance: random.Random) -> None:
-    """Send a signal."""
-    snakemake = psutil.Process(process.pid)
-    jobs = [job for job in snakemake.children(recursive=True) if _is_job(job)]
+def send(kind: str, process: subprocess.Popen, chance: random.Random) -> bool:
+    """Send a signal; whether there was a process to send it to."""
     number = signal.SIGKILL if kind.startswith("SIGKILL") else signal.SIGTERM
-    if kind.endswith("Snakemake"):
-        process.send_signal(number)
-    elif kind.endswith("a job"):
-        if jobs:
-            _quietly(chance.choice(jobs).send_signal, number)
-    elif kind.endswith("all"):
-        _quietly(os.killpg, process.pid, number)
-    else:
-        _quietly(os.killpg, process.pid, signal.SIGSTOP)
-        time.sleep(chance.uniform(0.1, 5))
-        _quietly(os.killpg, process.pid, signal.SIGCONT)
-
-
-def _is_job(process: psutil.Process) -> bool:
     try:
-        return "pipeops" in " ".join(process.cmdline())
-    except psutil.Error:
+        if kind.endswith("Snakemake"):
+            process.send_signal(number)
+        elif kind.endswith("a job"):
+            jobs = psutil.Process(process.pid).children(recursive=True)
+            if not jobs:
+                return False
+            chance.choice(jobs).send_signal(number)
+        elif kind.endswith("all"):
+            os.killpg(process.pid, number)
+        else:
+            os.killpg(process.pid, signal.SIGSTOP)
+            time.sleep(chance.uniform(0.1, 5))
+            os.killpg(process.pid, signal.SIGCONT)
+    except (ProcessLookupError, psutil.Error):  # it has just ended
         return False
-
-
-def _quietly(call: Any, *arguments: Any) -> None:
-    with contextlib.suppress(ProcessLookupError, psutil.Error):  # it has just ended
-        call(*arguments)
+    return True
 
 
 def unlock(folder: Path, cores: int) -> None:
@@ -150,9 +130,8 @@ def unlock(folder: Path, cores: int) -> None:
 
 def finish(folder: Path, cores: int) -> None:
     """Run to the end, undisturbed."""
-    if folder.exists():
-        unlock(folder, cores)
-        assert start(folder, cores).wait() == 0, (folder / "output.txt").read_text()[-4000:]
+    unlock(folder, cores)
+    assert start(folder, cores).wait() == 0, (folder / "output.txt").read_text()[-4000:]
 
 
 def refuse_tracebacks(folder: Path) -> None:
@@ -162,11 +141,14 @@ def refuse_tracebacks(folder: Path) -> None:
         assert "Traceback" not in text, f"{log}:\n{text[-3000:]}"
 
 
-def compare(undisturbed: Path, disturbed: Path, log: Path) -> None:
+def compare(undisturbed: Path, disturbed: Path, log: Path, cores: int) -> None:
     """Compare a finished study with the undisturbed one, note the differences, and remove it."""
-    if not disturbed.exists():
-        return
     wait_for_orphans(disturbed)
+    if not (undisturbed / "done").exists():
+        shutil.rmtree(undisturbed, ignore_errors=True)
+        begin(undisturbed)
+        finish(undisturbed, cores)
+        (undisturbed / "done").touch()
     note(log, {"differences": differences(undisturbed / "results", disturbed / "results")})
     shutil.rmtree(disturbed)
 

@@ -216,6 +216,7 @@ def jobs() -> dict[str, Job]:
                     params=Named(
                         seeds=[1],
                         allow_other_cpu=True,
+                        metric="accuracy",
                         rule_of_exits={
                             "confidence": "max_probability",
                             "thresholds": [0, 0.6, 1.01],
