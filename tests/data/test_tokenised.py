@@ -40,6 +40,13 @@ def test_round_trip_of_a_generated_task(tmp_path):
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
+def test_a_tokenizer_without_a_separator_ends_a_segment_as_it_ends_a_text(tmp_path):
+    task, tokenizer = TASKS["generated-sentiment"], word_tokenizer()
+    tokenizer.eos_token, tokenizer.sep_token = tokenizer.sep_token, None
+    tokenise(task, first_rows(task), tokenizer, tmp_path / "a.parquet", max_length=64)
+    assert load_tokenised(tmp_path / "a.parquet").sep_token_id == tokenizer.eos_token_id
+
+
 def test_longer_inputs_are_truncated(tmp_path):
     task, tokenizer = TASKS["generated-sentiment"], word_tokenizer()
     counts = tokenise(task, first_rows(task), tokenizer, tmp_path / "a.parquet", max_length=8)
