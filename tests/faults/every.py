@@ -30,6 +30,7 @@ FLIPPED = {
     "export E": ("results/models/reviews/E/seed1/*",),
     "evaluate E": ("results/onnx/reviews/E/seed1/*", f"{DATA}/validation*"),
     "check": ("results/onnx/reviews/E/seed1/*", "results/onnx/reviews/O/seed1/*"),
+    "curves O": ("results/prices/reviews/O*", "results/answers/reviews/O/*"),
     "curves E": ("results/prices/reviews/E*", "results/answers/reviews/E/*"),
     "table": ("results/curves/reviews/*.*",),
     "deploy": (
