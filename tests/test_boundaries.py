@@ -237,7 +237,12 @@ def test_damaged_json_is_named(here, refusal, name, arguments, change):
     ("name", "change", "arguments", "message"),
     [
         ("base/model.safetensors", cut, train(), "no safetensors weights|model.safetensors: not readable"),
-        (f"{MODEL}/model.safetensors", cut, train("P", parent=MODEL), "model.safetensors: not readable|model.safetensors: damaged"),
+        (
+            f"{MODEL}/model.safetensors",
+            cut,
+            train("P", parent=MODEL),
+            "model.safetensors: not readable|model.safetensors: damaged",
+        ),
         (
             f"{MODEL}/model.safetensors",
             cut,
