@@ -2,7 +2,7 @@ import json
 
 import pytest
 import yaml
-from helpers import ROOT, write_backbone
+from helpers import ROOT, unsealed, write_backbone
 
 from pipeops.errors import PipeOpsError
 from pipeops.pipeline import Pipeline
@@ -246,7 +246,7 @@ def test_every_mistake_has_its_line():
 
 
 def test_a_local_backbone_is_looked_at(tmp_path):
-    folder = write_backbone(tmp_path / "base", family="bert")
+    folder = unsealed(write_backbone(tmp_path / "base", family="bert"))
     model = {"backbone": str(folder), "max_length": 24}
     assert load_config(
         {"datasets": ["sst2"], "model": model, "pruning": {"keep_heads": 0.25}, "costeff": SLENDER}
