@@ -56,6 +56,13 @@ def test_a_flipped_bit_is_one_line_that_names_the_file_and_the_remedy(pair, fold
     assert not is_whole(folder)
 
 
+def test_a_name_that_is_damaged_in_the_digests_is_refused(pair):
+    sums = sums_of(pair[0])
+    sums.write_text(sums.read_text().replace("a.csv", "b.csv"))
+    with pytest.raises(PipeOpsError, match=r"a\.csv\.sha256: damaged"):
+        verify(pair[0], again="x")
+
+
 def test_damaged_digests_are_refused_or_harm_nothing(pair):
     sums, path = sums_of(pair[0]), pair[0]
     good = sums.read_bytes()

@@ -123,11 +123,14 @@ def _digest(path: Path, *_: int) -> str:
 
 
 def _verified(path: Path, sealed_with: Path, again: str) -> bool:
-    sums = next((s for s in (sums_of(sealed_with), path.with_name(SUMS)) if s.exists()), None)
-    expected = _read(sums, again).get(path.name) if sums else None
-    if expected not in (None, digest(path)):
+    of_file = sums_of(sealed_with)
+    sums = next((s for s in (of_file, path.with_name(SUMS)) if s.exists()), None)
+    digests = _read(sums, again) if sums else {}
+    if sums == of_file and path.name not in digests:  # it names all that it was written along with
+        raise PipeOpsError(f"{sums}: damaged; {_anew(again)}")
+    if digests.get(path.name) not in (None, digest(path)):
         raise PipeOpsError(f"{path}: damaged, its bytes are not those that were written; {_anew(again)}")
-    return expected is not None
+    return path.name in digests
 
 
 def _anew(again: str) -> str:
