@@ -186,7 +186,7 @@ def folder(tmp_path_factory):
 
 def test_files_are_read_by_their_places(folder):
     read = Replays.read(
-        sorted(folder.glob("answers/sst2/DE/*")),
+        sorted(folder.glob("answers/sst2/DE/*.parquet")),
         [folder / "prices/sst2/DE.csv"],
         metrics={"sst2": "mcc"},
         confidence="entropy",
