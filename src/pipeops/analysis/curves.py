@@ -41,6 +41,10 @@ class TradeoffCurve:
         object.__setattr__(self, "time", distinct)
         object.__setattr__(self, "accuracy", np.bincount(place, weights=accuracy) / count)
 
+    def shares_time_with(self, other: "TradeoffCurve") -> bool:
+        """Whether some time is covered by both."""
+        return bool(max(self.time[0], other.time[0]) <= min(self.time[-1], other.time[-1]))
+
     def at(self, time: ArrayLike) -> FloatArray:
         """Interpolate the accuracy at these times; NaN where the curve has no such time."""
         return np.interp(np.asarray(time, float), self.time, self.accuracy, left=np.nan, right=np.nan)

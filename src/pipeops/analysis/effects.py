@@ -92,7 +92,7 @@ def effects(
             found = [
                 (dataset, mean_difference(curve, runs[dataset, second, seed]))
                 for (dataset, ordering, seed), curve in runs.items()
-                if ordering == first and _share_time(curve, runs[dataset, second, seed])
+                if ordering == first and curve.shares_time_with(runs[dataset, second, seed])
             ]
             tasks, values = zip(*found, strict=True) if found else ((), ())
             rows.append({"operators": operators, "first": first, "second": second, "margin": margin})
@@ -119,7 +119,3 @@ def _estimated(found: Effect, n_tasks: int, margin: float) -> dict[str, object]:
         "sd_seeds": found.sd_rest,
         "verdict": verdict,
     }
-
-
-def _share_time(a: TradeoffCurve, b: TradeoffCurve) -> bool:
-    return max(a.time[0], b.time[0]) <= min(a.time[-1], b.time[-1])

@@ -422,8 +422,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _quiet(measure: Any, a: TradeoffCurve, b: TradeoffCurve) -> float:
     """The measure of two curves; NaN without a warning where they share no time."""
-    disjoint = max(a.time[0], b.time[0]) > min(a.time[-1], b.time[-1])
-    return math.nan if disjoint else measure(a, b)
+    return measure(a, b) if a.shares_time_with(b) else math.nan
 
 
 def _shared_time(a: TradeoffCurve, b: TradeoffCurve) -> float:
