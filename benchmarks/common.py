@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 import pipeops
 from pipeops.hardware import cpu, int8_kernels
+from pipeops.integrity import seal
 from pipeops.models.shape import ModelShape, tensor_shapes
 from pipeops.onnx.export import export
 from pipeops.provenance import versions
@@ -51,6 +52,7 @@ def export_random(shape: ModelShape, folder: Path) -> float:
     checkpoint.mkdir(parents=True)
     (checkpoint / "config.json").write_text(json.dumps(shape.to_config()))
     save_file(random_weights(shape), checkpoint / "model.safetensors")
+    seal(checkpoint)
     start = time.perf_counter()
     export(checkpoint, folder)
     return time.perf_counter() - start

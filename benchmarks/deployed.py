@@ -24,6 +24,7 @@ from rich.console import Console
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
+from pipeops.integrity import seal
 from pipeops.models.backbones import load_backbone, load_tokenizer
 from pipeops.models.multi_exit import from_pretrained_backbone, with_all_exits
 from pipeops.onnx.classify import Classifier
@@ -104,6 +105,7 @@ def make_checkpoint(encoder: Path, output: Path, texts: Sequence[str], max_lengt
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     write_json(output / "config.json", json.loads((output / "config.json").read_text()) | {"pipeline": "E"})
+    seal(output)
 
 
 def deploy_never_early(folder: Path, columns: tuple[str, ...], max_length: int) -> None:

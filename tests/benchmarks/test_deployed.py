@@ -7,10 +7,13 @@ import sys
 from deployed import word_tokenizer
 from helpers import ROOT, write_backbone
 
+from pipeops.integrity import seal
+
 
 def test_a_quick_run_finds_no_difference(tmp_path):
     write_backbone(tmp_path / "encoder", family="bert")
     word_tokenizer("bert").save(str(tmp_path / "encoder/tokenizer.json"))
+    seal(tmp_path / "encoder")
     effort = ["--texts", "40", "--tokens", "30", "--max-length", "20", "--starts", "1"]
     run = subprocess.run(
         [sys.executable, ROOT / "benchmarks/deployed.py", "--encoder", tmp_path / "encoder", *effort],

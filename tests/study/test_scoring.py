@@ -74,7 +74,7 @@ def test_without_its_tokenizer_an_exported_model_is_refused(results, rows, tmp_p
 def test_what_is_no_folder_or_has_no_int8_is_refused(results, rows, tmp_path):
     with pytest.raises(PipeOpsError, match=r"no: is no folder; name one that `pipeops deploy` wrote"):
         scored(tmp_path / "no", rows)
-    with pytest.raises(PipeOpsError, match=r"policy\.json: not found; deploy the model again"):
+    with pytest.raises(PipeOpsError, match=r"model\.onnx: not found; deploy the model again"):
         scored(tmp_path, rows)
     with pytest.raises(PipeOpsError, match="--int8: is for exported folders"):
         scored(tmp_path, rows, int8=True)

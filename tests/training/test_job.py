@@ -607,7 +607,7 @@ def test_a_truncated_parent_is_named(trained, workshop, tmp_path):
         (broken / name).write_bytes((workshop / "O" / name).read_bytes())
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(PipeOpsError, match=r"O/model.safetensors: not readable .* train it anew") as error:
+    with pytest.raises(PipeOpsError, match=r"O/model.safetensors: damaged .* train the model again") as error:
         train(job(workshop, "E", broken), tmp_path / "E", state_root=tmp_path / "state")
     assert "\n" not in str(error.value)
 

@@ -16,9 +16,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from pipeops.errors import PipeOpsError, Terminated
+from pipeops.files import disk_full_in_one_line
 from pipeops.hardware import compute_dtype
 from pipeops.integrity import seal
 from pipeops.progress import Progress, duration
+from pipeops.reading import reason
 from pipeops.settings import Precision
 from pipeops.training.sampling import EpochSampler
 
@@ -203,10 +205,17 @@ class ReproducibleTrainer(Trainer):
 
     def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
         """Save as Trainer does, then seal the folder, and remove older ones only when that is on the disk."""
-        super()._save_checkpoint(*arguments, **named)
+        folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        try:
+            with disk_full_in_one_line(folder):
+                super()._save_checkpoint(*arguments, **named)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # torch's writer of files hides what the system said
+            said = reason(error)
+            raise PipeOpsError(f"{folder}: not written ({said}); look at its disk and run again") from None
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             seal(folder)
             for older in folder.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
                 if older != folder:
