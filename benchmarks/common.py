@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +58,18 @@ def export_random(shape: ModelShape, folder: Path) -> float:
     return time.perf_counter() - start
 
 
+def turns(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
+    """The names in each round's order. Another one comes first every round: what drifts, drifts for all."""
+    for turn in range(rounds):
+        first = turn % len(names)
+        yield [*names[first:], *names[:first]]
+
+
 def interleaved(runs: Runs, rounds: int) -> dict[str, np.ndarray]:
     """Seconds that each run took, in every round; the first three rounds warm up and are dropped."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for turn in range(rounds + 3):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+    for names in turns(list(runs), rounds + 3):
+        for name in names:
             start = time.perf_counter()
             runs[name]()
             times[name].append(time.perf_counter() - start)

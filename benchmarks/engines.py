@@ -1,0 +1,295 @@
+"""PipeOps beside other engines: one trained model, the same number of threads, in turns.
+
+python benchmarks/engines.py results/sst2-minilm --dataset sst2 --output engines
+python benchmarks/engines.py results/sst2-minilm --dataset sst2 --output engines --parts times --lengths 512
+
+The folder is that of a study with O and E. Files are made once and kept in the output folder. Every engine is
+open in a process of its own. In a round each runs in turn, untimed at first, until its caches are warm. What
+was measured is kept in engines.json. A later call measures what it names anew: of times the whole column, so
+that all times of a column are of one run.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from common import introduce, turns
+from engine_kinds import ENGINES, Engine, Sources
+from rich.console import Console
+from workers import SPINNING, Worker, classes, made, milliseconds, milliseconds_each
+
+from pipeops.data.tokenised import load_tokenised
+from pipeops.errors import PipeOpsError, errors_in_one_line
+from pipeops.files import replaced
+from pipeops.integrity import digest
+from pipeops.models.weights import WEIGHTS
+from pipeops.provenance import provenance, versions, write_json
+from pipeops.text import markdown_table
+
+BASE = "PipeOps int8"
+"""What times are divided by. It is always among the engines."""
+PARTS = ("accuracy", "costs", "times")
+SENTENCES = "sentences"
+"""The column of real inputs, one by one."""
+SENTENCES_A_TURN = 16
+WARM_UP = 2
+"""Rounds that are run first and not counted."""
+PACKAGES = ("openvino", "nncf", "ctranslate2", "torch", "transformers", "onnxruntime")
+COSTS = {
+    "load_s": "load and first answer, s",
+    "memory_mib": "memory for it, MiB",
+    "process_mib": "whole process, MiB",
+    "file_mib": "files, MiB",
+}
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    args = arguments()
+    os.environ |= SPINNING | {"OMP_NUM_THREADS": str(args.threads)}
+    introduce(console, threads=args.threads)
+    if args.threads > (cores := os.cpu_count() or 1):
+        console.print(f"{args.threads} threads on {cores} cores: every engine waits for itself")
+    sources = sources_of(args)
+    findings = Findings(args.output, threads=args.threads)
+    folders = make_all(chosen(args.engines), sources, findings)
+    if "accuracy" in args.parts:
+        measure_accuracy(folders, sources, findings)
+    if "costs" in args.parts:
+        measure_costs(folders, sources, findings, starts=args.starts)
+    if "times" in args.parts:
+        measure_times(
+            folders, sources, findings, columns_of(args, sources.shape.max_length), rounds=args.rounds
+        )
+    console.print(findings.write_tables())
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="of a study with O and E")
+    parser.add_argument("--dataset", default="sst2")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True, help="folder for files and findings")
+    parser.add_argument(
+        "--engines", nargs="+", default=[], help="how names begin, such as OpenVINO; default: all"
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--lengths", type=int, nargs="*", default=[8, 32, 128, 512], help="tokens, batch 1")
+    parser.add_argument("--batches", type=int, nargs="*", default=[8, 32], help="inputs at a time")
+    parser.add_argument("--batch-length", type=int, default=32, help="their tokens")
+    parser.add_argument("--no-sentences", action="store_true", help="leave out real inputs")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--starts", type=int, default=3, help="processes whose median load time counts")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--within", type=float, default=1.0, help="points of accuracy that the policy may cost"
+    )
+    return parser.parse_args()
+
+
+def sources_of(args: argparse.Namespace) -> Sources:
+    """The files of the study that engines are made from."""
+    single, exits = (args.results / f"models/{args.dataset}/{p}/seed{args.seed}" for p in ("O", "E"))
+    training, validation = (
+        args.results / f"data/{args.dataset}/{name}.parquet" for name in ("train", "validation")
+    )
+    return Sources(single, exits, training, validation, args.within)
+
+
+def chosen(beginnings: Sequence[str]) -> dict[str, Engine]:
+    """The engines whose names begin like this, all without any; the base is always among them.
+
+    Raises:
+        PipeOpsError: no name begins so.
+    """
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in ENGINES):
+            raise PipeOpsError(f"--engines: none begins with '{beginning}'; there are {', '.join(ENGINES)}")
+    every = tuple(beginnings) or ("",)
+    return {name: engine for name, engine in ENGINES.items() if name == BASE or name.startswith(every)}
+
+
+def columns_of(args: argparse.Namespace, longest: int) -> dict[str, tuple[int, int]]:
+    """What is timed, by the column's name: inputs at a time and their tokens; real inputs have their own."""
+    if too_long := [length for length in [*args.lengths, args.batch_length] if length > longest]:
+        raise PipeOpsError(f"--lengths: {too_long[0]} tokens, the model takes at most {longest}")
+    columns = {f"1 x {length}": (1, length) for length in args.lengths}
+    columns |= {f"{batch} x {args.batch_length}": (batch, args.batch_length) for batch in args.batches}
+    return columns if args.no_sentences else columns | {SENTENCES: (1, 0)}
+
+
+class Findings:
+    """What was measured, kept in a file after every step."""
+
+    def __init__(self, output: Path, *, threads: int) -> None:
+        self.output, self.threads = output, threads
+        self._path = output / "engines.json"
+        kept = json.loads(self._path.read_text()) if self._path.exists() else {}
+        if kept.get("threads", threads) != threads:
+            raise PipeOpsError(
+                f"{self._path}: measured with {kept['threads']} threads; name another --output"
+            )
+        self.engines: dict[str, dict[str, float]] = kept.get("engines", {})
+        self.times: dict[str, dict[str, list[float]]] = kept.get("times", {})
+        self.left_out: dict[str, str] = {}
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Say that an engine is not measured, and why."""
+        self.left_out[name] = why
+        console.print(f"skipped: {name}: {why}")
+
+    def add(self, name: str, **found: float) -> None:
+        """Keep figures of an engine."""
+        self.engines.setdefault(name, {}).update(found)
+        self.save()
+        console.print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
+
+    def save(self) -> None:
+        """Write what is known."""
+        write_json(
+            self._path,
+            {
+                "threads": self.threads,
+                "engines": self.engines,
+                "times": self.times,
+                "skipped": self.left_out,
+                "provenance": provenance() | {"engines": versions(*PACKAGES)},
+            },
+        )
+
+    def write_tables(self) -> str:
+        """Write engines.csv and engines.md; return the latter."""
+        rows = list(self._rows())
+        with replaced(self.output / "engines.csv") as path:
+            pd.DataFrame(rows).to_csv(path, index=False)
+        columns = list(self.times)
+        times = {(row["engine"], row["column"]): f"{row['ms']:.2f} ({row['ratio']:.2f})" for row in rows}
+        measured = [name for name in ENGINES if name in self.engines or (name, *columns[:1]) in times]
+        faster = [
+            [
+                name,
+                _cell(self.engines.get(name, {}), "accuracy", 2),
+                *(times.get((name, c), "-") for c in columns),
+            ]
+            for name in measured
+        ]
+        costs = [[name, *(_cell(self.engines.get(name, {}), key, 1) for key in COSTS)] for name in measured]
+        page = [
+            f"Milliseconds; in brackets over those of {BASE}. Medians of rounds, {self.threads} threads.",
+            markdown_table(["engine", "accuracy, %", *columns], faster),
+            markdown_table(["engine", *COSTS.values()], costs),
+            *(f"- skipped: {name}: {why}" for name, why in self.left_out.items()),
+        ]
+        text = "\n\n".join(page[:3]) + "\n\n" + "\n".join(page[3:])
+        with replaced(self.output / "engines.md") as path:
+            path.write_text(text.rstrip() + "\n")
+        return text
+
+    def _rows(self):
+        for column, times in self.times.items():
+            base = np.array(times[BASE])
+            for name, values in times.items():
+                taken = np.array(values)
+                low, high = np.percentile(taken, [25, 75])
+                yield {
+                    "engine": name,
+                    "column": column,
+                    "ms": np.median(taken),
+                    "ratio": np.median(taken / base),
+                    "iqr_ms": high - low,
+                    "rounds": len(taken),
+                }
+
+
+def _cell(found: Mapping[str, float], key: str, digits: int) -> str:
+    return f"{found[key]:.{digits}f}" if key in found else "-"
+
+
+def make_all(engines: Mapping[str, Engine], sources: Sources, findings: Findings) -> dict[str, Path]:
+    """Make the files of engines, unless they are there; return the folder of each that can be run."""
+    checkpoints = "".join(digest(folder / WEIGHTS) for folder in (sources.single, sources.exits))
+    folders: dict[str, Path] = {}
+    for name, engine in engines.items():
+        folder = findings.output / "files" / f"{checkpoints[:12]}-{checkpoints[64:76]}" / engine.made
+        if why := engine.missing or made(name, sources, folder):
+            findings.leave_out(name, why)
+        else:
+            folders[name] = folder
+    if BASE not in folders:
+        raise PipeOpsError(f"{BASE}: {findings.left_out[BASE]}")
+    return folders
+
+
+def measure_accuracy(folders: Mapping[str, Path], sources: Sources, findings: Findings) -> None:
+    """How often each engine is right, one validation example at a time."""
+    split = load_tokenised(sources.validation)
+    for name, folder in folders.items():
+        try:
+            with Worker(name, sources, folder, findings.threads) as worker:
+                said = worker.do(classes, split.input_ids)
+        except PipeOpsError as error:
+            findings.leave_out(name, str(error))
+        else:
+            findings.add(name, accuracy=float(100 * (said == split.label_ids).mean()))
+
+
+def measure_costs(folders: Mapping[str, Path], sources: Sources, findings: Findings, *, starts: int) -> None:
+    """What opening each engine costs: time and memory in processes of its own, and its files."""
+    for name, folder in folders.items():
+        costs: list[dict[str, float]] = []
+        try:
+            for _ in range(starts):
+                with Worker(name, sources, folder, findings.threads) as worker:
+                    costs.append(worker.costs)
+        except PipeOpsError as error:
+            findings.leave_out(name, str(error))
+            continue
+        files = ENGINES[name].deployed(sources, folder)
+        found = {key: float(np.median([one[key] for one in costs])) for key in costs[0]}
+        findings.add(name, **found, file_mib=sum(path.stat().st_size for path in files) / 2**20)
+
+
+def measure_times(
+    folders: Mapping[str, Path],
+    sources: Sources,
+    findings: Findings,
+    columns: Mapping[str, tuple[int, int]],
+    *,
+    rounds: int,
+) -> None:
+    """Let all engines run in turns, column by column."""
+    split = load_tokenised(sources.validation)
+    with ExitStack() as opened:
+        workers: dict[str, Worker] = {}
+        for name, folder in folders.items():
+            try:
+                workers[name] = opened.enter_context(Worker(name, sources, folder, findings.threads))
+            except PipeOpsError as error:
+                findings.leave_out(name, str(error))
+        for column, (batch, length) in columns.items():
+            able = {name: one for name, one in workers.items() if batch == 1 or ENGINES[name].batches}
+            rng = np.random.default_rng(length)
+            times: dict[str, list[float]] = {name: [] for name in able}
+            for names in turns(list(able), WARM_UP + rounds):
+                given: Any = rng.integers(0, sources.shape.vocab_size, (batch, length))
+                if column == SENTENCES:
+                    given = [split.input_ids[i] for i in rng.integers(0, len(split), SENTENCES_A_TURN)]
+                for name in names:
+                    task = milliseconds_each if column == SENTENCES else milliseconds
+                    times[name].append(workers[name].do(task, given))
+            findings.times[column] = {name: values[WARM_UP:] for name, values in times.items()}
+            findings.save()
+            console.print(f"timed: {column}")
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        main()
