@@ -8,9 +8,9 @@ own revision stands in its declaration.
 ROWS = 1
 BACKBONE = 2
 TOKENISE = 1
-EXPORT = 2
+EXPORT = 3
 EVALUATE = 1
-PRICE = 2
+PRICE = 3
 CURVES = 2
 CHECK = 1
 

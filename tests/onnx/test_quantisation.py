@@ -39,7 +39,7 @@ def test_every_weight_of_a_product_is_int8_per_output_channel(name, stitch):
         constants = {
             n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in nodes if n.op_type == "Constant"
         }
-        products = [node for node in nodes if node.op_type == "MatMulInteger"]
+        products = [node for node in nodes if node.op_type in ("MatMulInteger", "QAttention")]
         exits = 2 if layer in shape.exit_layers else 0
         widened = shape.embedding_rank > 0, shape.layout.word_size(shape) < shape.hidden_size
         projections = sum(widened) if layer == 1 else 0
@@ -67,8 +67,8 @@ def test_a_stage_is_not_changed_by_quantising_it():
 def test_fp32_graphs_name_every_product_that_is_float():
     shape = tiny_shape(exit_layers=(1, 3))
     stages = emit_stages(shape, random_weights(shape).__getitem__)
-    per_layer = ["attention.qkv", "attention.output", "ffn.inner", "ffn.output"]
-    expected = [f"layer.{k}.{part}.product" for k in (1, 2, 3) for part in per_layer]
+    per_layer = [f"{part}.product" for part in ("attention.output", "ffn.inner", "ffn.output")]
+    expected = [f"layer.{k}.{part}" for k in (1, 2, 3) for part in ("attention", *per_layer)]
     expected += [f"{part}.product" for k in (1, 3) for part in (f"exit.{k}.dense", f"logits.{k}")]
     for stitch in (early_exit_graph, straight_graph):
         assert sorted(float_products(stitch(stages, shape))) == sorted(expected)

@@ -17,7 +17,9 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from pipeops.errors import PipeOpsError
 from pipeops.onnx.stages import WORDS
 
-_FLOAT_PRODUCTS = {"MatMul", "Gemm"}  # integer products have operators of their own
+_PRODUCTS = ("MatMul", "Attention")
+"""Operators that multiply by weights, as they are emitted."""
+_FLOAT_PRODUCTS = {*_PRODUCTS, "Gemm"}  # integer products have operators of their own
 
 
 def quantise(stage: ModelProto) -> ModelProto:
@@ -36,13 +38,13 @@ def quantise(stage: ModelProto) -> ModelProto:
     prepared.CopyFrom(stage)
     # Emitted graphs are typed and hold nothing to fold, which is what pre-processing is for.
     add_pre_process_metadata(prepared)
-    targets = [node.name for node in stage.graph.node if node.op_type == "MatMul" or node.name == WORDS]
+    targets = [node.name for node in stage.graph.node if node.op_type in _PRODUCTS or node.name == WORDS]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stage.onnx"
         quantize_dynamic(
             prepared,
             path,
-            op_types_to_quantize=["MatMul", "Gather"],
+            op_types_to_quantize=[*_PRODUCTS, "Gather"],
             nodes_to_quantize=targets,
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -81,7 +83,7 @@ def _taken(node: NodeProto) -> Iterator[str]:
 
 
 def float_products(model: ModelProto) -> list[str]:
-    """Name every MatMul and Gemm that multiplies by a float weight: in the graph, its branches and functions.
+    """Name every product with a float weight: in the graph, its branches and functions.
 
     A weight is an initializer, a constant, or anything computed from those alone (such as a transposed or a
     dequantised one).

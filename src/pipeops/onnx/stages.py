@@ -207,11 +207,29 @@ class Stage:
             mask: 1 where a token is attended to, (batch, length).
             bias: what is added to the scores, (batch or 1, heads or 1, length, length).
         """
+        inputs = [*parts, "", mask] + ([bias] if bias else [])
+        return self._attended("MultiHeadAttention", inputs, name, layer)
+
+    def self_attention(
+        self, x: str, name: str, layer: int, *, weight: NDArray[np.float32], bias: NDArray[np.float32]
+    ) -> str:
+        """The same over what is not padding, of maps of ``x``; it saves taking their product apart.
+
+        Args:
+            x: (batch, length, hidden).
+            name: of the result.
+            layer: counted from 1.
+            weight: of queries, keys and values one after another, (3 * heads * head size, hidden).
+            bias: likewise, (3 * heads * head size,).
+        """
+        given = [self.constant(f"{name}.weight", weight.T), self.constant(f"{name}.bias", bias)]
+        return self._attended("Attention", [x, *given, "mask"], name, layer)
+
+    def _attended(self, op: str, inputs: list[str], name: str, layer: int) -> str:
         heads = self.shape.heads_per_layer[layer - 1]
         # ONNX infers no types through another domain's operator, and what transforms a stage may need them.
         self.types.append(tensor(name, TensorProto.FLOAT, "batch", "length", heads * self.shape.head_size))
-        inputs = [*parts, "", mask] + ([bias] if bias else [])
-        return self.node("MultiHeadAttention", inputs, name, domain="com.microsoft", num_heads=heads)
+        return self.node(op, inputs, name, domain="com.microsoft", num_heads=heads)
 
     def split(self, x: str, names: list[str], name: str) -> list[str]:
         """Cut the last axis into equal parts."""

@@ -67,15 +67,13 @@ def read(stage: "Stage", number: int) -> str:  # noqa: ARG001
 
 
 def _attention(stage: "Stage", x: str, name: str, source: str, number: int) -> str:
-    """Multi-head self-attention with one packed product for queries, keys and values."""
+    """Multi-head self-attention, with the maps to queries, keys and values in it as one packed product."""
     parts = ("query", "key", "value")
     weight, bias = (
         np.concatenate([stage.weights(f"{source}.{part}.{kind}") for part in parts])
         for kind in ("weight", "bias")
     )
-    packed = stage.affine(x, f"{name}.qkv", weight, bias)
-    split = stage.split(packed, [f"{name}.{part}" for part in parts], f"{name}.split")
-    return stage.attention(split, name, number)
+    return stage.self_attention(x, name, number, weight=weight, bias=bias)
 
 
 def _segments(stage: "Stage", mask: str) -> str:
