@@ -7,9 +7,12 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do \
 VENV   ?= .venv
 CORES  ?= $(shell nproc)
 BIN    := $(VENV)/bin
+# Other engines, in an environment of their own that sees the packages of .venv.
+ENGINES ?= .venv-engines
+RESULTS ?= results/sst2-minilm
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup valid table1 report test lint format bench mutations ablations faults flips chaos schema reference lock
+.PHONY: help setup valid table1 report test lint format bench engines mutations ablations faults flips chaos schema reference lock
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -51,6 +54,16 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/sizes.py
+
+# PipeOps beside other engines, on O and E of a study that RESULTS names.
+engines: $(ENGINES)/installed
+	$(ENGINES)/bin/python benchmarks/engines.py $(RESULTS) --output results/engines
+
+$(ENGINES)/installed: $(VENV)/installed benchmarks/engines-requirements.txt
+	$(BIN)/python -m venv $(ENGINES)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $$(echo $(ENGINES)/lib/python3*/site-packages)/pipeops.pth
+	$(ENGINES)/bin/pip install --quiet --disable-pip-version-check --requirement benchmarks/engines-requirements.txt
+	touch $@
 
 mutations: setup
 	$(BIN)/python tests/random_configs.py 2000

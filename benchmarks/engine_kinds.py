@@ -243,21 +243,28 @@ def make_openvino(sources: Sources, folder: Path, *, quantised: bool) -> None:
     if quantised:
         import nncf
 
-        rows = [{"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])} for ids in _rows(sources)]
+        rows = [
+            {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
+            for ids in calibration_rows(sources)
+        ]
         model = nncf.quantize(
             model, nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(rows)
         )
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
 
 
-def _rows(sources: Sources) -> list[NDArray[np.int64]]:
-    """Training rows for static scales: the first ones of the file, which are in no order."""
+def calibration_rows(sources: Sources) -> list[NDArray[np.int64]]:
+    """Training rows for static scales: the first ones of the file, which are in no order.
+
+    Raises:
+        PipeOpsError: too few, or all of one class.
+    """
     split = load_tokenised(sources.training)
     classes = len(np.unique(split.label_ids[:CALIBRATION]))
     if len(split) < FEWEST or classes < 2:
         raise PipeOpsError(
-            f"{sources.training}: {len(split)} rows of {classes} classes, where {FEWEST} rows of at least 2 "
-            "are needed to calibrate static scales; name more training rows"
+            f"{sources.training}: {len(split)} rows of {classes} classes; static scales need {FEWEST} rows "
+            "and 2 classes at least"
         )
     return split.input_ids[:CALIBRATION]
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from common import introduce, turns
-from engine_kinds import ENGINES, Engine, Sources
+from engine_kinds import ENGINES, POLICY, Engine, Sources
 from rich.console import Console
 from workers import SPINNING, Worker, classes, made, milliseconds, milliseconds_each
 
@@ -30,6 +30,7 @@ from pipeops.files import replaced
 from pipeops.integrity import digest
 from pipeops.models.weights import WEIGHTS
 from pipeops.provenance import provenance, versions, write_json
+from pipeops.revisions import EXPORT
 from pipeops.text import markdown_table
 
 BASE = "PipeOps int8"
@@ -57,6 +58,7 @@ def main() -> None:
     if args.threads > (cores := os.cpu_count() or 1):
         console.print(f"{args.threads} threads on {cores} cores: every engine waits for itself")
     sources = sources_of(args)
+    columns = columns_of(args, sources.shape.max_length)
     findings = Findings(args.output, threads=args.threads)
     folders = make_all(chosen(args.engines), sources, findings)
     if "accuracy" in args.parts:
@@ -64,9 +66,7 @@ def main() -> None:
     if "costs" in args.parts:
         measure_costs(folders, sources, findings, starts=args.starts)
     if "times" in args.parts:
-        measure_times(
-            folders, sources, findings, columns_of(args, sources.shape.max_length), rounds=args.rounds
-        )
+        measure_times(folders, sources, findings, columns, rounds=args.rounds)
     console.print(findings.write_tables())
 
 
@@ -140,6 +140,7 @@ class Findings:
         self.engines: dict[str, dict[str, float]] = kept.get("engines", {})
         self.times: dict[str, dict[str, list[float]]] = kept.get("times", {})
         self.left_out: dict[str, str] = {}
+        self.policies: dict[str, dict[str, float]] = {}
 
     def leave_out(self, name: str, why: str) -> None:
         """Say that an engine is not measured, and why."""
@@ -161,6 +162,7 @@ class Findings:
                 "engines": self.engines,
                 "times": self.times,
                 "skipped": self.left_out,
+                "policies": self.policies,
                 "provenance": provenance() | {"engines": versions(*PACKAGES)},
             },
         )
@@ -186,6 +188,11 @@ class Findings:
             f"Milliseconds; in brackets over those of {BASE}. Medians of rounds, {self.threads} threads.",
             markdown_table(["engine", "accuracy, %", *columns], faster),
             markdown_table(["engine", *COSTS.values()], costs),
+            *(
+                f"- {precision} policy: threshold {found['threshold']:g}, accuracy {found['accuracy']:.2%}, "
+                f"leaves after layer {found['mean_exit_layer']:.2f} on average"
+                for precision, found in self.policies.items()
+            ),
             *(f"- skipped: {name}: {why}" for name, why in self.left_out.items()),
         ]
         text = "\n\n".join(page[:3]) + "\n\n" + "\n".join(page[3:])
@@ -216,13 +223,16 @@ def _cell(found: Mapping[str, float], key: str, digits: int) -> str:
 def make_all(engines: Mapping[str, Engine], sources: Sources, findings: Findings) -> dict[str, Path]:
     """Make the files of engines, unless they are there; return the folder of each that can be run."""
     checkpoints = "".join(digest(folder / WEIGHTS) for folder in (sources.single, sources.exits))
+    version = f"{checkpoints[:12]}-{checkpoints[64:76]}-{EXPORT}"
     folders: dict[str, Path] = {}
     for name, engine in engines.items():
-        folder = findings.output / "files" / f"{checkpoints[:12]}-{checkpoints[64:76]}" / engine.made
+        folder = findings.output / "files" / version / engine.made
         if why := engine.missing or made(name, sources, folder):
             findings.leave_out(name, why)
         else:
             folders[name] = folder
+            if (policy := folder / POLICY).exists():
+                findings.policies = json.loads(policy.read_text())
     if BASE not in folders:
         raise PipeOpsError(f"{BASE}: {findings.left_out[BASE]}")
     return folders

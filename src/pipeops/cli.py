@@ -346,12 +346,15 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     output: Output,
     confidence: Annotated[Confidence, typer.Option(help="How sure an exit is.")] = "max_probability",
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Write no ONNX functions, for runtimes that know none.")
+    ] = False,
 ) -> None:
     """Export a checkpoint: `model[-int8].onnx` to deploy, `profile[-int8].onnx` to measure."""
     from pipeops.onnx.export import export as run
 
     with writing(output, folder=True):
-        run(checkpoint, output, confidence=confidence)
+        run(checkpoint, output, confidence=confidence, inline=inline)
 
 
 @command("""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from export_models import SHAPES, random_tokens, random_weights, tiny_shape, write_checkpoint
 from safetensors.numpy import save_file
@@ -14,6 +15,7 @@ import pipeops.models.weights
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape, tensor_shapes
 from pipeops.onnx.export import export
+from pipeops.onnx.graphs import load, straightened
 from pipeops.onnx.runtime import EarlyExitModel, Profiler, force_exit
 
 TOLERANCE = 1e-4
@@ -217,3 +219,42 @@ print(answer.exit_layer, *sorted({{"torch", "transformers", "datasets", "pandas"
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.split() == ["3"]
+
+
+FILES = [f"{kind}{precision}.onnx" for kind in ("model", "profile") for precision in ("", "-int8")]
+
+
+def nodes_of(graph):
+    """Every node of a graph and of its branches."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from nodes_of(attribute.g)
+
+
+@pytest.mark.parametrize("name", ["bert-mean", "bert-single", "electra-slender-mean", "modernbert"])
+def test_an_inlined_file_has_no_functions_passes_the_full_check_and_answers_the_same(name, tmp_path):
+    shape = SHAPES[name]
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", shape)
+    for folder, inline in (("plain", False), ("inlined", True)):
+        export(checkpoint, tmp_path / folder, inline=inline)
+        for file in FILES:
+            model = onnx.load(tmp_path / folder / file)
+            onnx.checker.check_model(model, full_check=True)
+            assert bool(model.functions) != inline
+            assert not inline or all(node.domain != "pipeops" for node in nodes_of(model.graph))
+    ids, mask = random_tokens(shape, [9])
+    for file in FILES:
+        kind = EarlyExitModel if file.startswith("model") else Profiler
+        plain, inlined = (kind.load(tmp_path / folder / file, threads=1) for folder in ("plain", "inlined"))
+        thresholds = [force_exit(layer, shape.exit_layers) for layer in shape.exit_layers]
+        for given in [(one,) for one in thresholds] if kind is EarlyExitModel else [()]:
+            expected, found = (model.run(ids, mask, *given) for model in (plain, inlined))
+            for one, other in zip(expected, found, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_an_inlined_file_is_stitched_no_other_way(tmp_path):
+    export(write_checkpoint(tmp_path / "checkpoint", tiny_shape()), tmp_path, inline=True)
+    with pytest.raises(PipeOpsError, match="without functions; export the model again, without --inline"):
+        straightened(load(tmp_path / "model.onnx"))

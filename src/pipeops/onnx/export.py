@@ -11,7 +11,7 @@ from pipeops.files import replaced
 from pipeops.integrity import sealed_folder
 from pipeops.models.shape import ModelShape, read_config
 from pipeops.models.weights import WEIGHTS, checked_weights
-from pipeops.onnx.graphs import early_exit_graph, straight_graph, with_metadata
+from pipeops.onnx.graphs import early_exit_graph, inlined, straight_graph, with_metadata
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.stages import emit_stages
@@ -19,7 +19,9 @@ from pipeops.progress import tracked
 from pipeops.settings import Confidence
 
 
-def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_probability") -> None:
+def export(
+    checkpoint: Path, output: Path, *, confidence: Confidence = "max_probability", inline: bool = False
+) -> None:
     """Write a checkpoint as graphs, in fp32 and in int8. Same weights, same bytes.
 
     Args:
@@ -27,6 +29,7 @@ def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_prob
         output: folder for ``model[-int8].onnx``, the graph to deploy (``stitching.early_exit_graph``), and
             ``profile[-int8].onnx``, the one that returns every exit's answer (``stitching.straight_graph``).
         confidence: how sure an exit is of its answer; see ``sections.ExitsSection``.
+        inline: write graphs without functions, for runtimes that know none.
 
     Raises:
         PipeOpsError: the checkpoint is damaged, disagrees with its configuration, or cannot be exported.
@@ -36,9 +39,10 @@ def export(checkpoint: Path, output: Path, *, confidence: Confidence = "max_prob
         stages = emit_stages(shape, weights, confidence=confidence)
     origin = _origin(read_config(checkpoint))
     with sealed_folder(output, last=graph_path(output, "profile", quantised=True).name) as folder:
-        _write_graphs(stages, shape, folder, origin, quantised=False, confidence=confidence)
+        how = {"confidence": confidence, "inline": inline}
+        _write_graphs(stages, shape, folder, origin, quantised=False, **how)
         quantised = [quantise(stage) for stage in tracked(stages, "quantise", total=len(stages))]
-        _write_graphs(quantised, shape, folder, origin, quantised=True, confidence=confidence)
+        _write_graphs(quantised, shape, folder, origin, quantised=True, **how)
 
 
 def _write_graphs(
@@ -49,11 +53,12 @@ def _write_graphs(
     *,
     quantised: bool,
     confidence: Confidence,
+    inline: bool,
 ) -> None:
-    model = early_exit_graph(stages, shape, confidence=confidence)
-    write(with_metadata(model, origin), graph_path(folder, "model", quantised=quantised))
-    profile = straight_graph(stages, shape)
-    write(with_metadata(profile, origin), graph_path(folder, "profile", quantised=quantised))
+    model, profile = early_exit_graph(stages, shape, confidence=confidence), straight_graph(stages, shape)
+    for kind, graph in (("model", model), ("profile", profile)):
+        made = with_metadata(inlined(graph) if inline else graph, origin)
+        write(made, graph_path(folder, kind, quantised=quantised))
 
 
 def _origin(config: Mapping[str, Any]) -> dict[str, str]:

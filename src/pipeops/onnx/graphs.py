@@ -24,6 +24,7 @@ from onnx import (
     helper,
     numpy_helper,
 )
+from onnx.inliner import inline_local_functions
 
 from pipeops import __version__
 from pipeops.errors import PipeOpsError
@@ -142,6 +143,14 @@ def straightened(model: ModelProto) -> ModelProto:
     return straight
 
 
+def inlined(model: ModelProto) -> ModelProto:
+    """Return a graph of this module without functions: what they hold stands where they are called.
+
+    Runtimes that know no functions can read it. ONNX Runtime loads it far slower.
+    """
+    return inline_local_functions(model)
+
+
 def with_metadata(model: ModelProto, added: Mapping[str, str]) -> ModelProto:
     """Return the model itself, with these entries of its metadata, whatever it said of them before."""
     metadata = {entry.key: entry.value for entry in model.metadata_props} | dict(added)
@@ -150,7 +159,13 @@ def with_metadata(model: ModelProto, added: Mapping[str, str]) -> ModelProto:
 
 
 def _calls(model: ModelProto) -> list[_Interface]:
-    """The stages of an exported graph, which are its functions."""
+    """The stages of an exported graph, which are its functions.
+
+    Raises:
+        PipeOpsError: it has none.
+    """
+    if not model.functions:
+        raise PipeOpsError("a graph without functions; export the model again, without --inline")
     types = {value.name: value for graph in _nested(model.graph) for value in graph.value_info}
     return [
         _Interface(function.name, list(function.input), [types[name] for name in function.output])
