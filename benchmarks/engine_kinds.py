@@ -76,7 +76,9 @@ class Engine:
     open: Callable[[Sources, Path, int], Opened]
     """Opens what is there, to run on so many threads."""
     modules: tuple[str, ...] = ()
-    """What must be installed beside PipeOps."""
+    """What must be installed to make it."""
+    library: str = ""
+    """What it runs on, where that is not onnxruntime."""
     batches: bool = True
     """Whether it takes more than one input at a time."""
     files: str = ""
@@ -438,6 +440,7 @@ def _of_openvino() -> dict[str, Engine]:
             make=partial(make_openvino, quantised=quantised),
             open=partial(open_openvino, precision=precision),
             modules=("torch", "openvino", *(("nncf",) if quantised else ())),
+            library="openvino",
             files="model.*",
         )
         for name, (quantised, precision) in ways.items()
@@ -452,7 +455,11 @@ def _of_torch() -> dict[str, Engine]:
     }
     return {
         f"PyTorch {name}": Engine(
-            made="torch", make=make_nothing, open=partial(open_torch, **way), modules=("torch",)
+            made="torch",
+            make=make_nothing,
+            open=partial(open_torch, **way),
+            modules=("torch",),
+            library="torch",
         )
         for name, way in ways.items()
     }
@@ -467,6 +474,7 @@ ENGINES: Mapping[str, Engine] = {
         make=make_ctranslate2,
         open=open_ctranslate2,
         modules=("torch", "ctranslate2"),
+        library="ctranslate2",
         files="ctranslate2/*",
     ),
     **_of_torch(),

@@ -45,7 +45,6 @@ PACKAGES = ("openvino", "nncf", "ctranslate2", "torch", "transformers", "onnxrun
 COSTS = {
     "load_s": "load and first answer, s",
     "memory_mib": "memory for it, MiB",
-    "process_mib": "whole process, MiB",
     "file_mib": "files, MiB",
 }
 console = Console(highlight=False, soft_wrap=True)

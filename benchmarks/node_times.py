@@ -69,7 +69,8 @@ def operator_times(graph: Path, length: int, *, runs: int, threads: int) -> Coun
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=["SkipLayerNormFusion"],  # as PipeOps runs it
             )
-        ids = np.random.default_rng(0).integers(5, 100, (1, length))
+            shape = json.loads(session.get_modelmeta().custom_metadata_map["pipeops.shape"])
+        ids = np.random.default_rng(0).integers(0, shape["vocab_size"], (1, length))
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         for given in session.get_inputs():
             if given.name == "thresholds":

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +22,7 @@ from pipeops.files import temporary_folder
 from pipeops.measuring.rounds import warm_milliseconds
 from pipeops.text import shortened
 
-PAUSE = 0.01
+PAUSE = 0.05
 """Seconds after an engine's turn, in which its threads stop spinning."""
 SPINNING = {"KMP_BLOCKTIME": "1", "GOMP_SPINCOUNT": "20000"}
 """Environment of the engines: OpenMP's threads spin for about a millisecond, so within a run only."""
@@ -147,14 +148,14 @@ def _serve(connection: Connection, name: str, sources: Sources, folder: Path, th
 def _open(name: str, sources: Sources, folder: Path, threads: int) -> tuple[Opened, dict[str, float]]:
     """Open an engine and let it answer once; seconds that took, and MiB that the process grew by."""
     engine, process = ENGINES[name], psutil.Process()
-    for module in engine.modules:
-        __import__(module)
+    if engine.library:
+        import_module(engine.library)
     before, start = process.memory_info().rss, time.perf_counter()
     opened = engine.open(sources, folder, threads)
     ids = np.full((1, min(FIRST_LENGTH, sources.shape.max_length)), 5)
     opened.ask(ids, np.ones_like(ids))
     seconds, after = time.perf_counter() - start, process.memory_info().rss
-    return opened, {"load_s": seconds, "memory_mib": (after - before) / 2**20, "process_mib": after / 2**20}
+    return opened, {"load_s": seconds, "memory_mib": (after - before) / 2**20}
 
 
 def _said(error: Exception) -> str:

@@ -58,7 +58,7 @@ def test_a_quick_run_measures_every_engine_or_says_why_not(results, tmp_path):
     assert {"PipeOps int8", "ONNX Runtime int8"} <= kept["engines"].keys()
     for found in kept["engines"].values():
         assert 0 <= found["accuracy"] <= 100
-        assert min(found["load_s"], found["process_mib"], found["file_mib"]) > 0
+        assert min(found["load_s"], found["file_mib"]) > 0
     table = pd.read_csv(tmp_path / "engines.csv")
     assert set(table["column"]) == {"1 x 8", "2 x 6", "sentences"}
     assert (table["ms"] > 0).all()
@@ -75,7 +75,10 @@ def test_a_quick_run_measures_every_engine_or_says_why_not(results, tmp_path):
 
 def test_an_engine_or_a_length_that_there_is_not_is_one_line(results, tmp_path):
     for asked, said in (
-        (["--engines", "Fastest"], "--engines: none begins with 'Fastest'; there are PipeOps fp32, "),
+        (
+            ["--engines", "Fastest", "--lengths", "8", "--batch-length", "8"],
+            "--engines: none begins with 'Fastest'; there are PipeOps fp32, ",
+        ),
         (["--lengths", "900"], "--lengths: 900 tokens, the model takes at most 24"),
     ):
         failed = run("engines.py", results, "--output", tmp_path, *asked, check=False)

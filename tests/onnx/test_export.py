@@ -258,3 +258,20 @@ def test_an_inlined_file_is_stitched_no_other_way(tmp_path):
     export(write_checkpoint(tmp_path / "checkpoint", tiny_shape()), tmp_path, inline=True)
     with pytest.raises(PipeOpsError, match="without functions; export the model again, without --inline"):
         straightened(load(tmp_path / "model.onnx"))
+
+
+def test_openvino_reads_an_inlined_file_and_answers_the_same(tmp_path):
+    openvino = pytest.importorskip("openvino", reason="pip install -r benchmarks/engines-requirements.txt")
+    shape = SHAPES["bert-mean"]
+    export(write_checkpoint(tmp_path / "checkpoint", shape), tmp_path, inline=True)
+    ids, mask = random_tokens(shape, [9])
+    model = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for layer in shape.exit_layers:
+        thresholds = force_exit(layer, shape.exit_layers)
+        answer = EarlyExitModel.load(tmp_path / "model.onnx", threads=1).run(ids, mask, thresholds)
+        given = {"input_ids": ids, "attention_mask": mask, "thresholds": thresholds}
+        logits, exit_layer = model(given).values()
+        np.testing.assert_allclose(logits, answer.logits, atol=TOLERANCE)
+        assert exit_layer[0] == answer.exit_layer == layer
+    with pytest.raises(RuntimeError, match="QAttention"):
+        openvino.Core().read_model(tmp_path / "model-int8.onnx")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +40,30 @@ def export(
         stages = emit_stages(shape, weights, confidence=confidence)
     origin = _origin(read_config(checkpoint))
     with sealed_folder(output, last=graph_path(output, "profile", quantised=True).name) as folder:
-        how = {"confidence": confidence, "inline": inline}
-        _write_graphs(stages, shape, folder, origin, quantised=False, **how)
+        write_both = partial(
+            _write_graphs, shape=shape, folder=folder, origin=origin, confidence=confidence, inline=inline
+        )
+        write_both(stages, quantised=False)
         quantised = [quantise(stage) for stage in tracked(stages, "quantise", total=len(stages))]
-        _write_graphs(quantised, shape, folder, origin, quantised=True, **how)
+        write_both(quantised, quantised=True)
 
 
 def _write_graphs(
     stages: Sequence[ModelProto],
+    *,
     shape: ModelShape,
     folder: Path,
     origin: Mapping[str, str],
-    *,
     quantised: bool,
     confidence: Confidence,
     inline: bool,
 ) -> None:
-    model, profile = early_exit_graph(stages, shape, confidence=confidence), straight_graph(stages, shape)
-    for kind, graph in (("model", model), ("profile", profile)):
-        made = with_metadata(inlined(graph) if inline else graph, origin)
-        write(made, graph_path(folder, kind, quantised=quantised))
+    def finish(graph: ModelProto, path: Path) -> None:
+        write(with_metadata(inlined(graph) if inline else graph, origin), path)
+
+    model = early_exit_graph(stages, shape, confidence=confidence)
+    finish(model, graph_path(folder, "model", quantised=quantised))
+    finish(straight_graph(stages, shape), graph_path(folder, "profile", quantised=quantised))
 
 
 def _origin(config: Mapping[str, Any]) -> dict[str, str]:
