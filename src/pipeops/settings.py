@@ -444,7 +444,7 @@ class PricesSection(Section):
     """CPU threads of inference."""
     rounds: Rounds = 12
     """How often each exit's time is measured at each length, next to O's each time; medians are reported."""
-    most_rounds: Rounds = 60
+    most_rounds: Rounds = 240
     """How often at most: rounds go on until `precision` is reached."""
     precision: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER] = 0.01
     """Relative standard error that every price must reach."""
