@@ -14,11 +14,12 @@ from pipeops.onnx.stages import Stage, tensor
 
 __all__ = ["embeddings", "layer", "read", "shared"]
 
-PAIRS = "buckets"
+PAIRS = "pairs"
+"""Bucket of each token that each token attends to."""
 
 
 def shared(_: ModelShape) -> list[ValueInfoProto]:
-    """The bucket of each token, and within it of each that it attends to."""
+    """The bucket of each pair of tokens, a row for each that attends."""
     return [tensor(PAIRS, TensorProto.INT32, "length", "length")]
 
 
