@@ -357,7 +357,8 @@ def _untrained(asked: Asked, pipeline: Pipeline) -> list[Pipeline]:
 
 def _training_command(asked: Asked, pipeline: Pipeline) -> list[str]:
     seed, results = asked.study.seeds[0], asked.study.pathvars.results
-    return asked.command(f"{results}/onnx/{asked.dataset}/{pipeline}/seed{seed}/model.onnx")
+    exported = f"{results}/onnx/{asked.dataset}/{pipeline}/seed{seed}/model.onnx"
+    return asked.command(exported, asked.answers_of(pipeline, seed))
 
 
 def _training_seconds(asked: Asked, steps: Sequence[Pipeline]) -> float | None:
