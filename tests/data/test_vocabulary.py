@@ -1,12 +1,12 @@
 """What V keeps of a tokenizer: same pieces for the texts that it was pruned to, and some for any other."""
 
 import json
-import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from made_tokenizers import NAMES, SPECIAL, TOKENIZERS, words_of
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pipeops.data.vocabulary import (
     KINDS,
@@ -18,87 +18,8 @@ from pipeops.data.vocabulary import (
 )
 from pipeops.errors import PipeOpsError
 
-LETTERS = "abcdeäß語😀"
 STRANGE = ["", " ", "Zebra!", "Привет", "日本語", "🙂🙃", "a\u0301", "<s> x </s>", "e" * 200, "\x00\t\n"]
 """Texts that no tokenizer here was made from."""
-
-
-def words_of(seed: int, count: int = 400) -> list[str]:
-    """Texts of made-up words, which share their beginnings and ends."""
-    drawn = random.Random(seed)
-    stems = ["".join(drawn.choices(LETTERS, k=drawn.randint(1, 4))) for _ in range(25)]
-    return [
-        " ".join("".join(drawn.choices(stems, k=drawn.randint(1, 3))) for _ in range(drawn.randint(1, 6)))
-        for _ in range(count)
-    ]
-
-
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
-TEMPLATE = {"single": "<s> $A </s>", "pair": "<s> $A </s> </s> $B </s>"}
-
-
-def trained(kind: str, *, size: int = 300) -> Tokenizer:
-    """A tokenizer of a kind, with what the encoders' own ones have around it."""
-    options = {"vocab_size": size, "special_tokens": SPECIAL, "show_progress": False}
-    if kind == "byte-level BPE":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        trainer = trainers.BpeTrainer(initial_alphabet=alphabet, **options | {"vocab_size": 256 + size})
-        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    elif kind == "BPE with byte fallback":
-        tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-        tokenizer.normalizer = normalizers.Replace(" ", "▁")
-        special = SPECIAL + [f"<0x{byte:02X}>" for byte in range(256)]
-        trainer = trainers.BpeTrainer(**options | {"vocab_size": 256 + size, "special_tokens": special})
-    elif kind == "BPE of characters":
-        tokenizer = Tokenizer(
-            models.BPE(unk_token="<unk>", continuing_subword_prefix="##", end_of_word_suffix="</w>")
-        )
-        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        trainer = trainers.BpeTrainer(
-            limit_alphabet=12, continuing_subword_prefix="##", end_of_word_suffix="</w>", **options
-        )
-    elif kind == "WordPiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(limit_alphabet=14, **options)
-        tokenizer.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 0))
-    elif kind == "Unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.Sequence(
-            [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
-        )
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(unk_token="<unk>", **options)
-    else:
-        tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        trainer = trainers.WordLevelTrainer(min_frequency=2, **options)
-    tokenizer.train_from_iterator(words_of(0), trainer)
-    if kind == "BPE with byte fallback":  # bytes are no special tokens
-        content = json.loads(tokenizer.to_str())
-        content["added_tokens"] = [one for one in content["added_tokens"] if one["content"] in SPECIAL]
-        tokenizer = Tokenizer.from_str(json.dumps(content))
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
-    if tokenizer.post_processor is None:
-        ends = [("<s>", 0), ("</s>", 2)]
-        tokenizer.post_processor = processors.TemplateProcessing(**TEMPLATE, special_tokens=ends)
-    tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
-    tokenizer.enable_truncation(9)
-    return tokenizer
-
-
-NAMES = (
-    "byte-level BPE",
-    "BPE with byte fallback",
-    "BPE of characters",
-    "WordPiece",
-    "Unigram",
-    "WordLevel",
-)
-TOKENIZERS = {name: trained(name) for name in NAMES}
 
 
 def pruned(tokenizer: Tokenizer, texts: list[str], **options) -> tuple[Tokenizer, list[int]]:

@@ -144,9 +144,9 @@ def price(study: Config, operators: str) -> list[str]:
 
 
 def pruned_backbones(study: Config) -> list[str]:
-    """The backbones whose vocabulary V prunes: those that trainings after it start from."""
-    after = {letter for pipeline in study.trainings if pipeline.transformed for letter in pipeline.trained}
-    return ["base", *(["student"] if priced_with_student(study, "".join(after)) else [])]
+    """The backbones whose vocabulary V prunes: those that trainings start from."""
+    operators = "".join({letter for pipeline in study.trainings for letter in pipeline.trained})
+    return ["base", "student"] if priced_with_student(study, operators) else ["base"]
 
 
 def priced_with_student(study: Config, operators: str) -> bool:
