@@ -37,7 +37,7 @@ STUDY = {
     "seeds": [1, 2],
     "operator_sets": ["DE"],
     "data": {"train_examples": 64, "validation_examples": 40},
-    "training": {"epochs": 1, "batch_size": 16},
+    "training": {"epochs": 1, "batch_size": 16, "operators": {"O": {"epochs": 1}}},
     "costeff": {"compression": None, "heads": 2, "ffn": 16, "rank": 16},
     "measuring": {"thresholds": [0, 0.5, 0.52, 1.01]},
     "prices": ANYWHERE,

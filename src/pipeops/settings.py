@@ -323,7 +323,7 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = {"C": {"epochs": 1}}
+    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 8}, "C": {"epochs": 1}}
     """Per letter of an operator that is trained: other values of keys above."""
     pipelines: dict[str, dict[str, Any]] = {}
     """Per trained pipeline, such as ED: other values of keys above for the training that makes it, over those

@@ -38,10 +38,11 @@ def running(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study small enough for a cluster of this size; E takes long enough to be killed."""
+    """A study small enough for a cluster of this size."""
     folder = tmp_path_factory.mktemp("backbone")
     write_two_layer_backbone(folder, seed=0)
-    training = {"epochs": 1, "batch_size": 8, "checkpoint_every": 0.02, "operators": {"E": {"epochs": 40}}}
+    operators = {"O": {"epochs": 1}, "E": {"epochs": 40}}  # E takes long enough to be killed
+    training = {"epochs": 1, "batch_size": 8, "checkpoint_every": 0.02, "operators": operators}
     return STUDY | {
         "seeds": [1],
         "pipelines": ["O", "D", "E"],

@@ -268,7 +268,7 @@ def _recipe(model: str) -> list[str]:
         return []
     found = architecture(model)
     rate = "1.0e-4" if found and found.hidden_size < SMALL else "5.0e-5"
-    keys = ["epochs: 3", "batch_size: 32", f"learning_rate: {rate}"]
+    keys = ["epochs: 3", "batch_size: 32", f"learning_rate: {rate}", "operators: {O: {epochs: 3}}"]
     return ["", "# The same for O, D, P and E.", "training:", *(f"  {key}" for key in keys)]
 
 
