@@ -2,7 +2,9 @@
 
 import json
 import random
+from pathlib import Path
 
+from helpers import tiny_encoder_config
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 LETTERS = "abcdeäß語😀"
@@ -84,3 +86,22 @@ NAMES = (
     "WordLevel",
 )
 TOKENIZERS = {name: trained(name) for name in NAMES}
+
+
+def write_base(folder: Path, family: str, kind: str, *, layers: int = 4, seed: int = 7) -> Path:
+    """A random encoder with one of the tokenizers."""
+    import torch
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    from pipeops.models.backbones import save_backbone
+
+    tokenizer = TOKENIZERS[kind]
+    config = tiny_encoder_config(
+        family, layers=layers, vocab_size=tokenizer.get_vocab_size() + 3, pad_token_id=1
+    )
+    special = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+    tokens = {f"{name}_token": token for name, token in special.items()}
+    torch.manual_seed(seed)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=22, **tokens)
+    save_backbone(AutoModel.from_config(config), fast, folder)
+    return folder

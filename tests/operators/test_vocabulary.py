@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from helpers import DISTINCT, tiny_encoder_config
-from made_tokenizers import NAMES, TOKENIZERS, words_of
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from helpers import DISTINCT
+from made_tokenizers import NAMES, words_of, write_base
+from transformers import AutoTokenizer
 
 from pipeops.data.tasks import Task
 from pipeops.data.tokenised import load_tokenised, tokenise
 from pipeops.errors import PipeOpsError
+from pipeops.integrity import seal
 from pipeops.models.architectures import architecture
-from pipeops.models.backbones import load_backbone, load_tokenizer, save_backbone
+from pipeops.models.backbones import load_backbone, load_tokenizer
 from pipeops.models.vocabulary import VOCABULARY, Vocabulary, read_vocabulary
 from pipeops.onnx.export import export
 from pipeops.onnx.runtime import Profiler
@@ -47,20 +48,6 @@ TEXTS = words_of(11, TASK.rows["train"])
 UNSEEN = [*words_of(12, 20), "Привет 🙂", "zz top"]
 MAX_LENGTH = 20
 EVERY = [*((family, "Unigram") for family in DISTINCT), *(("roberta", name) for name in NAMES)]
-
-
-def write_base(folder: Path, family: str, kind: str, *, layers: int = 4, seed: int = 7) -> Path:
-    """A random encoder with one of the tokenizers."""
-    tokenizer = TOKENIZERS[kind]
-    config = tiny_encoder_config(
-        family, layers=layers, vocab_size=tokenizer.get_vocab_size() + 3, pad_token_id=1
-    )
-    special = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
-    tokens = {f"{name}_token": token for name, token in special.items()}
-    torch.manual_seed(seed)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=22, **tokens)
-    save_backbone(AutoModel.from_config(config), fast, folder)
-    return folder
 
 
 def write_data(path: Path, backbone: Path, texts=TEXTS) -> Path:
@@ -199,17 +186,11 @@ def test_the_tokenizer_keeps_how_it_is_used(tmp_path):
     tokenizer = load_tokenizer(base)
     tokenizer.truncation_side = "left"
     tokenizer.save_pretrained(base)
-    seal_again(base)
+    seal(base)
     prune(base, tmp_path / "pruned")
     pruned = load_tokenizer(tmp_path / "pruned")
     assert (pruned.truncation_side, pruned.model_max_length) == ("left", 22)
     assert pruned.special_tokens_map == tokenizer.special_tokens_map
-
-
-def seal_again(folder: Path) -> None:
-    from pipeops.integrity import seal
-
-    seal(folder)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +210,7 @@ def test_a_backbone_that_v_did_not_make_is_refused(tmp_path, damage, message):
     path.unlink()
     if damage:
         path.write_text(json.dumps(damage))
-        seal_again(path.parent)
+        seal(path.parent)
     with pytest.raises(PipeOpsError, match=message) as caught:
         trained(tmp_path, "V")
     assert "\n" not in str(caught.value)

@@ -60,19 +60,19 @@ class Replays:
         firsts: dict[tuple[str | bool, ...], Answers] = {}
         for path in answers:
             dataset, pipeline, seed = path.parts[-3], path.parts[-2], int(path.stem.removeprefix("seed"))
-            of = Pipeline(pipeline)
-            if (dataset, of.operators) not in priced:
-                raise PipeOpsError(f"{path}: no prices of {of.operators} on {dataset}; price them first")
+            parsed = Pipeline(pipeline)
+            if (dataset, parsed.operators) not in priced:
+                raise PipeOpsError(f"{path}: no prices of {parsed.operators} on {dataset}; price them first")
             said = read_answers(path, dataset=dataset, pipeline=pipeline, seed=seed)
             # V cuts some validation texts into other pieces.
-            for among, field in (((dataset,), "label_ids"), ((dataset, of.transformed), "lengths")):
+            for among, field in (((dataset,), "label_ids"), ((dataset, parsed.transformed), "lengths")):
                 first = firsts.setdefault(among, said)
                 if not np.array_equal(getattr(said, field), getattr(first, field)):
                     raise PipeOpsError(
                         f"{path}: answers other examples than {first.path}; delete both and evaluate again"
                     )
             metric = METRICS[metrics[dataset]]
-            runs[dataset, pipeline, seed] = Replay(said, priced[dataset, of.operators], metric)
+            runs[dataset, pipeline, seed] = Replay(said, priced[dataset, parsed.operators], metric)
         return cls(runs=runs, confidence=confidence, thresholds=thresholds, patiences=patiences)
 
     def thresholds_of(self, run: Run) -> list[float]:

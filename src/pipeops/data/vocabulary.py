@@ -26,7 +26,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from pipeops.errors import PipeOpsError
-from pipeops.reading import read_json
+from pipeops.reading import reading
 
 Content = Mapping[str, Any]
 """Of a ``tokenizer.json``, or of a part of it."""
@@ -204,13 +204,12 @@ def kind_of(content: Content, source: str) -> Kind:
     Raises:
         PipeOpsError: V does not know it.
     """
-    model = content.get("model") or {}
-    name = model.get("type", "unknown")
-    if name not in KINDS:
+    kind = content["model"]["type"]
+    if kind not in KINDS:
         raise PipeOpsError(
-            f"{source}: V cannot remap a tokenizer of kind {name}, only {', '.join(KINDS)}; {REMEDY}"
+            f"{source}: V cannot remap a tokenizer of kind {kind}, only {', '.join(KINDS)}; {REMEDY}"
         )
-    return KINDS[name](model)
+    return KINDS[kind](content["model"])
 
 
 def refuse_other_kind(path: Path) -> None:
@@ -219,9 +218,10 @@ def refuse_other_kind(path: Path) -> None:
     Raises:
         PipeOpsError: V does not know its kind.
     """
-    model = read_json(path, again="fetch the model again").get("model") or {}
-    if "type" in model:  # older files do not say it
-        kind_of({"model": model}, str(path))
+    with reading(path, wrong="not a tokenizer", again="fetch the model again"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "type" in content["model"]:  # older files do not say it
+            kind_of(content, str(path))
 
 
 def used_tokens(tokenizer: Tokenizer, texts: Texts, source: str) -> set[int]:

@@ -89,9 +89,9 @@ class Asked:
 
 
 def predictions(asked: Asked) -> pd.DataFrame:
-    """Every valid pipeline of a dataset that can be measured or predicted; those with V where the study has it.
+    """Every valid pipeline of a dataset that can be measured or predicted; see ``predict.predict``.
 
-    See ``predict.predict``.
+    Those with V only where the study has any.
 
     Raises:
         PipeOpsError: there are no prices, or too few runs; the command that makes them is named.
