@@ -96,9 +96,8 @@ def write_base(folder: Path, family: str, kind: str, *, layers: int = 4, seed: i
     from pipeops.models.backbones import save_backbone
 
     tokenizer = TOKENIZERS[kind]
-    config = tiny_encoder_config(
-        family, layers=layers, vocab_size=tokenizer.get_vocab_size() + 3, pad_token_id=1
-    )
+    sizes = {"vocab_size": tokenizer.get_vocab_size() + 3, "initializer_range": 0.3}
+    config = tiny_encoder_config(family, layers=layers, pad_token_id=1, **sizes)
     special = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
     tokens = {f"{name}_token": token for name, token in special.items()}
     torch.manual_seed(seed)

@@ -103,7 +103,7 @@ def test_every_row_has_the_same_answers_before_and_after(family, kind, tmp_path)
     assert after.config.vocab_size == len(vocabulary.kept) < before.config.vocab_size
     assert after.config.shape == vocabulary.applied(before.config.shape)
     expected = answers(before, whole)
-    assert np.ptp(expected) > 0.01
+    assert np.ptp(expected, axis=0).max() > 1e-3
     np.testing.assert_allclose(answers(after, pruned), expected, atol=1e-5, rtol=0)
     export(tmp_path / "V", tmp_path / "onnx")
     for quantised, tolerance in ((False, 1e-4), (True, None)):

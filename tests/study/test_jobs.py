@@ -26,9 +26,7 @@ def test_tokenising_holds_only_what_it_depends_on():
 
 
 def test_the_vocabulary_is_that_of_the_training_rows_that_are_used():
-    study = load_config(
-        {"data": {"train_examples": 12}, "vocabulary": {"size": 100}, "pipelines": ["O", "V"]}
-    )
+    study = load_config({"data": {"train_examples": 12}, "vocabulary": {"size": 100}})
     options = jobs.vocabulary(study, "generated-sentiment")
     assert options == ["generated-sentiment", "--examples", "12", "--settings", '{"size":100}']
     assert options[1:3] == jobs.tokenise(study, "generated-sentiment", "train")[-2:]
