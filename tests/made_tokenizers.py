@@ -21,6 +21,8 @@ def words_of(seed: int, count: int = 400) -> list[str]:
 
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+NO_RULES = (1024).to_bytes(4, "little") + bytes(1024)
+"""Rules of a SentencePiece model that change no character."""
 TEMPLATE = {"single": "<s> $A </s>", "pair": "<s> $A </s> </s> $B </s>"}
 
 
@@ -54,9 +56,12 @@ def trained(kind: str, *, size: int = 300) -> Tokenizer:
         tokenizer.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 0))
     elif kind == "Unigram":
         tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.Sequence(
-            [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps = (
+            normalizers.Precompiled(NO_RULES),
+            normalizers.NFKC(),
+            normalizers.Replace(Regex(" {2,}"), " "),
         )
+        tokenizer.normalizer = normalizers.Sequence(list(steps))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         trainer = trainers.UnigramTrainer(unk_token="<unk>", **options)
     else:

@@ -21,6 +21,7 @@ from pipeops.models.architectures import architecture
 from pipeops.models.backbones import load_backbone, load_tokenizer
 from pipeops.models.vocabulary import VOCABULARY, Vocabulary, read_vocabulary
 from pipeops.onnx.export import export
+from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import Profiler
 from pipeops.operators.builtin import CostEffSection, PruningSection, VocabularySection
 from pipeops.operators.declaration import NoSettings, Setup
@@ -106,14 +107,20 @@ def test_every_row_has_the_same_answers_before_and_after(family, kind, tmp_path)
     assert np.ptp(expected, axis=0).max() > 1e-3
     np.testing.assert_allclose(answers(after, pruned), expected, atol=1e-5, rtol=0)
     export(tmp_path / "V", tmp_path / "onnx")
-    for quantised, tolerance in ((False, 1e-4), (True, None)):
-        profiler = Profiler.load(tmp_path / f"onnx/profile{'-int8' * quantised}.onnx", threads=1)
-        assert profiler.shape == after.config.shape
-        if tolerance:
-            run = [profiler.run(ids[None], np.ones_like(ids)[None]).logits[0] for ids in pruned.input_ids]
-            np.testing.assert_allclose(np.array(run), expected, atol=tolerance, rtol=0)
-            padded = [profiler.run(*pruned.padded(index)).logits[0] for index in range(len(pruned))]
-            np.testing.assert_allclose(np.array(padded), expected, atol=tolerance, rtol=0)
+    fp32, int8 = (
+        Profiler.load(graph_path(tmp_path / "onnx", "profile", quantised=quantised), threads=1)
+        for quantised in (False, True)
+    )
+    assert fp32.shape == int8.shape == after.config.shape
+    for index, ids in enumerate(pruned.input_ids):
+        inputs = ids[None], np.ones_like(ids)[None]
+        np.testing.assert_allclose(fp32.run(*inputs).logits[0], expected[index], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(
+            fp32.run(*pruned.padded(index)).logits[0], expected[index], atol=1e-4, rtol=0
+        )
+        np.testing.assert_allclose(
+            int8.run(*pruned.padded(index)).logits, int8.run(*inputs).logits, atol=1e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize("family", DISTINCT)

@@ -127,7 +127,10 @@ def prepared(path):
 
 
 def prepared_backbone(wildcards):
-    return together(prepared(jobs.BASE)(wildcards), USED_BACKBONE)
+    """The backbone that trainings start from; V reads its vocabulary too."""
+    pruned = pipeline_of(wildcards.pipeline).transformed
+    files = jobs.VOCABULARY if STORED and pruned else USED_BACKBONE
+    return together(prepared(jobs.BASE)(wildcards), files)
 
 
 def training_inputs(wildcards):
@@ -221,7 +224,7 @@ def vocabulary_inputs(wildcards):
         name: together(f"<results>/{folders[name]}", USED_BACKBONE)
         for name in jobs.pruned_backbones(study)
     }
-    files["texts"] = local([*study.vocabulary.texts])
+    files["texts"] = local(jobs.vocabulary_texts(study))
     if wildcards.dataset in study.tasks:
         files["rows"] = "<results>/rows/{dataset}/train.parquet"
     return files
@@ -238,11 +241,14 @@ def vocabulary_input_options(wildcards, input):
 
 def price_inputs(wildcards):
     """Whose shape is priced, and the lengths of its inputs."""
-    folder = jobs.prepared(orderings(wildcards.operators)[0], wildcards.dataset)
+    pipeline = orderings(wildcards.operators)[0]
+    folder = jobs.prepared(pipeline, wildcards.dataset)
     files = {
         "backbone": f"<results>/{folder}{jobs.BASE}config.json",
         "data": f"<results>/{folder}data/{wildcards.dataset}/validation.parquet",
     }
+    if pipeline.transformed:
+        files["vocabulary"] = f"<results>/{folder}{jobs.BASE}vocabulary.json"
     if jobs.priced_with_student(study, wildcards.operators):
         files["student"] = f"<results>/{folder}{STUDENT}config.json"
     return files

@@ -71,6 +71,11 @@ def vocabulary(study: Config, dataset: str) -> list[str]:
     return [dataset, *_rows_of(study, dataset, "train"), "--settings", settings]
 
 
+def vocabulary_texts(study: Config) -> list[str]:
+    """The files of other texts that say which tokens are kept."""
+    return [str(Path(path).expanduser()) for path in getattr(study, OPERATORS["V"].section).texts]
+
+
 def _rows_of(study: Config, dataset: str, split: str) -> list[str]:
     """Options that say which rows of a split are read."""
     options: dict[str, object] = {}
