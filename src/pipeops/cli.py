@@ -426,7 +426,9 @@ pipeops price --backbone tiny --lengths lengths.txt --output prices.csv
 pipeops price --backbone tiny --lengths lengths.txt --operators DE --output DE.csv
 """)
 def price(
-    backbone: Annotated[str, typer.Option(help="Folder of the encoder, or `tiny`.")],
+    backbone: Annotated[
+        str, typer.Option(help="Folder of the encoder, or `tiny`; for V the encoder that it pruned.")
+    ],
     lengths: Annotated[Path, typer.Option(help="Tokenised examples, or a text with one length a line.")],
     operators: Annotated[
         str | None, typer.Option(help="A set such as DPE, O for none; default: a list of every pipeline.")
