@@ -9,16 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from helpers import DISTINCT
-from made_tokenizers import NAMES, words_of, write_base
-from transformers import AutoTokenizer
+import transformers
+from helpers import DISTINCT, tiny_encoder_config
+from made_tokenizers import NAMES, TOKENIZERS, words_of, write_base
+from transformers import AutoModel, AutoTokenizer
 
 from pipeops.data.tasks import Task
 from pipeops.data.tokenised import load_tokenised, tokenise
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import seal
 from pipeops.models.architectures import architecture
-from pipeops.models.backbones import load_backbone, load_tokenizer
+from pipeops.models.backbones import load_backbone, load_tokenizer, save_backbone
 from pipeops.models.vocabulary import VOCABULARY, Vocabulary, read_vocabulary
 from pipeops.onnx.export import export
 from pipeops.onnx.paths import graph_path
@@ -198,6 +199,46 @@ def test_the_tokenizer_keeps_how_it_is_used(tmp_path):
     pruned = load_tokenizer(tmp_path / "pruned")
     assert (pruned.truncation_side, pruned.model_max_length) == ("left", 22)
     assert pruned.special_tokens_map == tokenizer.special_tokens_map
+
+
+OWN_CLASSES = {
+    "xlm-roberta": ("XLMRobertaTokenizer", "Unigram"),
+    "camembert": ("CamembertTokenizer", "Unigram"),
+    "roberta": ("RobertaTokenizer", "byte-level BPE"),
+    "bert": ("BertTokenizer", "WordPiece"),
+}
+"""Families with the class of their tokenizers, which transformers makes of the pieces alone, and its kind."""
+
+
+@pytest.mark.parametrize("family", OWN_CLASSES)
+def test_a_familys_own_tokenizer_is_pruned(family, tmp_path):
+    """Its special tokens are where the family has them: CamemBERT's are not the first ones."""
+    name, kind = OWN_CLASSES[family]
+    model = json.loads(TOKENIZERS[kind].to_str())["model"]
+    if family == "camembert":
+        front = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
+        pieces = [[piece, 0.0] for piece in front] + model["vocab"][4:]
+        model["vocab"] = [tuple(piece) for piece in [*pieces, ["<mask>", 0.0]]]
+    elif kind == "Unigram":
+        model["vocab"] = [tuple(piece) for piece in [*model["vocab"], ["<mask>", 0.0]]]
+    merges = {"merges": [tuple(pair) for pair in model["merges"]]} if "merges" in model else {}
+    special = {"unk_token": "<unk>", "pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
+    options = special if family == "bert" else {}
+    tokenizer = getattr(transformers, name)(vocab=model["vocab"], **merges, **options)
+    torch.manual_seed(0)
+    config = tiny_encoder_config(family, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    save_backbone(AutoModel.from_config(config), tokenizer, tmp_path / "whole")
+    vocabulary = prune(tmp_path / "whole", tmp_path / "pruned")
+    whole, pruned = (load_tokenizer(tmp_path / folder) for folder in ("whole", "pruned"))
+    assert type(whole).__name__ == name
+    assert len(pruned) == len(vocabulary.kept) < len(whole)
+    again = [[vocabulary.kept[token] for token in row] for row in pruned(TEXTS, TEXTS[::-1])["input_ids"]]
+    assert again == whole(TEXTS, TEXTS[::-1])["input_ids"]
+    assert pruned.special_tokens_map == whole.special_tokens_map
+    ids = load_backbone(tmp_path / "pruned").config
+    assert (ids.pad_token_id, ids.vocab_size) == (pruned.pad_token_id, len(pruned))
+    if family != "bert":
+        assert pruned.pad_token_id == whole.pad_token_id == 1
 
 
 @pytest.mark.parametrize(
