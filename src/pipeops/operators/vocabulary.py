@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipeops.data.vocabulary import REMEDY, Texts, kept_tokens, refuse_other_pieces, remapped, used_tokens
+from pipeops.data.vocabulary import Texts, kept_tokens, refuse_other_pieces, remapped, used_tokens
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import known_architecture
 from pipeops.models.backbones import load_tokenizer, prune_backbone
@@ -16,7 +16,7 @@ from pipeops.models.families.declaration import BACKBONE
 from pipeops.models.families.registry import FAMILIES
 from pipeops.models.multi_exit import MultiExitForSequenceClassification
 from pipeops.models.vocabulary import VOCABULARY, Vocabulary, read_vocabulary
-from pipeops.operators.base import Context, Stage, Stages, Trainee, exits_loss
+from pipeops.operators.base import Context, Finished, Stage, Stages, Trainee, exits_loss
 from pipeops.operators.builtin import VocabularySection
 from pipeops.reading import reading
 
@@ -39,9 +39,6 @@ def prune_backbones(
         PipeOpsError: V cannot remap the tokenizer, or a text file cannot be read.
     """
     encoder, theirs = known_architecture(str(backbone), "--backbone"), load_tokenizer(backbone)
-    if not theirs.is_fast:
-        kind = type(theirs).__name__
-        raise PipeOpsError(f"{backbone}: V cannot remap a tokenizer of kind {kind}; {REMEDY}")
     tokenizer, source = theirs.backend_tokenizer, str(backbone)
     reserved = FAMILIES[encoder.family].reserved_positions(encoder.pad_token_id)
 
@@ -79,8 +76,11 @@ def prune_vocabulary(context: Context) -> Stages:
             f"{context.backbone / VOCABULARY}: is of {vocabulary.before:,} tokens, but the parent knows "
             f"{parent.config.vocab_size:,}; name the vocabulary of its backbone"
         )
-    pruned = Trainee(model=with_tokens(parent, vocabulary), loss=exits_loss(context.exits.exit_loss))
-    return [Stage(name="pruning", prepare=lambda _: pruned, trains=False)]
+
+    def pruned(_: Finished) -> Trainee:
+        return Trainee(model=with_tokens(parent, vocabulary), loss=exits_loss(context.exits.exit_loss))
+
+    return [Stage(name="pruning", prepare=pruned, trains=False)]
 
 
 def with_tokens(
