@@ -191,8 +191,8 @@ def planned(run):
     return {rule: int(count) for rule, count in counts if rule != "total"}
 
 
-def write_two_layer_backbone(folder, *, seed):
-    """A random encoder over the generator's vocabulary, of two layers."""
+def write_two_layer_backbone(folder, *, seed, tokenizer=None):
+    """A random encoder of two layers, over the generator's vocabulary unless a tokenizer is given."""
     import torch
     from transformers import RobertaConfig, RobertaModel
 
@@ -200,7 +200,7 @@ def write_two_layer_backbone(folder, *, seed):
     from pipeops.training.pretraining import word_tokenizer
 
     torch.manual_seed(seed)
-    tokenizer = word_tokenizer()
+    tokenizer = tokenizer or word_tokenizer()
     config = RobertaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
