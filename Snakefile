@@ -28,5 +28,12 @@ rule all:
         all_results(),
 
 
+rule parts:
+    # What predictions are made of: prices of every shape, and runs of O and of single operators.
+    input:
+        prices_of(map(str, [*study.orderings, *study.estimated_from])),
+        answers_of([one for one in study.estimated_from if len(one.operators) == 1]),
+
+
 onsuccess:
     show_results()

@@ -1,11 +1,11 @@
-"""What inference costs by family: RoBERTa-base's and ModernBERT-base's shape with random weights.
+"""What inference costs by family: the shapes of RoBERTa-base, MPNet-base and ModernBERT-base, random weights.
 
     python benchmarks/families.py                                       # 32, 128, 512 and 2,048 tokens
     python benchmarks/families.py --layers 3 --hidden 64 --vocab 100 --lengths 8 16 --rounds 3 --threads 1
 
 Exported graphs, straight through and with early exits forced at layer 1 and at full depth, in fp32 and int8,
 stand beside the same model in PyTorch. Every round runs each once, in a turning order; a ratio is the median
-of the rounds' ratios. RoBERTa's shape is given as many positions as the longest length needs.
+of the rounds' ratios. A shape is given as many positions as the longest length needs.
 """
 
 import argparse
@@ -26,7 +26,11 @@ from pipeops.models.shape import ModelShape
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import EarlyExitModel, Profiler, force_exit
 
-SHAPES = {"RoBERTa": "FacebookAI/roberta-base", "ModernBERT": "answerdotai/ModernBERT-base"}
+SHAPES = {
+    "RoBERTa": "FacebookAI/roberta-base",
+    "MPNet": "microsoft/mpnet-base",
+    "ModernBERT": "answerdotai/ModernBERT-base",
+}
 HEAD_SIZE = 64
 
 

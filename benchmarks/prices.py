@@ -100,6 +100,9 @@ def again(first: Path, second: Path) -> None:
     rows, every = [], []
     for path in sorted(first.glob("*/*.csv")):
         name = path.relative_to(first)
+        if not (second / name).exists():
+            print(f"left out: {second / name} is not there")
+            continue
         one, other = (pd.read_csv(file, keep_default_na=False) for file in (path, second / name))
         both = one.merge(other, on=keys, suffixes=("", "_again"), validate="one_to_one")
         both["ratio"] = both["time_relative_again"] / both["time_relative"]

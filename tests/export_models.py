@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from pipeops.models.families.post_norm import PostNorm
 from pipeops.models.families.pre_norm import PreNorm
+from pipeops.models.families.relative_post_norm import RelativePostNorm
 from pipeops.models.shape import ModelShape, is_norm, tensor_shapes
 
 
@@ -41,6 +42,10 @@ def bert(**changes: Any) -> ModelShape:
 
 def electra(**changes: Any) -> ModelShape:
     return bert(**({"family": "electra", "layout": PostNorm(embedding_size=12)} | changes))
+
+
+def mpnet(**changes: Any) -> ModelShape:
+    return tiny_shape(**({"family": "mpnet", "layout": RelativePostNorm()} | changes))
 
 
 RHYTHM = PreNorm(
@@ -76,6 +81,9 @@ SHAPES = {
     "distilbert": tiny_shape(family="distilbert", pad_token_id=0),
     "electra": electra(),
     "electra-slender-mean": electra(**PRUNED, embedding_rank=6, pooling="mean"),
+    "mpnet": mpnet(),
+    "mpnet-pruned-mean": mpnet(**PRUNED, pooling="mean"),
+    "mpnet-slender-low-rank": mpnet(**PRUNED, embedding_rank=6, ffn_rank=6),
     "modernbert": modernbert(),
     "modernbert-pruned-mean": modernbert(**PRUNED, pooling="mean"),
     "modernbert-slender": modernbert(**PRUNED, embedding_rank=6),

@@ -16,9 +16,10 @@ from pipeops.pipeline import (
     trained_pipelines,
 )
 
-TRAINED = ["D", "P", "E", "C", "DP", "DE", "PE", "EP", "ED", "DPE", "DEP", "EDP"]
+AFTER_V = ["D", "P", "E", "C", "DP", "DE", "PE", "EP", "ED", "DPE", "DEP", "EDP"]
+TRAINED = [*AFTER_V, "V", *(f"V{operators}" for operators in AFTER_V)]
 VALID = re.compile(rf"(?=.)(O|{'|'.join(TRAINED)})?(L|Q|LQ|QL)?")  # the rules, written out a second time
-ALPHABET = "ODPECLQX"
+ALPHABET = "OVDPECLQX"
 TEXTS = ["".join(letters) for length in range(6) for letters in product(ALPHABET, repeat=length)]
 
 
@@ -56,7 +57,7 @@ def test_every_refusal_is_one_line_that_quotes_the_text() -> None:
     ("text", "message"),
     [
         ("", "pipeline is empty; write one letter per operator"),
-        ("DX", "unknown letter 'X'; known are O, D, P, E, C, L, Q"),
+        ("DX", "unknown letter 'X'; known are O, V, D, P, E, C, L, Q"),
         ("de", "letters are upper-case; write 'DE'"),
         ("EE", "E occurs twice"),
         ("QD", "D cannot come after Q: training comes before"),
@@ -67,6 +68,10 @@ def test_every_refusal_is_one_line_that_quotes_the_text() -> None:
         ("OD", "D cannot come after O: O stands for 'nothing is trained', so leave it out"),
         ("DO", "O cannot come after D: O stands for 'nothing is trained', so leave it out"),
         ("QO", "O cannot come after Q: O stands for the original model, so it is written first"),
+        ("DV", "V cannot come after D: it changes what trainings start from, so it comes first"),
+        ("QV", "V cannot come after Q: it changes what trainings start from, so it comes first"),
+        ("OV", "V cannot come after O: O stands for 'nothing is trained', so leave it out"),
+        ("VO", "O cannot come after V: O stands for 'nothing is trained', so leave it out"),
         ("D E", "unknown letter ' '"),
     ],
 )
@@ -89,6 +94,8 @@ def test_a_refusal_is_a_user_error_and_a_value_error() -> None:
         ("C", "O", "C"),
         ("DEPLQ", "DE", "P"),
         ("EDP", "ED", "P"),
+        ("V", "O", "V"),
+        ("VDEQ", "VD", "E"),
     ],
 )
 def test_parent_drops_the_last_trained_operator(text: str, parent: str | None, operator: str) -> None:
@@ -108,6 +115,8 @@ def test_parent_drops_the_last_trained_operator(text: str, parent: str | None, o
         ("DEQL", "DELQ EDLQ"),
         ("O", "O"),
         ("DC", ""),
+        ("EVD", "VDE VED"),
+        ("CV", "VC"),
     ],
 )
 def test_orderings_are_the_valid_ones_sorted(operators: str, expected: str) -> None:
@@ -127,6 +136,7 @@ def test_operator_sets_are_read_in_any_order() -> None:
         ("dE", "operator set 'dE': letters are upper-case"),
         ("DZ", "operator set 'DZ': unknown letter 'Z'"),
         ("DC", "operator set 'DC' has no valid order"),
+        ("DV", "operator set 'DV' has only one ordering (VD)"),
         ("PD", "operator set 'PD' has only one ordering (DP)"),
         ("E", "operator set 'E' has only one ordering (E)"),
         ("LQ", "operator set 'LQ' has only one ordering (OLQ)"),
@@ -159,7 +169,7 @@ def test_closure_of_the_three_sets_is_twelve_trainings() -> None:
 def test_closure_holds_parents_before_children_and_nothing_but_trained_parts() -> None:
     everything = [Pipeline.parse(text) for text in TEXTS if VALID.fullmatch(text)]
     found = closure(everything)
-    assert [str(p) for p in found[:5]] == ["O", "C", "D", "E", "P"]
+    assert [str(p) for p in found[:6]] == ["O", "C", "D", "E", "P", "V"]
     assert {str(p) for p in found} == {"O", *TRAINED}
     assert len(found) == len(set(found))
     assert all(p.parent is None or p.parent in found[:place] for place, p in enumerate(found))
@@ -168,7 +178,14 @@ def test_closure_holds_parents_before_children_and_nothing_but_trained_parts() -
 
 def test_operators_know_their_kind() -> None:
     kinds = {letter: operator.kind for letter, operator in OPERATORS.items()}
-    assert kinds == {"O": "original"} | dict.fromkeys("DPEC", "trained") | dict.fromkeys("LQ", "inference")
+    kind_of = {"original": "O", "transforms": "V", "trained": "DPEC", "inference": "LQ"}
+    assert kinds == {letter: kind for kind, letters in kind_of.items() for letter in letters}
+
+
+def test_what_v_comes_first_in_starts_from_other_backbones() -> None:
+    for text in TRAINED:
+        assert Pipeline(text).transformed == ("V" in text)
+    assert not Pipeline("O").transformed
 
 
 def test_importing_it_pulls_in_nothing_heavy() -> None:
@@ -180,6 +197,6 @@ def test_importing_it_pulls_in_nothing_heavy() -> None:
 
 def test_every_trained_pipeline_is_listed_once():
     found = trained_pipelines()
-    assert len(found) == len(set(found)) == 1 + 4 + 5 + 3
-    assert {"O", "C", "DPE", "EDP", "PE"} <= set(found)
+    assert len(found) == len(set(found)) == 1 + (4 + 5 + 3) + (1 + 4 + 5 + 3)
+    assert {"O", "C", "DPE", "EDP", "PE", "V", "VC", "VEDP"} <= set(found)
     assert all(Pipeline.parse(text).trained == text for text in found)

@@ -12,7 +12,7 @@ from random import Random
 import pandas as pd
 import pytest
 import yaml
-from helpers import ANYWHERE, ROOT, planned, snakemake
+from helpers import ANYWHERE, ROOT, STUDY, planned, snakemake
 
 from pipeops.study.config import read_study
 from pipeops.study.planning import plan
@@ -46,7 +46,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     write_reviews(folder / "train.csv")
     write_reviews(folder / "dev.csv", seed=1)
-    few = {"pretraining": {"examples": 64, "threads": 1}, "training": {"epochs": 1}}
+    few = {"pretraining": {"examples": 64, "threads": 1}, "training": STUDY["training"]}
     few |= {"prices": ANYWHERE, "pipelines": ["O"], "table2": ["O"], "operator_sets": ["PE"]}
     few["cumulativeness"] = []
     (folder / "study.yaml").write_text(yaml.safe_dump(documented("yaml") | few))

@@ -8,21 +8,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
 from pipeops import __version__
 from pipeops.data.synthetic import SYNTHETIC_TASKS
-from pipeops.data.tasks import TASKS
+from pipeops.data.tasks import TASKS, Task, split_batches
 from pipeops.errors import PipeOpsError, Terminated, errors_in_one_line, of_system
 from pipeops.files import beside, refuse_unwritable, writing
-from pipeops.operators.builtin import BUILTIN
+from pipeops.operators.builtin import BUILTIN, VocabularySection
 from pipeops.progress import tracked
 from pipeops.reading import reason
 from pipeops.settings import (
@@ -51,6 +51,9 @@ from pipeops.settings import (
     limits,
 )
 from pipeops.text import as_given, nearest, unknown_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T", bound=Section)
 EXIT_STATUS = {
@@ -226,6 +229,59 @@ def rows(
         print(gather(dataset, section, output).text(dataset))
 
 
+Glue = Annotated[str, typer.Option(help="Hub id or folder of GLUE.")]
+Drawn = Annotated[int | None, _number(Examples, "How many are drawn; default: all.")]
+OwnRows = Annotated[Path | None, typer.Option(help="Rows of a task of one's own.")]
+
+
+def _rows(
+    dataset: str, split: Split, *, glue: str, examples: int | None, rows: Path | None
+) -> "tuple[Task, Iterator[pa.Table]]":
+    """A task and the rows of one of its splits."""
+    if rows is not None:
+        from pipeops.data.own import row_batches, task_of
+
+        return task_of(rows), row_batches(rows, examples=examples)
+    if dataset in TASKS:
+        return TASKS[dataset], split_batches(TASKS[dataset], split, glue=glue, examples=examples)
+    raise PipeOpsError(
+        f"unknown dataset '{dataset}'{nearest(dataset, TASKS)}; known are {', '.join(TASKS)}; "
+        "of a task of your own, name the --rows"
+    )
+
+
+@command("""
+pipeops vocabulary generated-sentiment --backbone results/backbones/base \\
+  --output results/vocabulary/generated-sentiment/backbones
+""")
+def vocabulary(
+    dataset: Annotated[str, typer.Argument(help="Name of the task.")],
+    backbone: Backbone,
+    output: Annotated[Path, typer.Option(help="Folder for the pruned backbones, `base` and `student`.")],
+    student: Annotated[Path | None, typer.Option(help="Folder of D's student, to be pruned alike.")] = None,
+    glue: Glue = "nyu-mll/glue",
+    examples: Drawn = None,
+    rows: OwnRows = None,
+    settings: Annotated[
+        str, typer.Option(help=f"What else is kept: a JSON object with keys {_keys(VocabularySection)}.")
+    ] = "{}",
+) -> None:
+    """Prune backbones to the tokens of a dataset's training texts, for V."""
+    from pipeops.operators.vocabulary import prune_backbones
+
+    section = _parse(VocabularySection, _settings(settings), "vocabulary")
+    outputs = {backbone: output / "base"} | ({student: output / "student"} if student else {})
+
+    def texts() -> Iterator[list[str]]:
+        task, batches = _rows(dataset, "train", glue=glue, examples=examples, rows=rows)
+        for batch in batches:
+            yield from (batch[column].to_pylist() for column in task.columns)
+
+    with writing(output, folder=True, inputs=[backbone, student, rows]):
+        found = prune_backbones(backbone, outputs, texts, section)
+    print(f"{dataset}: {len(found.kept):,} of {found.before:,} tokens are kept")
+
+
 @command("""
 pipeops tokenise generated-sentiment train --backbone results/backbones/base \\
   --output results/data/generated-sentiment/train.parquet
@@ -235,29 +291,18 @@ def tokenise(
     split: Annotated[Split, typer.Argument(help="Which half.")],
     backbone: Backbone,
     output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
-    glue: Annotated[str, typer.Option(help="Hub id or folder of GLUE.")] = "nyu-mll/glue",
+    glue: Glue = "nyu-mll/glue",
     max_length: Annotated[int, _number(MaxLength, "Longest input in tokens.")] = 128,
-    examples: Annotated[int | None, _number(Examples, "How many are drawn; default: all.")] = None,
-    rows: Annotated[Path | None, typer.Option(help="Rows of a task of one's own.")] = None,
+    examples: Drawn = None,
+    rows: OwnRows = None,
 ) -> None:
     """Tokenise one split of a dataset."""
-    from pipeops.data.tasks import split_batches
     from pipeops.data.tokenised import tokenise as run
     from pipeops.models.architectures import architecture
     from pipeops.models.backbones import load_tokenizer
 
     with writing(output, inputs=[rows]):
-        if rows is not None:
-            from pipeops.data.own import row_batches, task_of
-
-            task, batches = task_of(rows), row_batches(rows, examples=examples)
-        elif dataset in TASKS:
-            task, batches = TASKS[dataset], split_batches(TASKS[dataset], split, glue=glue, examples=examples)
-        else:
-            raise PipeOpsError(
-                f"unknown dataset '{dataset}'{nearest(dataset, TASKS)}; known are {', '.join(TASKS)}; "
-                "of a task of your own, name the --rows"
-            )
+        task, batches = _rows(dataset, split, glue=glue, examples=examples, rows=rows)
         tokenizer = load_tokenizer(backbone)
         known = architecture(str(backbone))
         if known and max_length > known.max_length:
@@ -277,7 +322,7 @@ pipeops train P --parent results/models/generated-sentiment/O/seed1 --seed 1 \\
   --output results/models/generated-sentiment/P/seed1 --settings '{"pruning": {"keep_heads": 0.5}}'
 """)
 def train(
-    operator: Annotated[str, typer.Argument(help="Letter of the operator: O, D, P, E, C or an added one.")],
+    operator: Annotated[str, typer.Argument(help="Letter of the operator: O, V, D, P, E, C, or added.")],
     backbone: Backbone,
     data: Data,
     output: Output,
@@ -384,7 +429,9 @@ pipeops price --backbone tiny --lengths lengths.txt --output prices.csv
 pipeops price --backbone tiny --lengths lengths.txt --operators DE --output DE.csv
 """)
 def price(
-    backbone: Annotated[str, typer.Option(help="Folder of the encoder, or `tiny`.")],
+    backbone: Annotated[
+        str, typer.Option(help="Folder of the encoder, or `tiny`; for V the encoder that it pruned.")
+    ],
     lengths: Annotated[Path, typer.Option(help="Tokenised examples, or a text with one length a line.")],
     operators: Annotated[
         str | None, typer.Option(help="A set such as DPE, O for none; default: a list of every pipeline.")

@@ -17,6 +17,8 @@ class InvalidPipeline(PipeOpsError, ValueError):
     """A text that is no pipeline, or no set of operators whose order can be studied."""
 
 
+_OF_THE_MODEL = ("transforms", "trained")
+"""Kinds of operators that make a model of another."""
 INFERENCE = ("", "L", "Q", "LQ")
 """The inference operators that every trained pipeline is measured with: none, either, both."""
 
@@ -42,7 +44,7 @@ class Pipeline:
                 raise InvalidPipeline(
                     f"pipeline {self.text!r}: {later} cannot come after {earlier}: {reason}"
                 )
-        trained = "".join(letter for letter in self.text if OPERATORS[letter].kind == "trained")
+        trained = "".join(letter for letter in self.text if OPERATORS[letter].kind in _OF_THE_MODEL)
         inference = "".join(sorted(letter for letter in self.text if OPERATORS[letter].kind == "inference"))
         object.__setattr__(self, "text", (trained or "O") + inference)
 
@@ -77,6 +79,11 @@ class Pipeline:
     def operators(self) -> str:
         """The set of its trained operators, ``O`` where nothing is trained: ``DPE`` for EDP."""
         return "".join(letter for letter in OPERATORS if letter in self.trained)
+
+    @property
+    def transformed(self) -> bool:
+        """Whether its trainings start from other backbones and data than O's."""
+        return any(OPERATORS[letter].kind == "transforms" for letter in self.trained)
 
     @property
     def has_exits(self) -> bool:
@@ -123,7 +130,7 @@ def parse_operator_set(text: str) -> str:
 
 def trained_pipelines() -> list[str]:
     """List every valid trained pipeline: O, and each ordering of each set of trained operators."""
-    letters = [letter for letter, operator in OPERATORS.items() if operator.kind == "trained"]
+    letters = [letter for letter, operator in OPERATORS.items() if operator.kind in _OF_THE_MODEL]
     sets = ("".join(chosen) for size in range(1, len(letters) + 1) for chosen in combinations(letters, size))
     return ["O", *(str(order) for operators in sets for order in orderings(operators))]
 

@@ -7,6 +7,7 @@ own revision stands in its declaration.
 
 ROWS = 1
 BACKBONE = 2
+VOCABULARY = 1
 TOKENISE = 1
 EXPORT = 3
 EVALUATE = 1

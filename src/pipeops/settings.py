@@ -323,7 +323,7 @@ class TrainingSettings(Section):
 class TrainingSection(TrainingSettings):
     """Hyper-parameters of every training, and what differs for single operators."""
 
-    operators: dict[str, dict[str, Any]] = {"C": {"epochs": 1}}
+    operators: dict[str, dict[str, Any]] = {"O": {"epochs": 8}, "C": {"epochs": 1}}
     """Per letter of an operator that is trained: other values of keys above."""
     pipelines: dict[str, dict[str, Any]] = {}
     """Per trained pipeline, such as ED: other values of keys above for the training that makes it, over those
@@ -444,7 +444,7 @@ class PricesSection(Section):
     """CPU threads of inference."""
     rounds: Rounds = 12
     """How often each exit's time is measured at each length, next to O's each time; medians are reported."""
-    most_rounds: Rounds = 60
+    most_rounds: Rounds = 240
     """How often at most: rounds go on until `precision` is reached."""
     precision: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER] = 0.01
     """Relative standard error that every price must reach."""

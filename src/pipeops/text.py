@@ -26,6 +26,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{plain[close[0]]}'?)" if close else ""
 
 
+def nearest_first(word: str, known: Iterable[str]) -> list[str]:
+    """What is known, what is most like a word first."""
+    return sorted(known, key=lambda name: -difflib.SequenceMatcher(None, word[:100], name).ratio())
+
+
 def _letters_and_digits(word: str) -> str:
     return "".join(filter(str.isalnum, word.casefold()))
 

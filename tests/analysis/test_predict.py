@@ -126,6 +126,25 @@ def test_a_single_operator_follows_its_accuracy_ratio(everything, prices):
     np.testing.assert_allclose(known.predicted(Pipeline("DP"), "").accuracy, by_hand)
 
 
+def test_what_has_v_follows_vs_ratio_and_the_lengths_that_it_cuts_texts_into():
+    replays = of(("O", "V", "E", "VE", "D"))
+    longer = {}
+    for (dataset, name, seed), replay in replays.runs.items():
+        answers = replay.answers
+        if name.startswith("V"):
+            answers = dataclasses.replace(answers, lengths=np.minimum(answers.lengths + 3, 12))
+        longer[dataset, name, seed] = dataclasses.replace(replay, answers=answers)
+    known = Predictor("sst2", dataclasses.replace(replays, runs=longer), replays.prices("sst2"))
+    full = {name: known.measured(Pipeline(name), "").accuracy[:, -1:] for name in "OV"}
+    predicted, of_e = known.predicted(Pipeline("VE"), ""), known.measured(Pipeline("E"), "")
+    np.testing.assert_allclose(predicted.accuracy, of_e.accuracy * full["V"] / full["O"])
+    np.testing.assert_allclose(predicted.time, of_e.time)  # padded, and priced alike here
+    shorter = known.measured(Pipeline("E"), "L").time
+    assert (known.predicted(Pipeline("VE"), "L").time > shorter).all()
+    assert known.missing(Pipeline("VDP")) == ["P"]
+    assert known.missing(Pipeline("VC")) == ["VC"]
+
+
 def test_errors_are_those_of_what_was_measured_beside_the_parts(parts, prices):
     known = Predictor("sst2", parts, prices)
     errors = known.errors()

@@ -15,6 +15,7 @@ from measured import (
     exported,
     made_up_replays,
     write_prices,
+    write_runs,
 )
 
 from pipeops.analysis.cumulativeness import ANOTHER_SEED, COMPOUND, PRICED, UNCHANGED, cumulativeness
@@ -212,3 +213,25 @@ def test_answers_without_their_prices_or_of_another_run_are_refused(folder, tmp_
     )
     with pytest.raises(PipeOpsError, match="prices of another shape"):
         Replays.read([answers], [other], **rule)
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"), [(("V", "VP"), None), (("VP",), "VP"), (("P",), "P"), (("O",), "P")]
+)
+def test_v_alone_may_cut_the_examples_into_other_pieces(tmp_path, changed, refused):
+    replays = made_up_replays([(name, 1) for name in ("O", "P", "V", "VP")], thresholds=THRESHOLDS, rows=20)
+    runs = {}
+    for run, replay in replays.runs.items():
+        lengths = replay.answers.lengths
+        if run[1] in changed:
+            lengths = 15 - lengths  # as they are priced, from 3 to 12
+        runs[run] = dataclasses.replace(replay, answers=dataclasses.replace(replay.answers, lengths=lengths))
+    write_runs(tmp_path, dataclasses.replace(replays, runs=runs))
+    files = [[tmp_path / f"answers/sst2/{name}/seed1.parquet" for _, name, _ in runs]]
+    files.append([tmp_path / f"prices/sst2/{name}.csv" for _, name, _ in runs])
+    rule = {"metrics": {"sst2": "accuracy"}, "confidence": "max_probability", "thresholds": THRESHOLDS}
+    if refused is None:
+        assert len(Replays.read(*files, **rule).runs) == 4
+        return
+    with pytest.raises(PipeOpsError, match=f"{refused}/seed1.parquet: answers other examples than"):
+        Replays.read(*files, **rule)

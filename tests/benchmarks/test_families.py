@@ -22,6 +22,6 @@ def test_a_quick_run_reports_every_family_and_run():
     )
     rows = re.findall(r"│ (\w+) +│ 8 +│ ([a-z0-9 ]+?) +│ ([\d.]+) +│ ([\d.]+)", run.stdout)
     assert [row[:2] for row in rows] == [
-        (family, name) for family in ("RoBERTa", "ModernBERT") for name in RUNS
+        (family, name) for family in ("RoBERTa", "MPNet", "ModernBERT") for name in RUNS
     ]
     assert all(float(row[2]) > 0 and float(row[3]) > 0 for row in rows)

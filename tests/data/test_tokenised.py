@@ -7,7 +7,7 @@ from helpers import write_backbone, write_examples
 
 from pipeops.data.synthetic import generate
 from pipeops.data.tasks import TASKS, Task, split_batches
-from pipeops.data.tokenised import _few_characters, load_tokenised, longest_first, pad, tokenise
+from pipeops.data.tokenised import few_characters, load_tokenised, longest_first, pad, tokenise
 from pipeops.errors import PipeOpsError
 from pipeops.models.backbones import load_tokenizer
 from pipeops.onnx import classify
@@ -89,7 +89,7 @@ def test_pairs_of_very_long_texts_take_little_memory(tmp_path):
     tokenise(task, [batch], tokenizer, tmp_path / "a.parquet", max_length=16)
     assert [len(ids) for ids in load_tokenised(tmp_path / "a.parquet").input_ids] == [16] * 3
     # With the library's own truncation one such pair keeps millions of combinations.
-    encoded = list(_few_characters([["a" * 800_000] * 4, [""] * 4]))
+    encoded = list(few_characters([["a" * 800_000] * 4, [""] * 4]))
     assert [len(columns[0]) for columns in encoded] == [2, 2]
 
 

@@ -226,7 +226,9 @@ def test_without_the_package_the_letter_is_unknown(tmp_path):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(FEW))
     run = pipeops("plan", "--configfile", tmp_path / "study.yaml", "--examples-per-second", 1)
     assert run.returncode == 1
-    assert "operator_sets: operator set 'EF': unknown letter 'F'; known are O, D, P, E, C, L, Q" in run.stderr
+    assert (
+        "operator_sets: operator set 'EF': unknown letter 'F'; known are O, V, D, P, E, C, L, Q" in run.stderr
+    )
     assert "Traceback" not in run.stderr
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from helpers import ROOT, tiny_encoder_config, write_backbone
@@ -9,6 +10,7 @@ from helpers import ROOT, tiny_encoder_config, write_backbone
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import KNOWN, architecture, architecture_of
 from pipeops.models.backbones import fetch_backbone, load_backbone
+from pipeops.models.families.declaration import EVERY
 from pipeops.models.families.pre_norm import PreNorm
 from pipeops.models.families.registry import FAMILIES, supported_family
 from pipeops.models.multi_exit import from_pretrained_backbone
@@ -54,8 +56,9 @@ def test_the_tensors_are_those_of_transformers_under_our_names(family, tmp_path)
     assert found == architecture_of(backbone.config.to_dict(), family)
     expected = encoder_tensors(found.shape(num_labels=2))
     theirs = {
-        f"backbone.{declared.our_name(name)}": tuple(weight.shape)
+        f"backbone.{declared.our_name(name).replace(EVERY, str(index))}": tuple(weight.shape)
         for name, weight in backbone.state_dict().items()
+        for index in range(4)
         if not name.startswith("pooler.")
     }
     assert theirs == {
@@ -69,11 +72,13 @@ def test_an_alternate_student_has_every_second_layer(family, tmp_path):
     model = from_pretrained_backbone(backbone, sep_token_id=2, labels=["no", "yes"], layers=[2, 4])
     declared, theirs = FAMILIES[family], backbone.state_dict()
     assert model.shape == architecture(str(tmp_path)).shape(num_labels=2, sep_token_id=2).with_layers([2, 4])
-    ours = model.backbone.state_dict()
+    ours, layers = model.backbone.state_dict(), model.shape.layout.layer
     for name, weight in theirs.items():
-        found = re.match(rf"{re.escape(model.shape.layout.layer)}\.(\d+)\.(.*)", declared.our_name(name))
-        if found and found[1] in "13":
-            assert (ours[f"{model.shape.layout.layer}.{int(found[1]) // 2}.{found[2]}"] == weight).all()
+        for index in (1, 3):
+            theirs_in_ours = declared.our_name(name).replace(EVERY, str(index))
+            taken = theirs_in_ours.replace(f"{layers}.{index}.", f"{layers}.{index // 2}.")
+            if taken != theirs_in_ours:
+                assert (ours[taken] == weight).all()
 
 
 def test_modernbert_alternates_global_and_local_attention_and_so_do_its_students():
@@ -139,6 +144,20 @@ def test_relative_positions_of_bert_are_refused():
     refused(config, "position_embedding_type is 'relative_key', not 'absolute'")
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"relative_attention_num_buckets": 16}, "relative_attention_num_buckets is 16, not 32; choose"),
+        ({"pad_token_id": 0}, "pad_token_id is 0, not 1; choose"),
+        ({"pad_token_id": None}, "pad_token_id is None, not 1; choose"),
+    ],
+)
+def test_settings_that_mpnet_has_in_its_code_are_refused_if_they_differ(changes, reason):
+    refused(
+        tiny_encoder_config("mpnet").to_dict() | changes, "is a mpnet model that is not supported", reason
+    )
+
+
 def test_a_student_of_another_family_is_refused(tmp_path):
     base = write_backbone(tmp_path / "base", family="bert")
     student = write_backbone(tmp_path / "student", family="electra")
@@ -150,5 +169,8 @@ def test_another_familys_layout_is_no_shape():
     shape = architecture_of(MODERNBERT_BASE, "ModernBERT").shape(num_labels=2)
     with pytest.raises(ValueError, match="layout: PreNorm is not that of bert"):
         ModelShape(**{name: getattr(shape, name) for name in shape.__dataclass_fields__} | {"family": "bert"})
+    relative = architecture_of(tiny_encoder_config("mpnet").to_dict(), "MPNet").shape(num_labels=2)
+    with pytest.raises(ValueError, match="layout: RelativePostNorm is not that of roberta"):
+        replace(relative, family="roberta")
     with pytest.raises(ValueError, match="family: 'gpt2' is not one of bert"):
         ModelShape.from_config(shape.to_config() | {"family": "gpt2"})

@@ -351,9 +351,13 @@ def test_a_damaged_folder_is_refused_in_one_line(folder, tmp_path, name, content
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
-    [("max_length", 11, "another longest input"), ("thresholds", [0.5], "another number of thresholds")],
+    [
+        ("max_length", 11, "another longest input"),
+        ("thresholds", [0.5], "another number of thresholds"),
+        ("text_columns", [], "0 columns of texts"),
+    ],
 )
-def test_files_of_two_models_are_refused(folder, tmp_path, key, value, message):
+def test_a_policy_of_another_model_is_refused(folder, tmp_path, key, value, message):
     broken = unsealed(copied(folder, tmp_path / "out"))
     (broken / "policy.json").write_text(json.dumps(read_policy(broken) | {key: value}))
     with pytest.raises(Refused, match=message):

@@ -112,11 +112,12 @@ def test_quantising_each_stage_leaves_no_float_product(name, tmp_path):
     for number, stage in enumerate(stages_of(shape)):
         before, after = tmp_path / f"{number}.onnx", tmp_path / f"{number}-int8.onnx"
         onnx.save(stage, before)
-        quantize_dynamic(before, after, op_types_to_quantize=["MatMul"])
+        quantize_dynamic(before, after, op_types_to_quantize=["MatMul", "Attention"])
         quantised.append(onnx.load(after))
         kinds = [node.op_type for node in quantised[-1].graph.node]
-        assert "MatMul" not in kinds
-        assert kinds.count("MatMulInteger") == 4 + 2  # attention, output, two of the FFN; two of the exit
+        assert not {"MatMul", "Attention"} & set(kinds)
+        assert kinds.count("QAttention") == 1
+        assert kinds.count("MatMulInteger") == 3 + 2  # of attention's output, two of the FFN; two of the exit
     ids, mask = random_tokens(shape, [12])
     exact = profiler(straight_graph(stages_of(shape), shape), tmp_path / "fp32.onnx").run(ids, mask)
     rounded = profiler(straight_graph(quantised, shape), tmp_path / "int8.onnx").run(ids, mask)

@@ -33,9 +33,9 @@ def entry(declaration, name="low_rank"):
 
 
 def test_an_added_operator_stands_after_the_trained_and_before_the_inference_ones():
-    assert "".join(registry.load([entry(GOOD)])) == "ODPECFLQ"
+    assert "".join(registry.load([entry(GOOD)])) == "OVDPECFLQ"
     two = [entry(replace(GOOD, letter="Z", section="z"), "z"), entry(GOOD)]
-    assert "".join(registry.load(two)) == "ODPECFZLQ"
+    assert "".join(registry.load(two)) == "OVDPECFZLQ"
 
 
 def test_it_may_forbid_what_comes_after_it():
@@ -93,7 +93,7 @@ def test_the_built_in_operators_name_functions_that_exist():
 
 
 def test_an_operator_without_training_is_refused():
-    with pytest.raises(PipeOpsError, match="operator 'Q' cannot be trained; known are O, D, P, E, C"):
+    with pytest.raises(PipeOpsError, match="operator 'Q' cannot be trained; known are O, V, D, P, E, C"):
         registry.training_function("Q")
 
 

@@ -227,6 +227,12 @@ BAD = {
     "huge seed": ({"seeds": [2**32]}, "seeds.0: input should be less than or equal to 4294967295"),
     "braces": ({"model": {"backbone": "a{b}"}}, "model.backbone: 'a{b}': braces are not allowed"),
     "tiny student": ({"model": {"student": "tiny"}}, "model.student: 'tiny' is a backbone only"),
+    "V behind": ({"pipelines": ["O", "DV"]}, "V cannot come after D: it changes what trainings start from"),
+    "no text": (
+        {"vocabulary": {"texts": ["./no.txt"]}},
+        "vocabulary.texts: './no.txt' is no file; name text",
+    ),
+    "no size": ({"vocabulary": {"size": 0}}, "vocabulary.size: input should be greater than or equal to 1"),
     "not a section": ({"training": 3}, "training: is a section of keys and values"),
 }
 
@@ -243,6 +249,40 @@ def test_every_mistake_has_its_line():
     with pytest.raises(PipeOpsError) as error:
         load_config({"sedes": [1], "seeds": [], "datasets": ["x"]})
     assert len(str(error.value).splitlines()) == 3
+
+
+def test_a_tokenizer_that_v_cannot_remap_is_refused_where_v_is_used(tmp_path):
+    folder = unsealed(write_backbone(tmp_path / "base", family="bert"))
+    values = {
+        "datasets": ["sst2"],
+        "model": {"backbone": str(folder), "max_length": 24},
+        "costeff": SLENDER,
+        "pipelines": ["O", "V"],
+        "table2": ["O", "V"],
+        "cumulativeness": [],
+    }
+    assert load_config(values).transformed
+    path = folder / "tokenizer.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"WordLevel"', '"Morphemes"'))
+    with pytest.raises(PipeOpsError) as error:
+        load_config(values)
+    assert str(error.value).startswith(
+        f"config: model.backbone: {path}: V cannot remap a tokenizer of kind Morphemes, only BPE, WordPiece"
+    )
+    assert len(str(error.value).splitlines()) == 1
+    assert not load_config(values | {"pipelines": ["O"], "table2": ["O"]}).transformed
+    path.write_text("[]")
+    with pytest.raises(PipeOpsError, match=r"model.backbone: .*tokenizer.json: not a tokenizer \(of another"):
+        load_config(values)
+
+
+def test_v_trains_nothing():
+    values = {"operator_sets": ["VDE"], "training": {"operators": {"E": {"epochs": 2}, "D": {"epochs": 2}}}}
+    study = load_config(values)
+    assert study.warnings == []
+    assert study.steps(Pipeline("VE"), 160) == study.steps(Pipeline("E"), 160)
+    assert study.steps(Pipeline("V"), 160) == study.steps(Pipeline("O"), 160)
 
 
 def test_a_local_backbone_is_looked_at(tmp_path):

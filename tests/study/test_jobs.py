@@ -25,6 +25,14 @@ def test_tokenising_holds_only_what_it_depends_on():
     assert "--examples" not in jobs.tokenise(study, "sst2", "validation")
 
 
+def test_the_vocabulary_is_that_of_the_training_rows_that_are_used():
+    study = load_config({"data": {"train_examples": 12}, "vocabulary": {"size": 100}})
+    options = jobs.vocabulary(study, "generated-sentiment")
+    assert options == ["generated-sentiment", "--examples", "12", "--settings", '{"size":100}']
+    assert options[1:3] == jobs.tokenise(study, "generated-sentiment", "train")[-2:]
+    assert jobs.pruned_backbones(study) == ["base"]
+
+
 def test_a_backbone_has_settings_only_where_it_is_pretrained_here():
     assert jobs.backbone(load_config({}))[:2] == ["tiny", "--settings"]
     assert jobs.backbone(load_config({"model": {"backbone": "owner/x"}, "datasets": ["sst2"]})) == ["owner/x"]
@@ -75,6 +83,16 @@ def test_extra_inputs_are_those_that_the_operator_declares(tmp_path):
     assert jobs.train_inputs(study, Pipeline("D"), "sst2", "1") == {
         "student": "backbones/student/",
         "parent": "models/sst2/O/seed1/",
+    }
+    assert jobs.train_inputs(study, Pipeline("VD"), "sst2", "1") == {
+        "student": "vocabulary/sst2/backbones/student/",
+        "parent": "models/sst2/V/seed1/",
+    }
+    assert jobs.train_inputs(study, Pipeline("V"), "sst2", "1") == {"parent": "models/sst2/O/seed1/"}
+    assert jobs.pruned_backbones(study) == ["base", "student"]
+    assert jobs.train_inputs(study, Pipeline("VEP"), "sst2", "7") == {
+        "importance_data": "vocabulary/sst2/data/sst2/validation.parquet",
+        "parent": "models/sst2/VE/seed7/",
     }
     assert jobs.train_inputs(study, Pipeline("EP"), "sst2", "7") == {
         "importance_data": "data/sst2/validation.parquet",

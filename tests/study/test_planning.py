@@ -40,6 +40,15 @@ def test_shapes_are_those_that_training_makes(pipeline, layers, heads, ffn, exit
     assert (len(shape.exit_layers), shape.embedding_rank) == (exits, rank)
 
 
+def test_v_costs_no_training_and_is_counted_with_all_tokens():
+    study = Config(pipelines=["O", "V", "VP"], operator_sets=["VDE"], table2=["O"])
+    assert shape_of(study, Pipeline("VP")) == shape_of(study, Pipeline("P"))
+    assert training_flops(study, Pipeline("V"), "generated-sentiment") == 0
+    jobs = plan(study).jobs
+    assert (jobs["vocabulary"], jobs["tokenise_pruned"], jobs["tokenise"]) == (1, 2, 2)
+    assert not {"vocabulary", "tokenise_pruned"} & plan(Config()).jobs.keys()
+
+
 @pytest.mark.parametrize("pipeline", ["O", "ED", "PE", "C"])
 def test_every_shape_pools_as_the_study_says(pipeline):
     assert shape_of(Config(model={"pooling": "mean"}), Pipeline(pipeline)).pooling == "mean"

@@ -82,6 +82,7 @@ def test_the_answer_comes_first_with_intervals_and_what_is_to_be_trained(tmp_pat
     assert shlex.split(steps[3]) == [
         "snakemake", "--cores", "2", "--configfile", str(tmp_path / "study.yaml"), "--",
         f"results/onnx/{DATASET}/{pipeline}/seed1/model.onnx",
+        f"results/answers/{DATASET}/{pipeline}/seed1.parquet",
     ]  # fmt: skip
     assert "| runner-up" in lines[3]
 

@@ -668,7 +668,7 @@ def test_an_order_that_no_pipeline_has_is_refused(trained, workshop, tmp_path):
 
 def test_an_operator_that_cannot_be_applied_is_refused(workshop, tmp_path):
     for operator, parent, message in [
-        ("X", None, "operator 'X' cannot be trained; known are O, D, P, E, C"),
+        ("X", None, "operator 'X' cannot be trained; known are O, V, D, P, E, C"),
         ("D", None, "operator D needs the parent"),
         ("O", workshop / "base", "operator O has no parent"),
     ]:

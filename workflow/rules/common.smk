@@ -17,7 +17,7 @@ try:
     from pipeops.data.tasks import TASKS
     from pipeops.operators.declaration import CLASSIFIER, STUDENT
     from pipeops.operators.registry import OPERATORS
-    from pipeops.pipeline import Pipeline, trained_pipelines
+    from pipeops.pipeline import Pipeline, orderings, trained_pipelines
     from pipeops.settings import TINY
     from pipeops.study import jobs, planning
     from pipeops.study.analyses import FIGURES, FORMS, STUDY, TABLES, asked_for
@@ -60,6 +60,9 @@ USED_BACKBONE = jobs.BACKBONE if STORED else [jobs.WEIGHTS]
 
 # The datasets of the user's own, as a wildcard; none matches where there are none.
 OWN = "|".join(map(re.escape, study.tasks)) or "(?!)"
+# Where V's own data and backbones are.
+PRUNED = "vocabulary/{dataset}/"
+PRUNED_BACKBONE = multiext(f"<results>/{PRUNED}{jobs.BASE}", *jobs.VOCABULARY)
 PRETRAINED_ON_OWN = study.model.backbone == TINY and study.own_datasets
 
 
@@ -113,6 +116,23 @@ def operator_of(wildcards):
     return OPERATORS[pipeline_of(wildcards.pipeline).operator]
 
 
+def prepared(path):
+    """An input: what trainings start from, as it is for the pipeline."""
+
+    def inputs(wildcards):
+        folder = jobs.prepared(pipeline_of(wildcards.pipeline), wildcards.dataset)
+        return f"<results>/{folder}{path.format(**wildcards)}"
+
+    return inputs
+
+
+def prepared_backbone(wildcards):
+    """The backbone that trainings start from; V reads its vocabulary too."""
+    pruned = pipeline_of(wildcards.pipeline).transformed
+    files = jobs.VOCABULARY if STORED and pruned else USED_BACKBONE
+    return together(prepared(jobs.BASE)(wildcards), files)
+
+
 def training_inputs(wildcards):
     """What only some operators need: the checkpoint that they are applied to, a student, data to judge heads by."""
     paths = jobs.train_inputs(
@@ -128,7 +148,11 @@ def training_inputs(wildcards):
     if "parent" not in paths:
         # So that prices can be taken before the first training: they need all cores at once, and once trainings run
         # there is always one that takes the next free core.
-        files["priced"] = ancient("<results>/data/{dataset}/validation.parquet")
+        prices_read = ["", PRUNED] if study.transformed else [""]
+        files["priced"] = [
+            ancient(f"<results>/{folder}data/{{dataset}}/validation.parquet")
+            for folder in prices_read
+        ]
     return files
 
 
@@ -193,14 +217,40 @@ def evaluating_minutes(wildcards, attempt):
     return attempt * asked_resource(planning.evaluating_minutes, 120, wildcards.dataset)
 
 
+def vocabulary_inputs(wildcards):
+    """The backbones that V prunes, and the texts that say which tokens are kept."""
+    folders = {"base": jobs.BASE, "student": STUDENT}
+    files = {
+        name: together(f"<results>/{folders[name]}", USED_BACKBONE)
+        for name in jobs.pruned_backbones(study)
+    }
+    files["texts"] = local(jobs.vocabulary_texts(study))
+    if wildcards.dataset in study.tasks:
+        files["rows"] = "<results>/rows/{dataset}/train.parquet"
+    return files
+
+
+def vocabulary_input_options(wildcards, input):
+    options = ["--backbone", folder_of(input.base)]
+    if "student" in input.keys():
+        options += ["--student", folder_of(input.student)]
+    if "rows" in input.keys():
+        options += ["--rows", input.rows]
+    return options
+
+
 def price_inputs(wildcards):
     """Whose shape is priced, and the lengths of its inputs."""
+    pipeline = orderings(wildcards.operators)[0]
+    folder = jobs.prepared(pipeline, wildcards.dataset)
     files = {
-        "backbone": f"<results>/{jobs.BASE}config.json",
-        "data": "<results>/data/{dataset}/validation.parquet",
+        "backbone": f"<results>/{folder}{jobs.BASE}config.json",
+        "data": f"<results>/{folder}data/{wildcards.dataset}/validation.parquet",
     }
+    if pipeline.transformed:
+        files["vocabulary"] = f"<results>/{folder}{jobs.BASE}vocabulary.json"
     if jobs.priced_with_student(study, wildcards.operators):
-        files["student"] = f"<results>/{STUDENT}config.json"
+        files["student"] = f"<results>/{folder}{STUDENT}config.json"
     return files
 
 

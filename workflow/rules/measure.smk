@@ -33,7 +33,7 @@ rule evaluate:
         model=multiext(
             "<results>/onnx/{dataset}/{pipeline}/seed{seed}/", *jobs.EXPORTED
         ),
-        data="<results>/data/{dataset}/validation.parquet",
+        data=prepared("data/{dataset}/validation.parquet"),
     output:
         "<results>/answers/{dataset}/{pipeline}/seed{seed}.parquet",
     log:
@@ -121,7 +121,7 @@ rule check:
             "<results>/onnx/{{dataset}}/O/seed{seed}/model.onnx",
             seed=study.seeds[0],
         ),
-        data="<results>/data/{dataset}/validation.parquet",
+        data=prepared("data/{dataset}/validation.parquet"),
         answers=expand(
             "<results>/answers/{{dataset}}/{{pipeline}}/seed{seed}.parquet",
             seed=study.seeds[0],

@@ -122,6 +122,35 @@ rule student:
         "pipeops backbone {params.source:q} --teacher {params.teacher:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
+rule vocabulary:
+    input:
+        unpack(vocabulary_inputs),
+    output:
+        *[
+            f"<results>/vocabulary/{{dataset}}/backbones/{name}/{file}"
+            for name in jobs.pruned_backbones(study)
+            for file in jobs.VOCABULARY
+        ],
+    log:
+        "<logs>/vocabulary/{dataset}.log",
+    benchmark:
+        "<logs>/vocabulary/{dataset}.tsv"
+    # A tokenizer that cannot be pruned should be seen before anything runs long.
+    priority: 50
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        arguments=lambda wildcards: jobs.vocabulary(study, wildcards.dataset),
+        inputs=vocabulary_input_options,
+        folder=lambda wildcards, output: str(Path(output[0]).parents[1]),
+        revision=revisions.VOCABULARY,
+    message:
+        "prune the vocabulary to the training texts of {wildcards.dataset}"
+    shell:
+        "pipeops vocabulary {params.arguments:q} {params.inputs:q} --output {params.folder:q} 2>&1 | tee {log:q}"
+
+
 rule tokenise:
     input:
         backbone=together(f"<results>/{jobs.BASE}", USED_BACKBONE),
@@ -177,3 +206,27 @@ rule tokenise_own:
     shell:
         "pipeops tokenise {params.arguments:q} --backbone {params.backbone:q} --rows {input.rows:q} --output {output:q}"
         " 2>&1 | tee {log:q}"
+
+
+use rule tokenise as tokenise_pruned with:
+    input:
+        backbone=PRUNED_BACKBONE,
+    output:
+        f"<results>/{PRUNED}data/{{dataset}}/{{split}}.parquet",
+    log:
+        f"<logs>/{PRUNED}data/{{dataset}}/{{split}}.log",
+    benchmark:
+        f"<logs>/{PRUNED}data/{{dataset}}/{{split}}.tsv"
+
+
+use rule tokenise_own as tokenise_own_pruned with:
+    input:
+        backbone=PRUNED_BACKBONE,
+        rows="<results>/rows/{dataset}/{split}.parquet",
+        about="<results>/rows/{dataset}/about.json",
+    output:
+        f"<results>/{PRUNED}data/{{dataset}}/{{split}}.parquet",
+    log:
+        f"<logs>/{PRUNED}data/{{dataset}}/{{split}}.log",
+    benchmark:
+        f"<logs>/{PRUNED}data/{{dataset}}/{{split}}.tsv"

@@ -4,8 +4,8 @@
 rule train:
     input:
         unpack(training_inputs),
-        data="<results>/data/{dataset}/train.parquet",
-        backbone=together(f"<results>/{jobs.BASE}", USED_BACKBONE),
+        data=prepared("data/{dataset}/train.parquet"),
+        backbone=prepared_backbone,
     output:
         unless_kept(
             multiext("<results>/models/{dataset}/{pipeline}/seed{seed}/", *CHECKPOINT)

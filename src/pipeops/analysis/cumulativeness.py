@@ -47,23 +47,25 @@ def estimate_accuracy(
     *,
     accuracy_d: float | None = None,
     accuracy_p: float | None = None,
+    accuracy_v: float | None = None,
 ) -> FloatArray:
-    """Estimate the accuracy of a pipeline to which D, P or both are added (equations 1 and 2).
+    """Estimate the accuracy of a pipeline to which D, P or both are added (equations 1 and 2), or V.
 
     A_{R+D} = A_D / A_O * A_R, and A_{R+P} = A_P / A_O * A_R. They are stated for accuracy; a task's other
-    metric takes its place.
+    metric takes its place. V is taken alike; the paper does not have it.
 
     Args:
         accuracy_e: of the pipeline without them (E), any shape.
         accuracy_o: of the original model, in the same unit.
         accuracy_d: of D alone, where D is added.
         accuracy_p: of P alone, where P is added.
+        accuracy_v: of V alone, where V is added.
 
     Raises:
         PipeOpsError: the original model has none, as MCC may be 0 or less, so that there is no ratio to it.
     """
     result = np.asarray(accuracy_e, float)
-    for part in (accuracy_d, accuracy_p):
+    for part in (accuracy_d, accuracy_p, accuracy_v):
         if part is not None:
             if accuracy_o <= 0:
                 raise PipeOpsError(

@@ -1,4 +1,4 @@
-"""What every pipeline gives: measured where it was trained, predicted from O, D, P and E where it was not.
+"""What every pipeline gives: measured where it was trained, predicted from O, V, D, P and E where it was not.
 
 Time is never predicted from other times: what leaving at an exit costs is priced before anything is trained.
 Accuracy follows equations 1 and 2 of Xin et al. 2022, at E's own answers; with Q, at E's int8 answers. Inputs
@@ -103,7 +103,7 @@ class Predictor:
 
     def missing(self, pipeline: Pipeline) -> list[str]:
         """The trained parts without which a pipeline cannot be predicted; C only is known when trained."""
-        if not set(pipeline.operators) <= set("ODPE"):
+        if not set(pipeline.operators) <= set("OVDPE"):
             return [str(pipeline)]
         parts = ["O", *(pipeline.operators if pipeline.operators != "O" else "")]
         return [part for part in parts if part not in self.seeds]
@@ -157,7 +157,8 @@ class Predictor:
         layers = np.array(known.shape.exit_layers)[exits]
         corresponding = -(-layers * prices.shape.num_layers // known.shape.num_layers)
         at = np.searchsorted(prices.shape.exit_layers, corresponding)
-        lengths = known.answers.lengths
+        cut_alike = (self.dataset, "V", seed) if pipeline.transformed else run
+        lengths = self.replays.runs[cut_alike].answers.lengths
         run_as = lengths if "L" in inference else np.full_like(lengths, prices.max_length)
         time = prices.costs[inference].at(run_as)[rows, at].mean(axis=1)
         accuracy = estimate_accuracy(
@@ -165,6 +166,7 @@ class Predictor:
             self._full_accuracy("O", seed),
             accuracy_d=self._full_accuracy("D", seed) if "D" in pipeline.operators else None,
             accuracy_p=self._full_accuracy("P", seed) if "P" in pipeline.operators else None,
+            accuracy_v=self._full_accuracy("V", seed) if "V" in pipeline.operators else None,
         )
         return time, accuracy
 

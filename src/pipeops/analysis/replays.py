@@ -12,7 +12,7 @@ from pipeops.analysis.curves import TradeoffCurve
 from pipeops.analysis.metrics import Metrics
 from pipeops.analysis.resampling import PerExample
 from pipeops.errors import PipeOpsError
-from pipeops.measuring.answers import read_answers
+from pipeops.measuring.answers import Answers, read_answers
 from pipeops.measuring.classes import METRICS, Metric
 from pipeops.measuring.policies import first_reached, scores, thresholds_of
 from pipeops.measuring.prices import Prices, read_prices
@@ -57,22 +57,22 @@ class Replays:
             (path.parts[-2], path.stem): read_prices(path, this_cpu=False) for path in prices
         }
         runs: dict[Run, Replay] = {}
+        firsts: dict[tuple[str | bool, ...], Answers] = {}
         for path in answers:
             dataset, pipeline, seed = path.parts[-3], path.parts[-2], int(path.stem.removeprefix("seed"))
-            operators = Pipeline(pipeline).operators
-            if (dataset, operators) not in priced:
-                raise PipeOpsError(f"{path}: no prices of {operators} on {dataset}; price them first")
+            parsed = Pipeline(pipeline)
+            if (dataset, parsed.operators) not in priced:
+                raise PipeOpsError(f"{path}: no prices of {parsed.operators} on {dataset}; price them first")
             said = read_answers(path, dataset=dataset, pipeline=pipeline, seed=seed)
-            first = next((replay.answers for (name, *_), replay in runs.items() if name == dataset), said)
-            if not (
-                np.array_equal(said.label_ids, first.label_ids)
-                and np.array_equal(said.lengths, first.lengths)
-            ):
-                raise PipeOpsError(
-                    f"{path}: answers other examples than {first.path}; delete both and evaluate again"
-                )
+            # V cuts some validation texts into other pieces.
+            for among, field in (((dataset,), "label_ids"), ((dataset, parsed.transformed), "lengths")):
+                first = firsts.setdefault(among, said)
+                if not np.array_equal(getattr(said, field), getattr(first, field)):
+                    raise PipeOpsError(
+                        f"{path}: answers other examples than {first.path}; delete both and evaluate again"
+                    )
             metric = METRICS[metrics[dataset]]
-            runs[dataset, pipeline, seed] = Replay(said, priced[dataset, operators], metric)
+            runs[dataset, pipeline, seed] = Replay(said, priced[dataset, parsed.operators], metric)
         return cls(runs=runs, confidence=confidence, thresholds=thresholds, patiences=patiences)
 
     def thresholds_of(self, run: Run) -> list[float]:

@@ -138,7 +138,7 @@ def tokenise(
                 raise PipeOpsError(f"{task.name}: rows without a column '{lacking[0]}'; read the rows again")
             texts = [batch[column].to_pylist() for column in task.columns]
             rows: list[list[int]] = []
-            for few in _few_characters(texts):
+            for few in few_characters(texts):
                 for ids, too_long in _encoded(tokenizer, few, max_length):
                     rows.append(ids)
                     truncated += too_long
@@ -158,7 +158,7 @@ def tokenise(
     )
 
 
-def _few_characters(texts: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
+def few_characters(texts: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
     """Cut columns into parts of few characters: a tokenizer takes some hundred bytes for each token."""
     start, characters = 0, 0
     for end, row in enumerate(zip(*texts, strict=True)):

@@ -23,9 +23,10 @@ from pipeops.measuring.prices import read_prices
 from pipeops.measuring.replay import Replay
 from pipeops.models.architectures import known_architecture
 from pipeops.models.shape import ModelShape
+from pipeops.models.vocabulary import Vocabulary, has_vocabulary, read_vocabulary
 from pipeops.operators.declaration import NoSettings, Setup
 from pipeops.operators.registry import OPERATORS, shape_after
-from pipeops.pipeline import Pipeline, orderings
+from pipeops.pipeline import Pipeline, orderings, trained_pipelines
 from pipeops.settings import ALTERNATE, ModelSection
 
 
@@ -50,18 +51,48 @@ class PriceInputs:
         return load_tokenised(self.lengths) if self.lengths.suffix == ".parquet" else None
 
     @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """What V left, where the backbone is one that it made."""
+        folder = Path(self.backbone).expanduser()
+        return read_vocabulary(folder) if has_vocabulary(folder) else None
+
+    @cached_property
     def original(self) -> ModelShape:
         """O's shape."""
         encoder, split = known_architecture(self.backbone, "--backbone"), self.split
-        return encoder.shape(
+        shape = encoder.shape(
             num_labels=len(split.labels) if split else 2,
             sep_token_id=split.sep_token_id if split else 0,
             pooling=self.sections["exits"].pooling,
         )
+        return self.vocabulary.undone(shape) if self.vocabulary else shape
+
+    def refuse(self, pipeline: Pipeline) -> None:
+        """Refuse a pipeline that starts from another backbone.
+
+        Raises:
+            PipeOpsError: it has V and the backbone is not one that V made, or the other way round.
+        """
+        if pipeline.transformed and self.vocabulary is None:
+            raise PipeOpsError(
+                f"--backbone: {self.backbone} has its whole vocabulary, but {pipeline} has V; name the one "
+                "that `pipeops vocabulary` wrote"
+            )
+        if self.vocabulary and not pipeline.transformed:
+            raise PipeOpsError(
+                f"--backbone: {self.backbone} has a pruned vocabulary, but {pipeline} has no V; name the one "
+                "that V pruned"
+            )
 
     def shape(self, pipeline: Pipeline) -> ModelShape:
         """The shape of a trained pipeline's model."""
         return shape_after(pipeline.trained, self.original, self._setup)
+
+    @property
+    def pipelines(self) -> list[str]:
+        """The trained pipelines that start from this backbone, after O."""
+        known = [text for text in trained_pipelines() if Pipeline(text).transformed == bool(self.vocabulary)]
+        return list(dict.fromkeys(["O", *known]))
 
     def padded(self, lengths: NDArray[np.int64]) -> int:
         """Tokens that inputs are padded to."""
@@ -71,7 +102,8 @@ class PriceInputs:
     def _setup(self, letter: str) -> Setup:
         model = ModelSection(backbone=self.backbone, student=str(self.student or ALTERNATE))
         section = OPERATORS[letter].section
-        setup = Setup(model=model, settings=self.sections[section] if section else NoSettings())
+        settings = self.sections[section] if section else NoSettings()
+        setup = Setup(model=model, settings=settings, vocabulary=self.vocabulary)
         if setup.student and setup.student.hidden_size != setup.backbone.hidden_size:
             raise PipeOpsError(
                 f"--student: {self.student} has hidden size {setup.student.hidden_size}, the backbone "
@@ -89,6 +121,7 @@ def price_set(operators: str, inputs: PriceInputs, output: Path) -> None:
     found = orderings(operators)
     if not found:
         raise PipeOpsError(f"--operators: '{operators}' has no valid ordering; remove one of its letters")
+    inputs.refuse(found[0])
     lengths = read_lengths(inputs.lengths)
     with alone(output.with_name(f".{output.name}.lock"), "prices the same"):
         price(
@@ -114,6 +147,7 @@ def price_pipelines(inputs: PriceInputs, output: Path | None) -> pd.DataFrame:
         lengths=lengths,
         max_length=inputs.padded(lengths),
         settings=inputs.sections["prices"],
+        pipelines=inputs.pipelines,
     )
     if output is not None:
         with replaced(output) as path:

@@ -11,6 +11,7 @@ from pipeops.models.families.declaration import Layout
 from pipeops.models.families.post_norm import PostNorm
 from pipeops.models.families.pre_norm import PreNorm
 from pipeops.models.families.registry import supported_family
+from pipeops.models.families.relative_post_norm import RelativePostNorm
 from pipeops.models.shape import ModelShape
 from pipeops.reading import reading
 from pipeops.settings import TINY, Pooling
@@ -138,6 +139,9 @@ KNOWN: Mapping[str, Architecture] = {
     "FacebookAI/roberta-large": replace(_ROBERTA_BASE, layers=24, hidden_size=1024, heads=16, ffn_size=4096),
     "FacebookAI/xlm-roberta-base": replace(_ROBERTA_BASE, family="xlm-roberta", vocab_size=250002),
     "almanach/camembert-base": replace(_ROBERTA_BASE, family="camembert", vocab_size=32005),
+    "microsoft/mpnet-base": replace(
+        _ROBERTA_BASE, family="mpnet", vocab_size=30527, layout=RelativePostNorm()
+    ),
     "google-bert/bert-base-uncased": _BERT_BASE,
     "nreimers/MiniLM-L6-H384-uncased": replace(_BERT_BASE, layers=6, hidden_size=384, ffn_size=1536),
     "distilbert/distilbert-base-uncased": replace(_BERT_BASE, family="distilbert", layers=6, segment_rows=1),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -13,6 +14,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -21,6 +23,7 @@ from pipeops.integrity import sealed_folder, verify
 from pipeops.models.architectures import other_family
 from pipeops.models.families.registry import supported_family
 from pipeops.models.foreign import refuse_fewer_weights, refuse_unsafe
+from pipeops.models.vocabulary import VOCABULARY, Vocabulary
 from pipeops.models.weights import WEIGHTS
 from pipeops.reading import reading, reason
 
@@ -84,6 +87,35 @@ def save_backbone(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     with sealed_folder(output, last=WEIGHTS) as folder:
         tokenizer.save_pretrained(folder)
         encoder.save_pretrained(folder)
+
+
+def prune_backbone(folder: Path, output: Path, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
+    """Write an encoder with the embeddings of some tokens only, and the tokenizer that knows those.
+
+    Args:
+        folder: the encoder, with its tokenizer.
+        output: folder for the same files, and the vocabulary.
+        vocabulary: which tokens are kept.
+        tokenizer: with their new ids.
+    """
+    encoder, theirs = load_backbone(folder), load_tokenizer(folder)
+    words = encoder.get_input_embeddings().weight.detach()[list(vocabulary.kept)]
+    encoder.set_input_embeddings(torch.nn.Embedding.from_pretrained(words))
+    encoder.config.vocab_size = len(words)
+    for name, number in encoder.config.to_dict().items():
+        if name.endswith("_token_id") and number is not None:
+            setattr(encoder.config, name, vocabulary.new(number) if number in vocabulary.kept else None)
+    ours = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=theirs.model_max_length,
+        padding_side=theirs.padding_side,
+        truncation_side=theirs.truncation_side,
+        **theirs.special_tokens_map,
+    )
+    with sealed_folder(output, last=WEIGHTS) as written:
+        ours.save_pretrained(written)
+        encoder.save_pretrained(written)
+        (written / VOCABULARY).write_text(vocabulary.to_json())
 
 
 def _again(folder: Path) -> str:

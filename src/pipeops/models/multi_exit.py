@@ -22,6 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pipeops.models.architectures import architecture_of
 from pipeops.models.encoders.factorised import FactorisedEmbedding, FactorisedLinear
+from pipeops.models.families.declaration import EVERY
 from pipeops.models.families.registry import FAMILIES
 from pipeops.models.shape import MODEL_TYPE, ModelShape
 from pipeops.models.standardising import Standardisation
@@ -320,15 +321,16 @@ def _in_our_layout(
     theirs: Mapping[str, Tensor], shape: ModelShape, taken: Sequence[int]
 ) -> dict[str, Tensor]:
     """Give the weights of transformers' encoder our names, and the layers that are taken their numbers."""
-    layer = re.compile(rf"{re.escape(shape.layout.layer)}\.(\d+)\.")
+    layer = re.compile(rf"{re.escape(shape.layout.layer)}\.(\d+|{re.escape(EVERY)})\.")
     weights = {}
     for their_name, weight in theirs.items():
         name = shape.declared.our_name(their_name)
-        if found := layer.match(name):
-            if int(found[1]) + 1 not in taken:
-                continue
-            name = f"{shape.layout.layer}.{taken.index(int(found[1]) + 1)}.{name[found.end() :]}"
-        weights[name] = weight
+        if not (found := layer.match(name)):
+            weights[name] = weight
+            continue
+        for number, source in enumerate(taken):
+            if found[1] in (EVERY, str(source - 1)):
+                weights[f"{shape.layout.layer}.{number}.{name[found.end() :]}"] = weight
     return weights
 
 

@@ -76,7 +76,7 @@ class ModelShape:
         """
         if self.family not in FAMILIES:
             raise ValueError(f"family: '{self.family}' is not one of {', '.join(FAMILIES)}")
-        if not isinstance(self.layout, self.declared.layout):
+        if type(self.layout) is not self.declared.layout:
             raise ValueError(f"layout: {type(self.layout).__name__} is not that of {self.family}")
 
     @property
@@ -171,8 +171,7 @@ class ModelShape:
     @cached_property
     def _products(self) -> tuple[int, ...]:
         """Per layer: number of weights of the matrices that every token is multiplied by."""
-        layers = (self.layout.layer_tensors(self, index).values() for index in range(self.num_layers))
-        return tuple(_count(dims for dims in tensors if len(dims) == 2) for tensors in layers)
+        return tuple(self.layout.layer_products(self, index) for index in range(self.num_layers))
 
     def to_config(self) -> dict[str, Any]:
         """The keys of ``config.json``; the layout is left out where it has nothing of its own."""

@@ -138,7 +138,13 @@ class Stage:
         return self.node("Div", [total, count], f"{name}.mean")
 
     def node(
-        self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: int | float
+        self,
+        op: str,
+        inputs: list[str],
+        output: str,
+        *,
+        domain: str = "",
+        **attributes: int | float | list[int],
     ) -> str:
         """Append a node with one output, and named like it."""
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))

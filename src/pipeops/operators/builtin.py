@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeops.models.shape import ModelShape, alternate_layers
 from pipeops.operators.declaration import (
@@ -18,7 +19,7 @@ from pipeops.operators.declaration import (
     trained_on_labels,
 )
 from pipeops.operators.width import full_width, target_width, widths
-from pipeops.settings import NUMBER, Examples, Fraction, PositiveInt, Section, Share, kept_count
+from pipeops.settings import NUMBER, Examples, Fraction, OneLine, PositiveInt, Section, Share, kept_count
 
 C_REPLACES = "C replaces D, P and E"
 WIDTHS = ("heads", "ffn", "rank")
@@ -48,6 +49,41 @@ ORIGINAL = Operator(
     flops=_original_flops,
     inputs=_original_inputs,
     input_names=("classifier", "validation"),
+)
+
+
+class VocabularySection(Section):
+    """What V keeps beside the tokens that the training texts use, special tokens, and characters or bytes."""
+
+    size: PositiveInt | None = None
+    """At least so many tokens are kept: the first of the pretrained vocabulary fill up. null: no more than
+    needed."""
+    texts: list[OneLine] = Field([])
+    """Text files (UTF-8) whose tokens are kept too: what the model will read beside the training texts."""
+
+    @field_validator("texts")
+    @classmethod
+    def _texts_are_there(cls, paths: list[str]) -> list[str]:
+        for path in paths:
+            if not Path(path).expanduser().is_file():
+                raise ValueError(f"'{path}' is no file; name text files")
+        return paths
+
+
+def _with_kept_tokens(before: ModelShape, setup: Setup) -> ModelShape:
+    """How many tokens are kept is known once the texts are read; a plan counts all."""
+    return setup.vocabulary.applied(before) if setup.vocabulary else before
+
+
+VOCABULARY_PRUNING = Operator(
+    letter="V",
+    name="vocabulary pruning",
+    kind="transforms",
+    target="pipeops.operators.vocabulary:prune_vocabulary",
+    shape=_with_kept_tokens,
+    flops=lambda _: 0,
+    section="vocabulary",
+    settings=VocabularySection,
 )
 
 
@@ -214,7 +250,7 @@ DYNAMIC_LENGTH = Operator(letter="L", name="dynamic length", kind="inference")
 QUANTISATION = Operator(letter="Q", name="quantisation", kind="inference")
 
 BUILTIN = (
-    *(ORIGINAL, DISTILLATION, PRUNING, EARLY_EXITING, COSTEFF),
+    *(ORIGINAL, VOCABULARY_PRUNING, DISTILLATION, PRUNING, EARLY_EXITING, COSTEFF),
     *(DYNAMIC_LENGTH, QUANTISATION),
 )
 """In the order in which sets of operators are written."""

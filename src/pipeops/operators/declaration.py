@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 from pipeops.models.architectures import Architecture, known_architecture
 from pipeops.models.shape import ModelShape
+from pipeops.models.vocabulary import Vocabulary
 from pipeops.settings import ALTERNATE, ModelSection, Section
 
-Kind = Literal["original", "trained", "inference"]
+Kind = Literal["original", "transforms", "trained", "inference"]
+"""What transforms is trained nowhere: it changes the model, and the backbones and data of all that follow."""
 
 FORWARD_AND_BACKWARD = 3
 """Operations of a training step over those of its forward pass."""
@@ -22,7 +24,12 @@ CLASSIFIER = "backbones/classifier/"
 """Where it keeps the classifier that O is made of."""
 
 # (kind of the earlier operator, of the later one) -> why this ordering makes no sense; Xin et al. 2022, 5.1
+_FIRST = "it changes what trainings start from, so it comes first"
 _NEVER_AFTER: Mapping[tuple[Kind, Kind], str] = {
+    ("trained", "transforms"): _FIRST,
+    ("inference", "transforms"): _FIRST,
+    ("original", "transforms"): "O stands for 'nothing is trained', so leave it out",
+    ("transforms", "original"): "O stands for 'nothing is trained', so leave it out",
     ("inference", "trained"): "training comes before what only changes inference",
     ("inference", "original"): "O stands for the original model, so it is written first",
     ("original", "trained"): "O stands for 'nothing is trained', so leave it out",
@@ -42,6 +49,8 @@ class Setup:
     """Which encoder is fine-tuned, and which one a student starts from."""
     settings: Any
     """The operator's own section of the configuration."""
+    vocabulary: Vocabulary | None = None
+    """What V keeps of the vocabulary, where that is known: then the encoders know these tokens only."""
 
     @cached_property
     def backbone(self) -> Architecture:

@@ -121,14 +121,12 @@ def rewired(
     config = model.config.with_shape(
         heads_per_layer=[len(kept) for kept in heads], ffn_per_layer=[len(kept) for kept in neurons]
     )
-    places = torch.arange(config.head_size, device=model.device)
     weights, layout = model.state_dict(), model.shape.layout
     # A neuron is an output of the way into the FFN and an input of the way out, factorised or not.
     last, first = (".second", ".first") if config.ffn_rank else ("", "")
     for index, (kept_heads, kept_neurons) in enumerate(zip(heads, neurons, strict=True)):
         prefix = f"{BACKBONE}.{layout.layer}.{index}"
-        of_heads = (kept_heads[:, None] * config.head_size + places).flatten()
-        _keep(weights, prefix, layout.heads, of_heads)
+        _keep(weights, prefix, layout.heads, kept_heads, size=config.head_size)
         _keep(weights, prefix, layout.neurons, kept_neurons, last=last, first=first)
     smaller = MultiExitForSequenceClassification(config).to(model.device)
     smaller.load_state_dict(weights)
@@ -136,7 +134,14 @@ def rewired(
 
 
 def _keep(
-    weights: dict[str, Tensor], layer: str, units: Units, kept: Tensor, *, last: str = "", first: str = ""
+    weights: dict[str, Tensor],
+    layer: str,
+    units: Units,
+    kept: Tensor,
+    *,
+    size: int = 1,
+    last: str = "",
+    first: str = "",
 ) -> None:
     """Keep only some units of a layer: outputs of the maps into them, inputs of the one behind.
 
@@ -144,14 +149,18 @@ def _keep(
         weights: of the model, changed in place.
         layer: what the names of the layer's tensors begin with.
         units: where they are.
-        kept: their indices among a map's outputs.
+        kept: their indices.
+        size: outputs of a map that are one unit.
         last: ending of the name of a factorised map's last factor.
         first: the same of the first one.
     """
+    for name in units.tables:
+        weights[f"{layer}.{name}.weight"] = weights[f"{layer}.{name}.weight"][:, kept]
+    outputs = (kept[:, None] * size + torch.arange(size, device=kept.device)).flatten()
     behind = f"{layer}.{units.columns}{first}.weight"
     whole = weights[behind].shape[1]
-    rows = torch.cat([kept + part * whole for part in range(units.parts)])
-    weights[behind] = weights[behind][:, kept]
+    rows = torch.cat([outputs + part * whole for part in range(units.parts)])
+    weights[behind] = weights[behind][:, outputs]
     for name in units.rows:
         for kind in ("weight", "bias"):
             if (full := f"{layer}.{name}{last}.{kind}") in weights:

@@ -76,7 +76,7 @@ def _problem(operator: Any, taken: Iterable[Operator]) -> str | None:
 OPERATORS: Mapping[str, Operator] = load(entry_points(group=GROUP))
 """Every operator by its letter, in the order in which sets of operators are written."""
 TRAINABLE = tuple(letter for letter, operator in OPERATORS.items() if operator.target)
-"""Letters of the operators that have a training: O and the trained ones."""
+"""Letters of the operators that make a model: O, V and the trained ones."""
 
 
 def shape_after(operators: str, original: ModelShape, setup_of: Callable[[str], Setup]) -> ModelShape:

@@ -96,7 +96,7 @@ def _predictable(study: Config) -> list[str]:
         str(pipeline)
         for pipeline in study.measured
         if len(pipeline.operators) > 1
-        and set(pipeline.operators) <= set("DPE")
+        and set(pipeline.operators) <= set("VDPE")
         and {"O", *pipeline.operators} <= measured
     ]
 

@@ -330,6 +330,19 @@ class BaseConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _vocabulary_can_be_pruned(self) -> Self:
+        """Look at the tokenizer of a local backbone; a hub's is looked at before anything is trained."""
+        path = Path(self.model.backbone).expanduser() / "tokenizer.json"
+        if self.transformed and not self.answers and path.is_file():
+            from pipeops.data.vocabulary import refuse_other_kind
+
+            try:
+                refuse_other_kind(path)
+            except PipeOpsError as error:
+                raise ValueError(f"model.backbone: {error}") from None
+        return self
+
+    @model_validator(mode="after")
     def _operators_are_trained_ones(self) -> Self:
         for letter in self.training.operators:
             if letter not in TRAINABLE:
@@ -389,7 +402,8 @@ class BaseConfig(Section):
         total, step = 0, pipeline
         while True:
             settings = self.training_of(step)
-            if step.parent or not self.model.finetuned:
+            kind = OPERATORS[step.operator].kind
+            if kind == "trained" or (kind == "original" and not self.model.finetuned):
                 total += round(-(-examples // settings.batch_size) * settings.epochs)
             if step.parent is None or OPERATORS[step.operator].restarts:
                 return total
@@ -413,8 +427,9 @@ class BaseConfig(Section):
         """What is allowed but makes orderings differ for another reason than the order, a line each."""
         found = []
         for operators in self.operator_sets:
+            trained = [letter for letter in operators if OPERATORS[letter].kind == "trained"]
             for key in ("learning_rate", "epochs"):
-                values = {letter: getattr(self.training.of(letter), key) for letter in operators}
+                values = {letter: getattr(self.training.of(letter), key) for letter in trained}
                 if len(set(values.values())) > 1:
                     listed = ", ".join(f"{letter} {value:g}" for letter, value in values.items())
                     found.append(
@@ -478,6 +493,11 @@ class BaseConfig(Section):
             return self.joint
         measured = [str(pipeline) for pipeline in self.measured]
         return [pipeline for pipeline in JOINT if pipeline in measured] if "C" in measured else []
+
+    @property
+    def transformed(self) -> bool:
+        """Whether V is in it."""
+        return any(pipeline.transformed for pipeline in self.measured)
 
     @property
     def trainings(self) -> list[Pipeline]:

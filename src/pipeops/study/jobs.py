@@ -30,6 +30,8 @@ EXPORTED = ("model.onnx", "profile.onnx", "model-int8.onnx", "profile-int8.onnx"
 """Files of an exported model that other jobs read."""
 EXPORT = (*EXPORTED, SUMS)
 """Every file of an exported model."""
+VOCABULARY = (*BACKBONE, "vocabulary.json")
+"""Files of one whose vocabulary V pruned."""
 BASE = "backbones/base/"
 """Where the pretrained encoder lies within the results."""
 
@@ -60,13 +62,37 @@ def source_files(study: Config, dataset: str) -> list[str]:
 
 def tokenise(study: Config, dataset: str, split: str) -> list[str]:
     """Arguments of ``pipeops tokenise``."""
-    options: dict[str, object] = {"--max-length": study.model.max_length}
+    return [dataset, split, "--max-length", str(study.model.max_length), *_rows_of(study, dataset, split)]
+
+
+def vocabulary(study: Config, dataset: str) -> list[str]:
+    """Arguments of ``pipeops vocabulary``."""
+    settings = getattr(study, OPERATORS["V"].section).model_dump_json(exclude_defaults=True)
+    return [dataset, *_rows_of(study, dataset, "train"), "--settings", settings]
+
+
+def vocabulary_texts(study: Config) -> list[str]:
+    """The files of other texts that say which tokens are kept."""
+    return [str(Path(path).expanduser()) for path in getattr(study, OPERATORS["V"].section).texts]
+
+
+def _rows_of(study: Config, dataset: str, split: str) -> list[str]:
+    """Options that say which rows of a split are read."""
+    options: dict[str, object] = {}
     if dataset in TASKS and not TASKS[dataset].generated:
         options["--glue"] = study.glue
     examples = getattr(study.data, f"{split}_examples")
     if examples is not None:
         options["--examples"] = examples
-    return [dataset, split, *_flat(options)]
+    return _flat(options)
+
+
+def prepared(pipeline: Pipeline, dataset: str) -> str:
+    """Where, within the results, the backbones and data lie that a pipeline's trainings start from.
+
+    V has a folder of its own for those of each dataset, with the same paths in it.
+    """
+    return f"vocabulary/{dataset}/" if pipeline.transformed else ""
 
 
 def train(study: Config, pipeline: Pipeline) -> list[str]:
@@ -85,8 +111,8 @@ def train_inputs(study: Config, pipeline: Pipeline, dataset: str, seed: str) -> 
 
     A path that ends in ``/`` is a folder. ``parent`` is the model that the operator is applied to.
     """
-    extra = study.inputs_of(pipeline.operator)
-    inputs = {name: path.format(dataset=dataset) for name, path in extra.items()}
+    extra, folder = study.inputs_of(pipeline.operator), prepared(pipeline, dataset)
+    inputs = {name: folder + path.format(dataset=dataset) for name, path in extra.items()}
     if pipeline.parent:
         inputs["parent"] = f"models/{dataset}/{pipeline.parent}/seed{seed}/"
     return inputs
@@ -120,6 +146,12 @@ def price(study: Config, operators: str) -> list[str]:
         if section := OPERATORS[letter].section:
             document[section] = getattr(study, section).model_dump()
     return ["--operators", operators, "--settings", json.dumps(document)]
+
+
+def pruned_backbones(study: Config) -> list[str]:
+    """The backbones whose vocabulary V prunes: those that trainings start from."""
+    operators = "".join({letter for pipeline in study.trainings for letter in pipeline.trained})
+    return ["base", "student"] if priced_with_student(study, operators) else ["base"]
 
 
 def priced_with_student(study: Config, operators: str) -> bool:

@@ -206,15 +206,18 @@ def _jobs(study: Config) -> dict[str, int]:
     }
     if study.answers:
         return analyses
-    runs = len(study.datasets) * len(study.seeds)
+    runs, pruned = len(study.datasets) * len(study.seeds), int(study.transformed)
     inputs = {path for pipeline in study.trainings for path in study.inputs_of(pipeline.operator).values()}
     jobs = {
         "pretrain" if study.encoder == TINY_OF_OWN_TEXTS else "backbone": 1,
         "classifier": int(CLASSIFIER in inputs),
         "student": int(STUDENT in inputs),
         "rows": len(study.own_datasets),
+        "vocabulary": len(study.datasets) * pruned,
         "tokenise": 2 * (len(study.datasets) - len(study.own_datasets)),
         "tokenise_own": 2 * len(study.own_datasets),
+        "tokenise_pruned": 2 * (len(study.datasets) - len(study.own_datasets)) * pruned,
+        "tokenise_own_pruned": 2 * len(study.own_datasets) * pruned,
         "train": runs * len(study.trainings),
         "export": runs * len(_exported(study)),
         "price": len(study.datasets) * len({pipeline.operators for pipeline in study.measured}),

@@ -91,12 +91,14 @@ class Asked:
 def predictions(asked: Asked) -> pd.DataFrame:
     """Every valid pipeline of a dataset that can be measured or predicted; see ``predict.predict``.
 
+    Those with V only where the study has any.
+
     Raises:
         PipeOpsError: there are no prices, or too few runs; the command that makes them is named.
     """
     study, dataset = asked.study, asked.dataset
     measured_in = Path(study.answers or study.pathvars.results)
-    pipelines = [Pipeline(text) for text in trained_pipelines()]
+    pipelines = [one for one in map(Pipeline, trained_pipelines()) if study.transformed >= one.transformed]
     prices = _prices(measured_in / "prices" / dataset, pipelines, asked)
     found = {
         (str(pipeline), seed): path
@@ -321,8 +323,9 @@ def _prices(folder: Path, pipelines: Sequence[Pipeline], asked: Asked) -> dict[s
 
 def _refuse_too_few(trained: set[str], asked: Asked) -> None:
     """Without O and one other there is nothing to predict from."""
-    missing = [part for part in "ODPE" if part not in trained]
-    if "O" in missing or len(missing) == len("DPE"):
+    parts = "OVDPE" if asked.study.transformed else "ODPE"
+    missing = [part for part in parts if part not in trained]
+    if "O" in missing or len(missing) == len(parts) - 1:
         raise PipeOpsError(
             f"{asked.dataset}: too few runs to predict from: {', '.join(missing)} is missing; "
             f"{_command_for(missing, asked)}"
@@ -357,7 +360,8 @@ def _untrained(asked: Asked, pipeline: Pipeline) -> list[Pipeline]:
 
 def _training_command(asked: Asked, pipeline: Pipeline) -> list[str]:
     seed, results = asked.study.seeds[0], asked.study.pathvars.results
-    return asked.command(f"{results}/onnx/{asked.dataset}/{pipeline}/seed{seed}/model.onnx")
+    exported = f"{results}/onnx/{asked.dataset}/{pipeline}/seed{seed}/model.onnx"
+    return asked.command(exported, asked.answers_of(pipeline, seed))
 
 
 def _training_seconds(asked: Asked, steps: Sequence[Pipeline]) -> float | None:

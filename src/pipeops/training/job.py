@@ -101,6 +101,11 @@ def _train(job: Job, make_stages: Callable[..., Sequence[Stage]], output: Path, 
     training.refuse_other_vocabulary(
         job.data, vocabulary=encoder.vocab_size, longest=encoder.max_length, model=job.backbone
     )
+    if job.parent is not None:
+        known = ModelShape.from_checkpoint(job.parent)
+        training.refuse_other_vocabulary(
+            job.data, vocabulary=known.vocab_size, longest=known.max_length, model=job.parent
+        )
     tokenizer = load_tokenizer(job.backbone)  # it is written last, and should be known to be there
     run = StageRun(
         split=training,

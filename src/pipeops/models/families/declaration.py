@@ -1,5 +1,6 @@
 """What a family declares, and what a layout of layers does. All else is written against these."""
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,8 @@ MODEL_TYPE = "multi_exit"
 """``model_type`` of our own checkpoints."""
 BACKBONE = "backbone"
 """What the names of an encoder's tensors begin with in a checkpoint."""
+EVERY = "*"
+"""Stands for the number of every layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class Units:
     """How many times each of those maps has all units, one after another."""
     columns: str
     """The map whose inputs they are. An input that is 0 is exactly a unit that is not there."""
+    tables: tuple[str, ...] = ()
+    """What is looked up, with a column for each unit, however many outputs of a map it is."""
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -68,6 +73,11 @@ class Layout(ABC):
     def embedding_products(self, shape: "ModelShape") -> int:
         """Number of weights of the matrices that a token is multiplied by before the first layer."""
         return shape.embedding_rank * self.word_size(shape)
+
+    def layer_products(self, shape: "ModelShape", index: int) -> int:
+        """Number of weights of the matrices that a token is multiplied by in a layer, counted from 0."""
+        tensors = self.layer_tensors(shape, index).values()
+        return sum(math.prod(dims) for dims in tensors if len(dims) == 2)
 
     def compared(self, index: int, length: int) -> int:  # noqa: ARG002
         """How many tokens each of ``length`` tokens is compared with in a layer, counted from 0."""
@@ -159,7 +169,8 @@ class Family:
     """Map of transformers' encoder that a new classifier's dense layer starts from; empty: random weights."""
     classifier: Classifier
     renamed: tuple[tuple[str, str], ...] = ()
-    """Regular expressions of transformers' tensor names, each with the name in our layout."""
+    """Regular expressions of transformers' tensor names, each with the name in our layout. A name with
+    ``EVERY`` for a layer's number is that of a tensor of which every layer has a copy."""
     zeros: tuple[str, ...] = ()
     """Tensors of our layout that the family does not have, and that are zeros then."""
     refuses: Callable[[Mapping[str, Any]], str | None] = _nothing

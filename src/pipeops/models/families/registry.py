@@ -1,6 +1,5 @@
 """Every family by its name, which is transformers' ``model_type``."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,13 @@ from pipeops.models.families.declaration import MODEL_TYPE, Family
 from pipeops.models.families.distilbert import DISTILBERT
 from pipeops.models.families.electra import ELECTRA
 from pipeops.models.families.modernbert import MODERNBERT
+from pipeops.models.families.mpnet import MPNET
 from pipeops.models.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from pipeops.text import nearest_first
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, MODERNBERT)
+    family.name: family
+    for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, MPNET, MODERNBERT)
 }
 
 
@@ -33,10 +35,8 @@ def supported_family(config: Mapping[str, Any], source: str) -> Family:
             f"'{source}' is a model that PipeOps trained; name the pretrained encoder that it comes from"
         )
     if name not in FAMILIES:
-        nearest = sorted(FAMILIES, key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
-        raise PipeOpsError(
-            f"'{source}' is a {name} model; PipeOps supports the families {', '.join(nearest)}"
-        )
+        known = ", ".join(nearest_first(name, FAMILIES))
+        raise PipeOpsError(f"'{source}' is a {name} model; PipeOps supports the families {known}")
     family = FAMILIES[name]
     if reason := family.refuses(config):
         raise PipeOpsError(f"'{source}' is a {name} model that is not supported: {reason}; choose another")

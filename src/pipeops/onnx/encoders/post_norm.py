@@ -1,16 +1,19 @@
 """Encoders with BERT's layers as ONNX."""
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto
 
 from pipeops.models.families.post_norm import PostNorm
 from pipeops.models.shape import ModelShape
-from pipeops.onnx.stages import ACTIVATIONS
+from pipeops.onnx.stages import ACTIVATIONS, Stage
 
-if TYPE_CHECKING:
-    from pipeops.onnx.stages import Stage
+Attend = Callable[[Stage, str, str, int], str]
+"""Attention of the tokens of a layer's input to each other; name of the result, number of the layer."""
+PARTS = ("query", "key", "value")
 
 EMBEDDINGS = "backbone.embeddings"
 
@@ -20,7 +23,7 @@ def shared(shape: ModelShape) -> list[ValueInfoProto]:  # noqa: ARG001
     return []
 
 
-def embeddings(stage: "Stage") -> str:
+def embeddings(stage: Stage) -> str:
     """Embed ``input_ids`` into ``hidden.0`` and cast ``attention_mask`` to ``mask``."""
     shape = stage.shape
     types = stage.weights(f"{EMBEDDINGS}.token_type_embeddings.weight")
@@ -46,11 +49,17 @@ def embeddings(stage: "Stage") -> str:
     return stage.linear(kept, "hidden.0", "backbone.embeddings_project")
 
 
-def layer(stage: "Stage", number: int) -> str:
-    """Turn ``hidden.{number - 1}`` into ``hidden.{number}``."""
+def layer(stage: Stage, number: int, *, attend: Attend | None = None) -> str:
+    """Turn ``hidden.{number - 1}`` into ``hidden.{number}``.
+
+    Args:
+        stage: of the layer.
+        number: of the layer, counted from 1.
+        attend: how tokens attend to each other; None: to all that are no padding.
+    """
     source, name, x = f"backbone.encoder.layer.{number - 1}", f"layer.{number}", f"hidden.{number - 1}"
     rank = stage.shape.ffn_rank
-    attended = _attention(stage, x, f"{name}.attention", f"{source}.attention.self", number)
+    attended = (attend or _attend)(stage, x, f"{name}.attention", number)
     attended = stage.linear(attended, f"{name}.attention.output", f"{source}.attention.output.dense")
     x = stage.node("Add", [attended, x], f"{name}.attention.sum")
     x = stage.layer_norm(x, f"{name}.attention.normed", f"{source}.attention.output.LayerNorm")
@@ -61,22 +70,32 @@ def layer(stage: "Stage", number: int) -> str:
     return stage.layer_norm(x, f"hidden.{number}", f"{source}.output.LayerNorm")
 
 
-def read(stage: "Stage", number: int) -> str:  # noqa: ARG001
+def read(stage: Stage, number: int) -> str:  # noqa: ARG001
     """What an exit reads: the layer's output."""
     return f"hidden.{number}"
 
 
-def _attention(stage: "Stage", x: str, name: str, source: str, number: int) -> str:
-    """Multi-head self-attention, with the maps to queries, keys and values in it as one packed product."""
-    parts = ("query", "key", "value")
-    weight, bias = (
-        np.concatenate([stage.weights(f"{source}.{part}.{kind}") for part in parts])
-        for kind in ("weight", "bias")
-    )
+def queries_keys_values(stage: Stage, x: str, name: str, number: int) -> list[str]:
+    """The three that a layer's attention takes, by one packed product."""
+    packed = stage.affine(x, f"{name}.qkv", *_maps(stage, number))
+    return stage.split(packed, [f"{name}.{part}" for part in PARTS], f"{name}.split")
+
+
+def _attend(stage: Stage, x: str, name: str, number: int) -> str:
+    weight, bias = _maps(stage, number)
     return stage.self_attention(x, name, number, weight=weight, bias=bias)
 
 
-def _segments(stage: "Stage", mask: str) -> str:
+def _maps(stage: Stage, number: int) -> list[NDArray[np.float32]]:
+    """Weight and bias of a layer's maps to queries, keys and values, one after another."""
+    source = f"backbone.encoder.layer.{number - 1}.attention.self"
+    return [
+        np.concatenate([stage.weights(f"{source}.{part}.{kind}") for part in PARTS])
+        for kind in ("weight", "bias")
+    ]
+
+
+def _segments(stage: Stage, mask: str) -> str:
     """Segment of each token (0 or 1): whether a separator came before it, and 0 on padding."""
     name = "embeddings.segments"
     separator = stage.constant(f"{name}.separator", np.array(stage.shape.sep_token_id))
