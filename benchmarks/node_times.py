@@ -63,6 +63,7 @@ def operator_times(graph: Path, length: int, *, runs: int, threads: int) -> Coun
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         with reading(graph, absent="export the model first", again="export it again"):
+            graph.open("rb").close()
             session = onnxruntime.InferenceSession(
                 graph,
                 options,
