@@ -422,7 +422,8 @@ def test_another_pruning_leaves_the_rest_alone(finished):
 
 
 def test_a_setting_of_one_operator_retrains_what_comes_after_it(finished):
-    config = {"training": {"operators": {"E": {"epochs": 2}}}}
+    operators = STUDY["training"]["operators"] | {"E": {"epochs": 2}}
+    config = {"training": {"operators": operators}}
     run = snakemake(finished, "--dry-run", "results/table1.csv", config=config)
     # E, ED and DE, per seed; D and O stay.
     assert planned(run)["train"] == 6
