@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,12 @@ _REMEDIES: Mapping[int, str] = {
     errno.EMFILE: "raise the limit (ulimit -n) and run again",
     errno.EIO: "the disk fails; name a place on another",
 }
+
+
+_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that fails or is full."""
+_RUST = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust give the system's number."""
 
 
 class PipeOpsError(Exception):
@@ -94,4 +101,15 @@ def _line(error: Exception) -> PipeOpsError | str | None:
         return of_system(error)
     if isinstance(error, MemoryError):
         return "out of memory; lower batch_size, max_length or the number of examples"
-    return None
+    failed = _of_the_disk(error)
+    return of_system(failed) if failed else None
+
+
+def _of_the_disk(error: BaseException) -> OSError | None:
+    """The failure of a disk that a library wraps into an error of its own, or stumbles over."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return error
+    if (found := _RUST.search(str(error))) and int(found[1]) in _DISK:
+        return OSError(int(found[1]), found[0])
+    before = error.__cause__ or error.__context__
+    return _of_the_disk(before) if before else None

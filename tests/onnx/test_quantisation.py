@@ -224,3 +224,10 @@ def test_padded_and_unpadded_int8_agree_on_real_sentences(glue, minilm, tmp_path
     agree = np.equal(unpadded, padded)
     assert len(agree) == 872
     assert np.mean(agree) >= 0.995
+
+
+def test_a_stage_that_is_not_written_whole_is_refused(monkeypatch):
+    stage = emit_stages(shape := tiny_shape(), random_weights(shape).__getitem__)[0]
+    monkeypatch.setattr(pipeops.onnx.quantisation, "quantize_dynamic", lambda _, path, **__: path.touch())
+    with pytest.raises(PipeOpsError, match="files there are not written whole; look at its disk"):
+        quantise(stage)

@@ -50,6 +50,9 @@ def quantise(stage: ModelProto) -> ModelProto:
             weight_type=QuantType.QInt8,
         )
         quantised = onnx.load(path)
+    # ONNX's shape inference does not look whether its file was written. An empty file is a valid model.
+    if [value.name for value in quantised.graph.output] != [value.name for value in stage.graph.output]:
+        raise PipeOpsError(f"{folder}: files there are not written whole; look at its disk and run again")
     _reorder(quantised.graph)
     if left := float_products(quantised):
         raise PipeOpsError(f"Q: {stage.graph.name}: {', '.join(left)} kept a float weight; report this")
