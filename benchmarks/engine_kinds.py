@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import openvino_stages
 from numpy.typing import NDArray
 
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised
@@ -107,16 +108,22 @@ def make_ours(sources: Sources, folder: Path, *, exits: bool) -> None:
     if not exits:
         return
     split = load_tokenised(sources.validation)
-    right = _accuracy(_answers(folder.parent / "pipeops", split, quantised=False)[:, -1], split)
-    chosen = {}
+    least, chosen = _least(sources, folder), {}
     for quantised in (False, True):
         chosen[_precision(quantised)] = choose_policy(
             _answers(folder, split, quantised=quantised),
             split.label_ids,
-            least=right - sources.within / 100,
+            least=least,
             layers=ModelShape.from_checkpoint(sources.exits).exit_layers,
         )
     write_json(folder / POLICY, chosen)
+
+
+def _least(sources: Sources, folder: Path) -> float:
+    """The accuracy that a policy must reach: that of the single exit in fp32, less what it may cost."""
+    split = load_tokenised(sources.validation)
+    right = _accuracy(_answers(folder.parent / "pipeops", split, quantised=False)[:, -1], split)
+    return right - sources.within / 100
 
 
 def choose_policy(
@@ -167,14 +174,28 @@ def open_ours(sources: Sources, folder: Path, threads: int, *, quantised: bool) 
 def open_exits(sources: Sources, folder: Path, threads: int, *, quantised: bool, policy: bool) -> Opened:  # noqa: ARG001
     """Early exits: by the policy, with random tokens leaving where it does on average, or at full depth."""
     model = EarlyExitModel.load(graph_path(folder, "model", quantised=quantised), threads=threads)
-    layers = model.shape.exit_layers
+    return _leaving(
+        lambda ids, mask, thresholds: model.run(ids, mask, thresholds).logits,
+        model.shape.exit_layers,
+        folder,
+        _precision(quantised) if policy else None,
+    )
+
+
+def _leaving(
+    run: Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]],
+    layers: tuple[int, ...],
+    folder: Path,
+    policy: str | None,
+) -> Opened:
+    """A model with early exits at full depth, or by a policy of the folder."""
 
     def leaving(thresholds: NDArray[np.float32]) -> Ask:
-        return lambda ids, mask: model.run(ids, mask, thresholds).logits
+        return lambda ids, mask: run(ids, mask, thresholds)
 
-    if not policy:
+    if policy is None:
         return Opened(leaving(force_exit(layers[-1], layers)))
-    chosen = json.loads((folder / POLICY).read_text())[_precision(quantised)]
+    chosen = json.loads((folder / POLICY).read_text())[policy]
     average = min(layers, key=lambda layer: abs(layer - chosen["mean_exit_layer"]))
     thresholds = np.full(len(layers) - 1, chosen["threshold"], dtype=np.float32)
     return Opened(leaving(thresholds), leaving(force_exit(average, layers)))
@@ -243,16 +264,50 @@ def make_openvino(sources: Sources, folder: Path, *, quantised: bool) -> None:
     for given, name in zip(model.inputs, ("input_ids", "attention_mask"), strict=True):
         given.get_tensor().set_names({name})
     if quantised:
-        import nncf
-
-        rows = [
-            {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
-            for ids in calibration_rows(sources)
-        ]
-        model = nncf.quantize(
-            model, nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(rows)
-        )
+        model = _quantised(model, sources)
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+
+
+def make_openvino_exits(sources: Sources, folder: Path) -> None:
+    """All exits in static int8, cut into stages and nested in one graph; a policy as for PipeOps."""
+    import openvino
+    import torch
+
+    split, layers = load_tokenised(sources.validation), ModelShape.from_checkpoint(sources.exits).num_layers
+    model = openvino.convert_model(_torch_exits(sources), example_input=_example(torch))
+    openvino_stages.name_tensors(model, layers)
+    # The fast correction of biases leaves the first exits biased; it is meant for models with one output.
+    model = _quantised(model, sources, fast_bias_correction=False)
+    openvino.save_model(openvino_stages.nested(model, layers), folder / "model.xml", compress_to_fp16=False)
+    for layer in range(1, layers + 1):
+        stage = openvino_stages.stage(model, layer, layers)
+        openvino.save_model(stage, folder / f"stage-{layer}.xml", compress_to_fp16=False)
+    ask = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    answered = [list(ask([ids[None], np.ones_like(ids[None])]).values())[:layers] for ids in split.input_ids]
+    chosen = choose_policy(
+        np.array(answered)[:, :, 0],
+        split.label_ids,
+        least=_least(sources, folder),
+        layers=tuple(range(1, layers + 1)),
+    )
+    write_json(folder / POLICY, {"OpenVINO int8": chosen})
+
+
+def _quantised(model, sources: Sources, **settings):
+    """NNCF's static int8 with its preset for transformers."""
+    import nncf
+
+    rows = [
+        {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
+        for ids in calibration_rows(sources)
+    ]
+    return nncf.quantize(
+        model,
+        nncf.Dataset(rows),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(rows),
+        **settings,
+    )
 
 
 def calibration_rows(sources: Sources) -> list[NDArray[np.int64]]:
@@ -275,15 +330,38 @@ def open_openvino(sources: Sources, folder: Path, threads: int, *, precision: st
     """One stream on so many threads; ``precision`` is what is computed in float."""
     import openvino
 
-    settings = {
+    model = openvino.Core().compile_model(folder / "model.xml", "CPU", _settings(threads, precision))
+    request = model.create_infer_request()
+    return Opened(lambda ids, mask: request.infer([ids, mask], share_inputs=True)[0])
+
+
+def open_openvino_exits(
+    sources: Sources, folder: Path, threads: int, *, staged: bool, policy: bool
+) -> Opened:
+    """Early exits on OpenVINO, decided within its graph or between stages."""
+    import openvino
+
+    core, settings = openvino.Core(), _settings(threads, "f32")
+    layers = ModelShape.from_checkpoint(sources.exits).exit_layers
+    if staged:
+        paths = [folder / f"stage-{layer}.xml" for layer in layers]
+        run = openvino_stages.Stages(core, paths, settings).run
+    else:
+        request = core.compile_model(folder / "model.xml", "CPU", settings).create_infer_request()
+
+        def run(ids, mask, thresholds):
+            return request.infer([ids, mask, thresholds], share_inputs=True)[0]
+
+    return _leaving(run, layers, folder, "OpenVINO int8" if policy else None)
+
+
+def _settings(threads: int, precision: str) -> dict[str, str | int]:
+    return {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
     }
-    model = openvino.Core().compile_model(folder / "model.xml", "CPU", settings)
-    request = model.create_infer_request()
-    return Opened(lambda ids, mask: request.infer([ids, mask], share_inputs=True)[0])
 
 
 def make_ctranslate2(sources: Sources, folder: Path) -> None:
@@ -375,6 +453,23 @@ def _torch_model(sources: Sources, *, attention: str = "sdpa"):
     return Logits().eval()
 
 
+def _torch_exits(sources: Sources):
+    """The model with all exits: logits of exit after exit, then the states after all layers but the last."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    class Exits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModelForSequenceClassification.from_pretrained(sources.exits)
+
+        def forward(self, input_ids, attention_mask):
+            found = self.model(input_ids, attention_mask)
+            return *found.exit_logits, *found.hidden_states[1:-1]
+
+    return Exits().eval()
+
+
 def _example(torch) -> tuple:
     """Two inputs, one of them padded, so that no export takes a mask of ones for granted."""
     ids, mask = torch.full((2, 16), 5), torch.ones((2, 16), dtype=torch.long)
@@ -434,7 +529,7 @@ def _of_onnxruntime() -> dict[str, Engine]:
 def _of_openvino() -> dict[str, Engine]:
     ways = {"fp32": (False, "f32"), "bf16": (False, "bf16")}
     ways |= {"int8, rest fp32": (True, "f32"), "int8, rest bf16": (True, "bf16")}
-    return {
+    found = {
         f"OpenVINO {name}": Engine(
             made=f"openvino-{_precision(quantised)}",
             make=partial(make_openvino, quantised=quantised),
@@ -445,6 +540,18 @@ def _of_openvino() -> dict[str, Engine]:
         )
         for name, (quantised, precision) in ways.items()
     }
+    for staged, prefix in ((False, "OpenVINO int8"), (True, "OpenVINO int8 in stages")):
+        for policy, what in ((False, "all exits"), (True, "by policy")):
+            found[f"{prefix}, {what}"] = Engine(
+                made="openvino-exits",
+                make=make_openvino_exits,
+                open=partial(open_openvino_exits, staged=staged, policy=policy),
+                modules=("torch", "openvino", "nncf"),
+                library="openvino",
+                batches=False,
+                files="stage-*" if staged else "model.*",
+            )
+    return found
 
 
 def _of_torch() -> dict[str, Engine]:

@@ -15,14 +15,14 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from common import introduce, turns
 from engine_kinds import ENGINES, POLICY, Engine, Sources
 from rich.console import Console
-from workers import SPINNING, Worker, classes, made, milliseconds, milliseconds_each
+from workers import SPINNING, Worker, classes, made, milliseconds, milliseconds_each, milliseconds_each_random
 
 from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError, errors_in_one_line
@@ -38,7 +38,8 @@ BASE = "PipeOps int8"
 PARTS = ("accuracy", "costs", "times")
 SENTENCES = "sentences"
 """The column of real inputs, one by one."""
-SENTENCES_A_TURN = 16
+A_TURN = 16
+"""Inputs of a turn, where each has its own length."""
 WARM_UP = 2
 """Rounds that are run first and not counted."""
 PACKAGES = ("openvino", "nncf", "ctranslate2", "torch", "transformers", "onnxruntime")
@@ -82,6 +83,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--lengths", type=int, nargs="*", default=[8, 32, 128, 512], help="tokens, batch 1")
+    parser.add_argument(
+        "--varied", nargs="*", default=["96-160", "384-512"], help="tokens, each input with its own; batch 1"
+    )
     parser.add_argument("--batches", type=int, nargs="*", default=[8, 32], help="inputs at a time")
     parser.add_argument("--batch-length", type=int, default=32, help="their tokens")
     parser.add_argument("--no-sentences", action="store_true", help="leave out real inputs")
@@ -116,13 +120,36 @@ def chosen(beginnings: Sequence[str]) -> dict[str, Engine]:
     return {name: engine for name, engine in ENGINES.items() if name == BASE or name.startswith(every)}
 
 
-def columns_of(args: argparse.Namespace, longest: int) -> dict[str, tuple[int, int]]:
-    """What is timed, by the column's name: inputs at a time and their tokens; real inputs have their own."""
-    if too_long := [length for length in [*args.lengths, args.batch_length] if length > longest]:
-        raise PipeOpsError(f"--lengths: {too_long[0]} tokens, the model takes at most {longest}")
-    columns = {f"1 x {length}": (1, length) for length in args.lengths}
-    columns |= {f"{batch} x {args.batch_length}": (batch, args.batch_length) for batch in args.batches}
-    return columns if args.no_sentences else columns | {SENTENCES: (1, 0)}
+class Column(NamedTuple):
+    """What is timed: so many inputs at a time, all of one length or each of its own."""
+
+    batch: int
+    shortest: int
+    longest: int
+
+
+def columns_of(args: argparse.Namespace, longest: int) -> dict[str, Column]:
+    """What is timed, by the column's name; real inputs have their own lengths."""
+    options = {
+        "--lengths": {f"1 x {length}": Column(1, length, length) for length in args.lengths},
+        "--varied": {f"1 x {span}": Column(1, *_ends(span)) for span in args.varied},
+        "--batch-length": {
+            f"{batch} x {args.batch_length}": Column(batch, args.batch_length, args.batch_length)
+            for batch in args.batches
+        },
+    }
+    for option, columns in options.items():
+        if too_long := [column.longest for column in columns.values() if column.longest > longest]:
+            raise PipeOpsError(f"{option}: {too_long[0]} tokens, the model takes at most {longest}")
+    columns = options["--lengths"] | options["--varied"] | options["--batch-length"]
+    return columns if args.no_sentences else columns | {SENTENCES: Column(1, 0, 0)}
+
+
+def _ends(span: str) -> tuple[int, int]:
+    ends = [int(end) for end in span.split("-") if end.isdecimal()]
+    if len(ends) != 2 or not 0 < ends[0] < ends[1]:
+        raise PipeOpsError(f"--varied: '{span}' is no span of tokens; give one such as 96-160")
+    return ends[0], ends[1]
 
 
 class Findings:
@@ -231,7 +258,7 @@ def make_all(engines: Mapping[str, Engine], sources: Sources, findings: Findings
         else:
             folders[name] = folder
             if (policy := folder / POLICY).exists():
-                findings.policies = json.loads(policy.read_text())
+                findings.policies |= json.loads(policy.read_text())
     if BASE not in folders:
         raise PipeOpsError(f"{BASE}: {findings.left_out[BASE]}")
     return folders
@@ -270,12 +297,12 @@ def measure_times(
     folders: Mapping[str, Path],
     sources: Sources,
     findings: Findings,
-    columns: Mapping[str, tuple[int, int]],
+    columns: Mapping[str, Column],
     *,
     rounds: int,
 ) -> None:
     """Let all engines run in turns, column by column."""
-    split = load_tokenised(sources.validation)
+    split, words = load_tokenised(sources.validation), sources.shape.vocab_size
     with ExitStack() as opened:
         workers: dict[str, Worker] = {}
         for name, folder in folders.items():
@@ -283,16 +310,20 @@ def measure_times(
                 workers[name] = opened.enter_context(Worker(name, sources, folder, findings.threads))
             except PipeOpsError as error:
                 findings.leave_out(name, str(error))
-        for column, (batch, length) in columns.items():
+        for column, (batch, shortest, longest) in columns.items():
             able = {name: one for name, one in workers.items() if batch == 1 or ENGINES[name].batches}
-            rng = np.random.default_rng(length)
+            rng = np.random.default_rng(longest)
             times: dict[str, list[float]] = {name: [] for name in able}
             for names in turns(list(able), WARM_UP + rounds):
-                given: Any = rng.integers(0, sources.shape.vocab_size, (batch, length))
+                given: Any = rng.integers(0, words, (batch, longest))
+                task = milliseconds
                 if column == SENTENCES:
-                    given = [split.input_ids[i] for i in rng.integers(0, len(split), SENTENCES_A_TURN)]
+                    given = [split.input_ids[i] for i in rng.integers(0, len(split), A_TURN)]
+                    task = milliseconds_each
+                elif shortest < longest:
+                    given = [rng.integers(0, words, n) for n in rng.integers(shortest, longest + 1, A_TURN)]
+                    task = milliseconds_each_random
                 for name in names:
-                    task = milliseconds_each if column == SENTENCES else milliseconds
                     times[name].append(workers[name].do(task, given))
             findings.times[column] = {name: values[WARM_UP:] for name, values in times.items()}
             findings.save()

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import psutil
-from engine_kinds import ENGINES, Opened, Sources
+from engine_kinds import ENGINES, Ask, Opened, Sources
 from numpy.typing import NDArray
 
 from pipeops.errors import PipeOpsError
@@ -94,11 +94,20 @@ def milliseconds(opened: Opened, ids: NDArray[np.int64]) -> float:
 
 def milliseconds_each(opened: Opened, examples: Sequence[NDArray[np.int64]]) -> float:
     """How long one of these inputs takes on average, one at a time, after all were run once."""
+    return _milliseconds_each(opened.ask, examples)
+
+
+def milliseconds_each_random(opened: Opened, examples: Sequence[NDArray[np.int64]]) -> float:
+    """The same for random tokens."""
+    return _milliseconds_each(opened.ask_random or opened.ask, examples)
+
+
+def _milliseconds_each(ask: Ask, examples: Sequence[NDArray[np.int64]]) -> float:
     for ids in examples:
-        opened.ask(ids[None], np.ones_like(ids[None]))
+        ask(ids[None], np.ones_like(ids[None]))
     start = time.perf_counter()
     for ids in examples:
-        opened.ask(ids[None], np.ones_like(ids[None]))
+        ask(ids[None], np.ones_like(ids[None]))
     return (time.perf_counter() - start) * 1e3 / len(examples)
 
 

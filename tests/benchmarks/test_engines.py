@@ -40,6 +40,8 @@ def test_a_quick_run_measures_every_engine_or_says_why_not(results, tmp_path):
     effort = [
         "--lengths",
         8,
+        "--varied",
+        "4-8",
         "--batches",
         2,
         "--batch-length",
@@ -60,26 +62,28 @@ def test_a_quick_run_measures_every_engine_or_says_why_not(results, tmp_path):
         assert 0 <= found["accuracy"] <= 100
         assert min(found["load_s"], found["file_mib"]) > 0
     table = pd.read_csv(tmp_path / "engines.csv")
-    assert set(table["column"]) == {"1 x 8", "2 x 6", "sentences"}
+    assert set(table["column"]) == {"1 x 8", "1 x 4-8", "2 x 6", "sentences"}
     assert (table["ms"] > 0).all()
     assert (table["rounds"] == 2).all()
     base = table[table["engine"] == "PipeOps int8"]
-    assert len(base) == 3
+    assert len(base) == 4
     assert (base["ratio"] == 1).all()
     # One input at a time is all that early exits take.
     assert not ((table["engine"] == "PipeOps int8, all exits") & (table["column"] == "2 x 6")).any()
     assert re.search(
-        r"^\| PipeOps int8, all exits +\| [\d.]+ +\| [\d.]+ \([\d.]+\) +\| - +\|", out, re.MULTILINE
+        r"^\| PipeOps int8, all exits +\| [\d.]+ +(\| [\d.]+ \([\d.]+\) +){2}\| - +\|", out, re.MULTILINE
     )
 
 
 def test_an_engine_or_a_length_that_there_is_not_is_one_line(results, tmp_path):
     for asked, said in (
         (
-            ["--engines", "Fastest", "--lengths", "8", "--batch-length", "8"],
+            ["--engines", "Fastest", "--lengths", "8", "--varied", "4-8", "--batch-length", "8"],
             "--engines: none begins with 'Fastest'; there are PipeOps fp32, ",
         ),
         (["--lengths", "900"], "--lengths: 900 tokens, the model takes at most 24"),
+        (["--lengths", "8", "--varied", "8-4"], "--varied: '8-4' is no span of tokens"),
+        (["--lengths", "8", "--varied", "4-25"], "--varied: 25 tokens, the model takes at most 24"),
     ):
         failed = run("engines.py", results, "--output", tmp_path, *asked, check=False)
         assert failed.returncode == 1
