@@ -108,22 +108,16 @@ def make_ours(sources: Sources, folder: Path, *, exits: bool) -> None:
     if not exits:
         return
     split = load_tokenised(sources.validation)
-    least, chosen = _least(sources, folder), {}
+    right = _accuracy(_answers(folder.parent / "pipeops", split, quantised=False)[:, -1], split)
+    chosen = {}
     for quantised in (False, True):
         chosen[_precision(quantised)] = choose_policy(
             _answers(folder, split, quantised=quantised),
             split.label_ids,
-            least=least,
+            least=right - sources.within / 100,
             layers=ModelShape.from_checkpoint(sources.exits).exit_layers,
         )
     write_json(folder / POLICY, chosen)
-
-
-def _least(sources: Sources, folder: Path) -> float:
-    """The accuracy that a policy must reach: that of the single exit in fp32, less what it may cost."""
-    split = load_tokenised(sources.validation)
-    right = _accuracy(_answers(folder.parent / "pipeops", split, quantised=False)[:, -1], split)
-    return right - sources.within / 100
 
 
 def choose_policy(
@@ -140,19 +134,24 @@ def choose_policy(
     Returns:
         Threshold, accuracy and mean exit layer; if none is accurate enough, those of never leaving early.
     """
-    sure, said = scores(logits, "max_probability"), logits.argmax(axis=-1)
     found = {}
     for threshold in (*MeasuringSection().thresholds, NEVER):
-        taken = first_reached(sure, threshold)
-        accuracy = float((said[np.arange(len(said)), taken] == label_ids).mean())
-        found = {
-            "threshold": threshold,
-            "accuracy": accuracy,
-            "mean_exit_layer": float(np.array(layers)[taken].mean()),
-        }
-        if accuracy >= least:
+        found = with_threshold(logits, label_ids, threshold, layers=layers)
+        if found["accuracy"] >= least:
             break
     return found
+
+
+def with_threshold(
+    logits: NDArray[np.float32], label_ids: NDArray[np.int64], threshold: float, *, layers: tuple[int, ...]
+) -> dict[str, float]:
+    """A threshold for all exits, how accurate it is, and where inputs leave on average."""
+    taken, said = first_reached(scores(logits, "max_probability"), threshold), logits.argmax(axis=-1)
+    return {
+        "threshold": threshold,
+        "accuracy": float((said[np.arange(len(said)), taken] == label_ids).mean()),
+        "mean_exit_layer": float(np.array(layers)[taken].mean()),
+    }
 
 
 def open_ours(sources: Sources, folder: Path, threads: int, *, quantised: bool) -> Opened:  # noqa: ARG001
@@ -269,10 +268,18 @@ def make_openvino(sources: Sources, folder: Path, *, quantised: bool) -> None:
 
 
 def make_openvino_exits(sources: Sources, folder: Path) -> None:
-    """All exits in static int8, cut into stages and nested in one graph; a policy as for PipeOps."""
+    """All exits in static int8, cut into stages and nested in one graph; with PipeOps' threshold.
+
+    Raises:
+        PipeOpsError: PipeOps' model with early exits was not made before.
+    """
     import openvino
     import torch
 
+    policy = folder.parent / "pipeops-exits" / POLICY
+    if not policy.exists():
+        raise PipeOpsError("its threshold is that of PipeOps int8; name 'PipeOps int8' among --engines")
+    ours = json.loads(policy.read_text())["int8"]
     split, layers = load_tokenised(sources.validation), ModelShape.from_checkpoint(sources.exits).num_layers
     model = openvino.convert_model(_torch_exits(sources), example_input=_example(torch))
     openvino_stages.name_tensors(model, layers)
@@ -284,11 +291,8 @@ def make_openvino_exits(sources: Sources, folder: Path) -> None:
         openvino.save_model(stage, folder / f"stage-{layer}.xml", compress_to_fp16=False)
     ask = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     answered = [list(ask([ids[None], np.ones_like(ids[None])]).values())[:layers] for ids in split.input_ids]
-    chosen = choose_policy(
-        np.array(answered)[:, :, 0],
-        split.label_ids,
-        least=_least(sources, folder),
-        layers=tuple(range(1, layers + 1)),
+    chosen = with_threshold(
+        np.array(answered)[:, :, 0], split.label_ids, ours["threshold"], layers=tuple(range(1, layers + 1))
     )
     write_json(folder / POLICY, {"OpenVINO int8": chosen})
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-TOKENS, HIDDEN, THRESHOLDS = ("input_ids", "attention_mask"), "hidden", "thresholds"
+IDS, MASK, HIDDEN, THRESHOLDS = "input_ids", "attention_mask", "hidden", "thresholds"
 
 
 def name_tensors(model: Any, layers: int) -> None:
     """Name a converted model's inputs, and its outputs: logits of exit after exit, then layer after layer."""
-    for given, name in zip(model.inputs, TOKENS, strict=True):
+    for given, name in zip(model.inputs, (IDS, MASK), strict=True):
         given.get_tensor().set_names({name})
     numbers = range(1, layers + 1)
     names = [*(f"logits.{k}" for k in numbers), *(f"{HIDDEN}.{k}" for k in numbers[:-1])]
@@ -28,8 +28,8 @@ def stage(model: Any, layer: int, layers: int) -> Any:
     """Cut out one layer and its exit.
 
     Returns:
-        A model from ids, mask and the state before (not the first) to logits, confidence and the state after
-        (not the last).
+        A model from the ids (first layer) or the state before, and the mask, to logits, confidence and the
+        state after (not of the last layer).
     """
     import openvino
     from openvino import opset13 as ops
@@ -67,9 +67,7 @@ def nested(model: Any, layers: int, layer: int = 1) -> Any:
         choice.set_then_body(leave)
         choice.set_else_body(go_on)
         choice.set_input(logits, answer, None)
-        given = {name: _named(parameters, name).output(0) for name in TOKENS} | {
-            THRESHOLDS: thresholds.output(0)
-        }
+        given = {MASK: _named(parameters, MASK).output(0), THRESHOLDS: thresholds.output(0)}
         given[HIDDEN] = found[f"{HIDDEN}.{layer}"]
         for name, value in given.items():
             choice.set_input(value, None, _named(go_on.get_parameters(), name))
@@ -92,15 +90,15 @@ class Stages:
         """Logits of the first exit that is sure enough."""
         import openvino
 
-        given = [openvino.Tensor(values, shared_memory=True) for values in (ids, mask)]
+        given, masked = (openvino.Tensor(values, shared_memory=True) for values in (ids, mask))
         for index, request in enumerate(self._requests):
-            for position, tensor in enumerate(given):
-                request.set_input_tensor(position, tensor)
+            request.set_input_tensor(0, given)
+            request.set_input_tensor(1, masked)
             request.infer(share_outputs=True)
             last = index == len(thresholds)
             if last or request.get_output_tensor(1).data[0] >= thresholds[index]:
                 break
-            given[2:] = [request.get_output_tensor(2)]
+            given = request.get_output_tensor(2)
         return request.get_output_tensor(0).data.copy()
 
 
@@ -111,10 +109,15 @@ def _cut(model: Any, layer: int) -> tuple[list[Any], dict[str, Any]]:
     parameters = list(copy.get_parameters())
     if layer > 1:
         before = found[f"{HIDDEN}.{layer - 1}"]
-        state = _parameter(before.get_partial_shape(), HIDDEN)
+        width = before.get_partial_shape()
+        state = _parameter(width, HIDDEN)
         for target in before.get_target_inputs():
             target.replace_source_output(state.output(0))
-        parameters.append(state)
+        # Shapes come from the state too: no stage should embed the tokens to learn how many there are.
+        for node in copy.get_ordered_ops():
+            if node.get_type_name() == "ShapeOf" and node.input_value(0).get_partial_shape() == width:
+                node.input(0).replace_source_output(state.output(0))
+        parameters = [state, _named(parameters, MASK)]
     return parameters, found
 
 
