@@ -233,6 +233,17 @@ class BaseConfig(Section):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _answers_are_of_this_study(self) -> Self:
+        if self.answers is not None:
+            from pipeops.study.published import refuse_other_study
+
+            try:
+                refuse_other_study(self, Path(self.answers).expanduser())
+            except PipeOpsError as error:
+                raise ValueError(f"answers: {error}") from None
+        return self
+
     @field_validator("glue")
     @classmethod
     def _glue_exists(cls, source: str) -> str:
