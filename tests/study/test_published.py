@@ -8,7 +8,7 @@ from helpers import ROOT
 
 from pipeops.errors import PipeOpsError
 from pipeops.study.config import read_study
-from pipeops.study.published import deciding
+from pipeops.study.published import deciding, refuse_several_cpus
 
 DATA = ROOT / "docs/results/data/sst2-minilm"
 CONFIG = ROOT / "configs/sst2-minilm.yaml"
@@ -72,6 +72,23 @@ def test_settings_that_are_absent_or_damaged_are_said_in_a_line(asked, tmp_path)
     (copy / "study.json").unlink()
     with pytest.raises(PipeOpsError, match=r"study\.json: not found; write it by pipeops publish$"):
         asked(answers=copy)
+
+
+def test_prices_of_several_cpus_are_refused_unless_they_are_allowed(asked, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(DATA, copy)
+    path = copy / "prices/sst2/PE.json"
+    path.write_text(path.read_text().replace("Intel(R) Xeon(R) Processor", "Another"))
+    (copy / "prices/sst2/PE.csv.sha256").unlink()
+    with pytest.raises(PipeOpsError) as raised:
+        asked(answers=copy)
+    assert str(raised.value) == (
+        f"config: answers: {path}: priced on Another, {copy}/prices/sst2/DE.json on Intel(R) Xeon(R) Processor; "
+        "price all on one CPU, or allow it: measuring: {allow_other_cpu: true}"
+    )
+    with pytest.raises(PipeOpsError, match="priced on Another"):
+        refuse_several_cpus(asked(), copy)  # as publishing does
+    assert asked("measuring: {allow_other_cpu: true}", answers=copy)
 
 
 def test_published_settings_are_those_of_their_study():

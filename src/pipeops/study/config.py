@@ -236,10 +236,12 @@ class BaseConfig(Section):
     @model_validator(mode="after")
     def _answers_are_of_this_study(self) -> Self:
         if self.answers is not None:
-            from pipeops.study.published import refuse_other_study
+            from pipeops.study.published import refuse_other_study, refuse_several_cpus
 
+            folder = Path(self.answers).expanduser()
             try:
-                refuse_other_study(self, Path(self.answers).expanduser())
+                refuse_other_study(self, folder)
+                refuse_several_cpus(self, folder)
             except PipeOpsError as error:
                 raise ValueError(f"answers: {error}") from None
         return self

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ def refuse_other_study(study: Config, folder: Path) -> None:
     _refuse(dict(_flat(mine)), sections, path)
     for name, one in of_pipelines.items():
         _refuse(dict(_flat(one)), trainings.get(name, {}), path, of=f" of {name}")
+
+
+def refuse_several_cpus(study: Config, folder: Path) -> None:
+    """Compare the CPUs of a study's prices with each other; published ones may be of any one CPU.
+
+    Raises:
+        PipeOpsError: there are several, and the study does not allow it.
+    """
+    first: dict[str, Path] = {}
+    for dataset, pipeline in product(study.datasets, study.measured):
+        path = folder / f"prices/{dataset}/{pipeline.operators}.json"
+        with reading(path, again="price again", sealed_with=path.with_suffix(".csv")):
+            model = str(json.loads(path.read_text(encoding="utf-8"))["cpu"]["model"])
+        first.setdefault(model, path)
+    if len(first) > 1 and not study.measuring.allow_other_cpu:
+        (one, path), (other, another), *_ = first.items()
+        raise PipeOpsError(
+            f"{another}: priced on {other}, {path} on {one}; price all on one CPU, or allow it: "
+            "measuring: {allow_other_cpu: true}"
+        )
 
 
 def _refuse(mine: Mapping[str, Any], theirs: Mapping[str, Any], path: Path, *, of: str = "") -> None:

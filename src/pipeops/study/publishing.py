@@ -12,7 +12,7 @@ from pipeops.measuring.answers import read_answers
 from pipeops.measuring.prices import read_prices
 from pipeops.provenance import common_provenance, json_text
 from pipeops.study.config import Config
-from pipeops.study.published import SETTINGS, deciding
+from pipeops.study.published import SETTINGS, deciding, refuse_several_cpus
 from pipeops.text import markdown_table
 
 MOST_BYTES = 30_000_000
@@ -28,8 +28,8 @@ def publish(study: Config, output: Path, *, configfiles: Sequence[Path]) -> None
         configfiles: where the study was read from, for the command in the README.
 
     Raises:
-        PipeOpsError: a file is absent, damaged or of another run, they are larger than 30 MB together, or the
-            folder holds something else.
+        PipeOpsError: a file is absent, damaged or of another run, prices are of several CPUs, they are larger
+            than 30 MB together, or the folder holds something else.
     """
     results, records = Path(study.pathvars.results), []
     artefacts: list[tuple[Path, ...]] = []
@@ -42,6 +42,7 @@ def publish(study: Config, output: Path, *, configfiles: Sequence[Path]) -> None
             said = read_answers(results / answers, dataset=dataset, pipeline=str(pipeline), seed=seed)
             records.append(said.record["provenance"] | {"int8_kernels": said.record["int8_kernels"]})
             artefacts.append((answers,))
+    refuse_several_cpus(study, results)
     artefacts = list(dict.fromkeys(artefacts))
     size = sum((results / name).stat().st_size for names in artefacts for name in names)
     if size > MOST_BYTES:
