@@ -83,8 +83,8 @@ def test_prices_of_several_cpus_are_refused_unless_they_are_allowed(asked, tmp_p
     with pytest.raises(PipeOpsError) as raised:
         asked(answers=copy)
     assert str(raised.value) == (
-        f"config: answers: {path}: priced on Another, {copy}/prices/sst2/DE.json on Intel(R) Xeon(R) Processor; "
-        "price all on one CPU, or allow it: measuring: {allow_other_cpu: true}"
+        f"config: answers: {path}: priced on Another, {copy}/prices/sst2/DE.json on "
+        "Intel(R) Xeon(R) Processor; price all on one CPU, or allow it: measuring: {allow_other_cpu: true}"
     )
     with pytest.raises(PipeOpsError, match="priced on Another"):
         refuse_several_cpus(asked(), copy)  # as publishing does

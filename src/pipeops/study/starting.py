@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeops.data.own import LEAST_OF_A_CLASS
 from pipeops.data.rows import read_table
 from pipeops.data.sources import CHARACTERS_PER_TOKEN
 from pipeops.data.tasks import TASKS
@@ -123,7 +124,8 @@ def guess(data: Path, *, text: Sequence[str], label: str | None, longest: int) -
         longest: what the model takes at most, in tokens.
 
     Raises:
-        PipeOpsError: the file cannot be read, a column is missing, or none looks like texts or labels.
+        PipeOpsError: the file cannot be read, a column is missing, none looks like texts or labels, or a
+            class has a single row.
     """
     table = read_table(data)
     names = [str(column) for column in table.columns]
@@ -135,16 +137,34 @@ def guess(data: Path, *, text: Sequence[str], label: str | None, longest: int) -
             )
     label = label or _label_column(table.drop(columns=list(text)), data)
     text = tuple(text) or _text_columns(table.drop(columns=[label]), data)
+    classes = _classes(table[label], data)
     characters = table[list(text)].astype(str).agg("".join, axis="columns").str.len()
     wanted = characters.quantile(COVERED) / CHARACTERS_PER_TOKEN + 2
     fitting = next((length for length in LENGTHS if length >= wanted), LENGTHS[-1])
     return Guess(
         text=tuple(text),
         label=label,
-        classes=table[label].astype(str).value_counts(),
+        classes=classes,
         max_length=min(fitting, longest),
         rows=len(table),
     )
+
+
+def _classes(labels: pd.Series, data: Path) -> pd.Series:
+    """Rows of each class, the largest first; rows without a label are counted when they are read."""
+    found = labels.dropna().astype(str).str.split().str.join(" ")
+    classes = found[found != ""].value_counts()
+    if len(classes) < 2:
+        raise PipeOpsError(
+            f"--label: column '{labels.name}' of {data} has {len(classes)} classes, and two are the least; "
+            "name another"
+        )
+    if rare := sorted(classes.index[classes < LEAST_OF_A_CLASS]):
+        raise PipeOpsError(
+            f"--label: {listed(rare)} of '{labels.name}': fewer than {LEAST_OF_A_CLASS} rows of {data} in "
+            f"{len(rare)} of {len(classes)} classes; add rows, leave theirs out, or name another column"
+        )
+    return classes
 
 
 def _label_column(table: pd.DataFrame, data: Path) -> str:
