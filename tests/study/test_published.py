@@ -13,6 +13,17 @@ from pipeops.study.published import deciding, refuse_several_cpus
 DATA = ROOT / "docs/results/data/sst2-minilm"
 CONFIG = ROOT / "configs/sst2-minilm.yaml"
 
+ENCODER = {
+    "model_type": "bert",
+    "num_hidden_layers": 6,
+    "hidden_size": 384,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
+
 
 @pytest.fixture
 def asked(tmp_path):
@@ -30,11 +41,13 @@ def asked(tmp_path):
         "seeds: [2]\noperator_sets: [DE]\npipelines: [O]\ntable2: [O]\ncumulativeness: []",
         "measuring: {thresholds: [0, 1.01]}\nexits: {confidence: entropy}",
         "training: {threads: 4, checkpoint_every: 1}",
-        "model: {backbone: .}",  # a folder may hold the same model
+        "model: {backbone: ./encoder}",  # a folder may hold the same model
     ],
 )
 def test_what_decides_no_answer_may_differ(asked, changes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder/config.json").write_text(json.dumps(ENCODER))
     assert asked(changes).answers == str(DATA)
 
 

@@ -123,7 +123,16 @@ def test_the_configuration_says_what_was_guessed_and_is_valid(folder):
     assert (task.text, task.label, task.held_out) == (["review"], "verdict", 0.2)
     assert (study.datasets, study.model.backbone, study.model.max_length) == (["reviews"], "tiny", 64)
     assert study.data.train_examples is None
-    for part in ("60 rows", "texts: review", "verdict, 3 classes (", "20% of these rows", "64 tokens"):
+    # Its files do not lie among those of the default study.
+    assert (study.pathvars.results, study.pathvars.logs) == ("results/reviews", "logs/reviews")
+    for part in (
+        "60 rows",
+        "texts: review",
+        "verdict, 3 classes (",
+        "20% of these rows",
+        "64 tokens",
+        "results/reviews",
+    ):
         assert part in said
     with pytest.raises(PipeOpsError, match=r"study\.yaml: is there already; name another by --output"):
         started()

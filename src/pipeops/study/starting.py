@@ -108,6 +108,7 @@ def start(
             f"validation: {validation or f'{HELD_OUT:.0%} of these rows, held out'}",
             f"longest input: {found.max_length} tokens",
             f"model: {about_model}",
+            f"results: results/{task}, logs: logs/{task}",
             f"{output} has all of this: correct what was guessed wrongly, then run",
             f"  snakemake -n --configfile {output} -- parts",
         ]
@@ -259,6 +260,8 @@ def _yaml(
     return "\n".join(
         [
             f"# A study of {data}. config.yaml explains every key, and has the defaults of the others.",
+            f"pathvars: {_flow({name: f'{name}/{task}' for name in ('results', 'logs')})}",
+            "",
             "tasks:",
             f"  {_flow(task)}:",
             f"    files: {_flow(files)}",
