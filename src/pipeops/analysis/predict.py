@@ -149,7 +149,7 @@ class Predictor:
         return Curve(thresholds=thresholds, accuracy=accuracy[:, :points], time=time[:, :points])
 
     def _predicted(self, pipeline: Pipeline, inference: str, seed: int) -> tuple[FloatArray, FloatArray]:
-        """Time and accuracy at every threshold."""
+        """Time and accuracy at every threshold; the latter is within the metric's range."""
         base = "E" if pipeline.has_exits else "O"
         run = (self.dataset, base, seed)
         known, exits = self.replays.runs[run], self.replays.leaving(run, inference)
@@ -168,7 +168,8 @@ class Predictor:
             accuracy_p=self._full_accuracy("P", seed) if "P" in pipeline.operators else None,
             accuracy_v=self._full_accuracy("V", seed) if "V" in pipeline.operators else None,
         )
-        return time, accuracy
+        # O may be below the part that it is scaled by.
+        return time, accuracy.clip(self.metric.least, 1)
 
     def _full_accuracy(self, pipeline: str, seed: int) -> float:
         variant = self.replays.runs[self.dataset, pipeline, seed].variants[""]

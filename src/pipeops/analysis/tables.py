@@ -390,8 +390,9 @@ def costeff_markdown(table: pd.DataFrame) -> str:
         "# COST-EFF: joint training against operators one after the other",
         "C is slenderised and trained with all its exits at once; the others apply D, P and E in turn.\n"
         f"Parameters (all exits included) and FLOPs (full depth) are over O's. Then {what}: at full\n"
-        "depth, and in a time t of O's, padded, fp32 (- where no answer comes so soon). Area: the mean\n"
-        f"{what} over all times up to O's, 0 where there is no answer. Mean ± SD over the seeds.",
+        "depth, and at the best threshold within a time t of O's, padded, fp32 (- where no answer comes so\n"
+        f"soon). Area: the mean {what} over all times up to O's, 0 where there is no answer. Mean ± SD over\n"
+        "the seeds.",
     ]
     for (dataset, metric), rows in _by_dataset(table):
         cells = [_costeff_cells(row) for row in _records(rows)]

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from pipeops.analysis.curves import best_within
 from pipeops.analysis.metrics import capitalised, quality
 from pipeops.analysis.predict import MEASURED, Predictor, predict
 from pipeops.analysis.recommend import (
@@ -125,11 +126,11 @@ def predictions_text(asked: Asked, table: pd.DataFrame) -> str:
         points = table[(table["pipeline"] == row["pipeline"]) & (table["inference"] == row["inference"])]
         cells = []
         for budget in BUDGETS.values():
-            fitting = points[points["time_relative"] <= budget]
-            cells.append("-" if fitting.empty else _accuracy(fitting.loc[fitting["accuracy"].idxmax()]))
+            at = best_within(points["time_relative"], points["accuracy"], budget)
+            cells.append("-" if at is None else _accuracy(points.iloc[at]))
         rows.append([", ".join(names), f"{row['kind']}, {row['n_seeds']}", *cells])
     listed = markdown_table(["pipeline", "seeds", *(f"t = {name}" for name in BUDGETS)], rows)
-    what = f"{capitalised(asked.quality)} within a time t of O's, with 90% intervals:"
+    what = f"{capitalised(asked.quality)} within a time t of O's, at the best threshold, with 90% intervals:"
     return "\n\n".join(filter(None, [what, listed, _left_out(asked, table)]))
 
 
