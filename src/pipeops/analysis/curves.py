@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
 
@@ -145,7 +145,7 @@ def mean_curve(curves: Sequence[TradeoffCurve], *, confidence: float = 0.95) -> 
     if runs == 1:
         unknown = np.full_like(mean, np.nan)
         return MeanCurve(knots, mean, unknown, unknown)
-    margin = student_t.ppf((1 + confidence) / 2, runs - 1) * values.std(axis=0, ddof=1) / np.sqrt(runs)
+    margin = stdtrit(runs - 1, (1 + confidence) / 2) * values.std(axis=0, ddof=1) / np.sqrt(runs)
     return MeanCurve(knots, mean, mean - margin, mean + margin)
 
 

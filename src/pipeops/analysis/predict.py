@@ -84,6 +84,7 @@ class Predictor:
             if name == dataset:
                 self.seeds.setdefault(pipeline, []).append(seed)
         self._measured: dict[tuple[str, str], Curve] = {}
+        self._leaving: dict[tuple[str, int, bool], NDArray[np.int64]] = {}
         self._checked = self._off_by_set()
 
     def measured(self, pipeline: Pipeline, inference: str) -> Curve:
@@ -152,7 +153,7 @@ class Predictor:
         """Time and accuracy at every threshold; the latter is within the metric's range."""
         base = "E" if pipeline.has_exits else "O"
         run = (self.dataset, base, seed)
-        known, exits = self.replays.runs[run], self.replays.leaving(run, inference)
+        known, exits = self.replays.runs[run], self._exits(base, seed, inference)
         prices, rows = self.prices[pipeline.operators], np.arange(exits.shape[1])
         layers = np.array(known.shape.exit_layers)[exits]
         corresponding = -(-layers * prices.shape.num_layers // known.shape.num_layers)
@@ -170,6 +171,13 @@ class Predictor:
         )
         # O may be below the part that it is scaled by.
         return time, accuracy.clip(self.metric.least, 1)
+
+    def _exits(self, base: str, seed: int, inference: str) -> NDArray[np.int64]:
+        """Where inputs leave a pipeline that others are predicted from, shape (thresholds, examples)."""
+        key = base, seed, "Q" in inference
+        if key not in self._leaving:
+            self._leaving[key] = self.replays.leaving((self.dataset, base, seed), inference)
+        return self._leaving[key]
 
     def _full_accuracy(self, pipeline: str, seed: int) -> float:
         variant = self.replays.runs[self.dataset, pipeline, seed].variants[""]

@@ -109,11 +109,8 @@ def predictions(asked: Asked) -> pd.DataFrame:
         and pipeline.operators in prices
     }
     _refuse_too_few({name for name, _ in found}, asked)
-    replays = Replays.read(
-        found.values(),
-        [measured_in / f"prices/{dataset}/{operators}.csv" for operators in prices],
-        metrics=asked.metrics,
-        **jobs.rule_of_exits(study),
+    replays = Replays.join(
+        found.values(), prices.values(), metrics=asked.metrics, **jobs.rule_of_exits(study)
     )
     return predict(dataset, replays, prices, pipelines)
 
