@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -538,7 +538,8 @@ def plan(
     study = read_study(configfile or [])
     planned = make_plan(study)
     original = shape_of(study, Pipeline("O"))
-    source, device = "given", "GPU"
+    source = "given"
+    device: Literal["GPU", "CPU"] = "GPU"
     if examples_per_second is None:
         from pipeops import hardware
         from pipeops.training import throughput

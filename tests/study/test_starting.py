@@ -87,7 +87,7 @@ def test_the_longest_input_follows_from_the_texts_and_the_model(folder):
         ),
         ({"text": ["a"] * 4}, {"text": ["b"]}, "--text: x.csv has no column 'b'; it has 'text'"),
         (
-            {"text": ["a b"] * 5, "label": ["x", "x", "y", "y", " z "]},
+            {"text": ["a b"] * 8, "label": [*"xxxxyyy", " z "]},
             {},
             "--label: 'z' of 'label': fewer than 2 rows of x.csv in 1 of 3 classes; add rows, leave theirs",
         ),

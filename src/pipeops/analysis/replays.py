@@ -117,9 +117,18 @@ class Replays:
         sure = scores(self.runs[run].answers.of(inference), self.confidence)
         return first_reached(sure, self.thresholds_of(run))
 
-    def per_example(self, run: Run, inference: str = "") -> PerExample:
-        """What a run answers to every example, and what that costs, at every threshold."""
-        return _per_example(self.runs[run], self.leaving(run, inference), inference)
+    def per_example(
+        self, run: Run, inference: str = "", *, exits: NDArray[np.int64] | None = None
+    ) -> PerExample:
+        """What a run answers to every example, and what that costs, at every threshold.
+
+        Args:
+            run: which.
+            inference: its inference operators.
+            exits: what ``leaving`` returns, where it is known.
+        """
+        exits = self.leaving(run, inference) if exits is None else exits
+        return _per_example(self.runs[run], exits, inference)
 
     def priced_twice(self, run: Run) -> tuple[TradeoffCurve, TradeoffCurve]:
         """A run's curve with the prices of the first half of their rounds, and with those of the second."""

@@ -63,8 +63,8 @@ def first_reached(scores: NDArray[np.float32], threshold: ArrayLike) -> NDArray[
     Returns:
         Shape (..., examples).
     """
-    surest = np.maximum.accumulate(scores[:, :-1], axis=1)
-    return (surest < np.asarray(threshold, np.float32)[..., np.newaxis, np.newaxis]).sum(axis=-1)
+    surest = np.maximum.accumulate(scores[:, :-1].T, axis=0)
+    return (surest < np.asarray(threshold, np.float32)[..., np.newaxis, np.newaxis]).sum(axis=-2)
 
 
 def thresholds_of(

@@ -11,7 +11,7 @@ from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline
 from pipeops.reading import reading
 from pipeops.settings import ALTERNATE, TINY
-from pipeops.study.config import Config
+from pipeops.study.config import BaseConfig
 from pipeops.text import as_given
 
 SETTINGS = "study.json"
@@ -20,7 +20,7 @@ _SPEED = {"threads", "checkpoint_every"}  # they decide when a training is done,
 _MODELS = ("model.backbone", "model.student")
 
 
-def deciding(study: Config) -> dict[str, Any]:
+def deciding(study: BaseConfig) -> dict[str, Any]:
     """The settings that decide what is answered, and what that costs.
 
     Not where data are, which rows are studied, or by which rule inputs leave.
@@ -41,7 +41,7 @@ def deciding(study: Config) -> dict[str, Any]:
     return found
 
 
-def _of_training(study: Config, pipeline: Pipeline) -> dict[str, Any]:
+def _of_training(study: BaseConfig, pipeline: Pipeline) -> dict[str, Any]:
     section, exits = OPERATORS[pipeline.operator].section, study.exit_training(pipeline)
     training = study.training_of(pipeline).model_dump(exclude=_SPEED)
     own = {section: getattr(study, section).model_dump()} if section else {}
@@ -51,7 +51,7 @@ def _of_training(study: Config, pipeline: Pipeline) -> dict[str, Any]:
     } | own
 
 
-def refuse_other_study(study: Config, folder: Path) -> None:
+def refuse_other_study(study: BaseConfig, folder: Path) -> None:
     """Compare a study with the one whose answers these are; datasets, seeds and pipelines may be fewer.
 
     Raises:
@@ -69,7 +69,7 @@ def refuse_other_study(study: Config, folder: Path) -> None:
         _refuse(dict(_flat(one)), trainings.get(name, {}), path, of=f" of {name}")
 
 
-def refuse_several_cpus(study: Config, folder: Path) -> None:
+def refuse_several_cpus(study: BaseConfig, folder: Path) -> None:
     """Compare the CPUs of a study's prices with each other; published ones may be of any one CPU.
 
     Raises:

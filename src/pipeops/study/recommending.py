@@ -119,8 +119,10 @@ def predictions_text(asked: Asked, table: pd.DataFrame) -> str:
     """A line per pipeline: the accuracy, or other metric, that fractions of O's time afford."""
     rows = []
     first = table.drop_duplicates(["pipeline", "inference"])
+    by_name: Any = table.groupby(["pipeline", "inference"], sort=False)
+    curves = dict(list(by_name))
     for names, row in _alike(first):
-        points = table[(table["pipeline"] == row["pipeline"]) & (table["inference"] == row["inference"])]
+        points = curves[row["pipeline"], row["inference"]]
         cells = []
         for budget in BUDGETS.values():
             at = best_within(points["time_relative"], points["accuracy"], budget)
