@@ -318,7 +318,7 @@ class Spread(NamedTuple):
 
 def _with_intervals(
     curve: Curve, spread: Spread, errors: Errors | None, *, least: float
-) -> dict[str, Sequence[float]]:
+) -> dict[str, Any]:
     """Columns with a value per threshold; ``errors`` are those at its thresholds, None if it was measured.
 
     Accuracies are from ``least`` to 1.
@@ -337,7 +337,7 @@ def _with_intervals(
         "time_low": np.maximum(time - time_half, 0),
         "time_high": time + time_half,
     }
-    found: dict[str, Sequence[float]] = {name: values.tolist() for name, values in columns.items()}
+    found: dict[str, Any] = {name: values.tolist() for name, values in columns.items()}
     seeds = [len(curve.accuracy)] * len(curve.thresholds)
     return {"threshold": curve.thresholds, "n_seeds": seeds} | found
 
