@@ -316,9 +316,7 @@ class Spread(NamedTuple):
     """Relative, of models with exits: without, the time is the price."""
 
 
-def _with_intervals(
-    curve: Curve, spread: Spread, errors: Errors | None, *, least: float
-) -> dict[str, Any]:
+def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, least: float) -> dict[str, Any]:
     """Columns with a value per threshold; ``errors`` are those at its thresholds, None if it was measured.
 
     Accuracies are from ``least`` to 1.
