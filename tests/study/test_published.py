@@ -105,7 +105,10 @@ def test_prices_of_several_cpus_are_refused_unless_they_are_allowed(asked, tmp_p
     assert asked("measuring: {allow_other_cpu: true}", answers=copy)
 
 
-def test_published_settings_are_those_of_their_study():
-    assert json.loads((DATA / "study.json").read_text()) == json.loads(
-        json.dumps(deciding(read_study([CONFIG])))
-    )
+@pytest.mark.parametrize(
+    "configs", [["sst2-minilm"], ["sst2-minilm", "sst2-matched"]], ids=lambda names: names[-1]
+)
+def test_published_settings_are_those_of_their_study(configs):
+    study = read_study([ROOT / f"configs/{name}.yaml" for name in configs])
+    published = ROOT / "docs/results/data" / configs[-1] / "study.json"
+    assert json.loads(published.read_text()) == json.loads(json.dumps(deciding(study)))
