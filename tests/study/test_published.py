@@ -54,15 +54,15 @@ def test_what_decides_no_answer_may_differ(asked, changes, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ("model: {pooling: first}", "model.pooling was 'mean' there, and is 'first' here"),
+        ("model: {pooling: first}", "model.pooling was mean there, and is first here"),
         ("model: {max_length: 64}", "model.max_length was 128 there, and is 64 here"),
-        ("model: {backbone: bert-base-uncased}", "model.backbone was 'nreimers/MiniLM-L6-H384-un"),
-        ("data: {train_examples: null}", "data.train_examples was 4000 there, and is None here"),
+        ("model: {backbone: bert-base-uncased}", "model.backbone was nreimers/MiniLM-L6-H384-uncased there"),
+        ("data: {train_examples: null}", "data.train_examples was 4000 there, and is null here"),
         ("prices: {threads: 2}", "prices.threads was 1 there, and is 2 here"),
         ("pruning: {keep_heads: 0.5}", "pruning.keep_heads of P was 0.6667 there, and is 0.5 here"),
         ("training: {pipelines: {ED: {epochs: 6}}}", "training.epochs of ED was 3.0 there, and is 6.0 here"),
-        ("training: {exit_loss: mean}", "training.exit_loss of C was 'sum' there, and is 'mean' here"),
-        ("exits: {standardise: true}", "exits.standardise of C was False there, and is True here"),
+        ("training: {exit_loss: mean}", "training.exit_loss of C was sum there, and is mean here"),
+        ("exits: {standardise: true}", "exits.standardise of C was false there, and is true here"),
         ("costeff: {compression: 4}", "costeff.compression of C was 6.0 there, and is 4.0 here"),
     ],
 )

@@ -94,7 +94,7 @@ def test_the_longest_input_follows_from_the_texts_and_the_model(folder):
         (
             {"text": ["a b"] * 4, "label": ["x", "x", "x", ""]},
             {"label": "label"},
-            "--label: column 'label' of x.csv has 1 classes, and two are the least; name another",
+            "--label: column 'label' of x.csv has one class only, 'x'; name another",
         ),
     ],
 )

@@ -95,9 +95,10 @@ def best_within(time: ArrayLike, accuracy: ArrayLike, budget: float) -> int | No
         budget: in the unit of ``time``.
     """
     time, accuracy = np.asarray(time, float), np.asarray(accuracy, float)
-    fitting = np.flatnonzero(time <= max(budget, time.min()))
-    if time.min() > budget * (1 + TIMING_TOLERANCE):
+    least = time.min()
+    if least > budget * (1 + TIMING_TOLERANCE):
         return None
+    fitting = np.flatnonzero(time <= max(budget, least))
     return int(fitting[np.lexsort((time[fitting], -accuracy[fitting]))[0]])
 
 

@@ -12,7 +12,7 @@ from pipeops.pipeline import Pipeline
 from pipeops.reading import reading
 from pipeops.settings import ALTERNATE, TINY
 from pipeops.study.config import BaseConfig
-from pipeops.text import as_given
+from pipeops.text import shortened
 
 SETTINGS = "study.json"
 """File of the folder."""
@@ -94,9 +94,14 @@ def _refuse(mine: Mapping[str, Any], theirs: Mapping[str, Any], path: Path, *, o
         if key not in theirs or theirs[key] == value or (key in _MODELS and _copy(value, theirs[key])):
             continue
         raise PipeOpsError(
-            f"{path}: {key}{of} was {as_given(theirs[key])} there, and is {as_given(value)} here; set it to "
-            "that, or set answers: null to train and measure"
+            f"{path}: {key}{of} was {_yaml(theirs[key])} there, and is {_yaml(value)} here; set it to that, "
+            "or set answers: null to train and measure"
         )
+
+
+def _yaml(value: Any) -> str:
+    """A value as one writes it into a configuration."""
+    return shortened(value if isinstance(value, str) else json.dumps(value), 80)
 
 
 def _copy(*models: Any) -> bool:

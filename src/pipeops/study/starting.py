@@ -153,13 +153,11 @@ def guess(data: Path, *, text: Sequence[str], label: str | None, longest: int) -
 
 def _classes(labels: pd.Series, data: Path) -> pd.Series:
     """Rows of each class, the largest first; rows without a label are counted when they are read."""
-    found = labels.dropna().astype(str).str.split().str.join(" ")
-    classes = found[found != ""].value_counts()
+    names = labels.dropna().astype(str).str.split().str.join(" ")
+    classes = names[names != ""].value_counts()
     if len(classes) < 2:
-        raise PipeOpsError(
-            f"--label: column '{labels.name}' of {data} has {len(classes)} classes, and two are the least; "
-            "name another"
-        )
+        found = f"one class only, {listed(list(classes.index))}" if len(classes) else "no label at all"
+        raise PipeOpsError(f"--label: column '{labels.name}' of {data} has {found}; name another")
     if rare := sorted(classes.index[classes < LEAST_OF_A_CLASS]):
         raise PipeOpsError(
             f"--label: {listed(rare)} of '{labels.name}': fewer than {LEAST_OF_A_CLASS} rows of {data} in "
