@@ -7,6 +7,8 @@ from pipeops.operators.declaration import FORWARD_AND_BACKWARD
 from pipeops.study.planning import Plan, wall_seconds
 from pipeops.text import markdown_table
 
+_ALL_TOKENS = "Files after V are counted with all tokens; how many V keeps is known once the texts are read."
+
 
 def plan_report(
     plan: Plan,
@@ -46,6 +48,7 @@ def plan_report(
         "checkpoint_bytes": plan.checkpoint_bytes,
         "graph_bytes": plan.graph_bytes,
         "peak_bytes_unkept": plan.peak_bytes_unkept,
+        "counts_all_tokens": any(training.pipeline.transformed for training in plan.trainings),
         "operators": operators,
         "device_hours": plan.flops / rate / 3600,
         "device": device,
@@ -75,6 +78,7 @@ def plan_text(report: dict[str, Any]) -> str:
             f"{report['trainings']} trainings; {report['trainings_alone']} if pipelines did not share "
             "prefixes.",
             markdown_table(["Disk", "GB"], [[name, f"{b / 1e9:.3g}"] for name, b in disk.items()]),
+            *([_ALL_TOKENS] if report["counts_all_tokens"] else []),
             markdown_table(["Operator", "Trainings", f"{device} hours"], by_operator),
             f"Training: {report['device_hours']:.3g} {device} hours, {report['wall_hours']:.3g} hours of "
             f"wall clock on {report['gpus']} {device}(s) with {report['jobs_per_gpu']} job(s) each,\nat "
