@@ -117,7 +117,7 @@ def fail_everywhere(job: Job, whole: Path, folder: Path, log: Log, sample: int |
     shim = ctypes.CDLL(None)
     expected = workshop.written(job, whole)
     workshop.given(job, whole, folder)
-    # The outcome depends on nothing but what a job finds: from each state that faults leave it runs again once.
+    # What a job finds decides how it ends: from each state that faults leave it runs again once.
     before, undisturbed = workshop.state(folder), workshop.forked(job, folder, shim=shim)
     again = {before: list(_ended_well(job, folder, expected, undisturbed))}
     tried, survived, problems = Counter[int](), 0, []
