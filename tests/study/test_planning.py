@@ -97,7 +97,7 @@ def test_a_plan_with_v_says_that_it_counts_all_tokens(tmp_path):
     said = {}
     for name, pipelines in (("with", "[O, V]"), ("without", "[O]")):
         path = tmp_path / f"{name}.yaml"
-        path.write_text(f"pipelines: {pipelines}\noperator_sets: []\ntable2: [O]\n")
+        path.write_text(f"pipelines: {pipelines}\noperator_sets: [DE]\ntable2: [O]\ncumulativeness: []\n")
         arguments = ["plan", "--configfile", str(path), "--examples-per-second", "200"]
         said[name] = CliRunner().invoke(app, arguments).output
     note = "Files after V are counted with all tokens"
