@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipeops.errors import PipeOpsError
 from pipeops.settings import Confidence
@@ -53,11 +53,18 @@ def leaving(logits: NDArray[np.float32], confidence: Confidence, threshold: floa
     return first_reached(scores(logits, confidence), threshold)
 
 
-def first_reached(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Index of the first exit whose score is at least the threshold, else of the last, shape (examples,)."""
-    reached = scores >= np.float32(threshold)
-    reached[:, -1] = True
-    return reached.argmax(axis=1)
+def first_reached(scores: NDArray[np.float32], threshold: ArrayLike) -> NDArray[np.int64]:
+    """Index of the first exit whose score is at least the threshold, else of the last.
+
+    Args:
+        scores: shape (examples, exits).
+        threshold: one, or several, shape (...).
+
+    Returns:
+        Shape (..., examples).
+    """
+    surest = np.maximum.accumulate(scores[:, :-1].T, axis=0)
+    return (surest < np.asarray(threshold, np.float32)[..., np.newaxis, np.newaxis]).sum(axis=-2)
 
 
 def thresholds_of(
