@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from faults import workshop
+from faults import chaos, workshop
 
 
 def run(*arguments):
@@ -61,3 +61,12 @@ def test_permissions_and_empty_folders_are_part_of_a_state(left):
     with_permissions = workshop.state(folder)
     (folder / "empty").mkdir()
     assert len({before, with_permissions, workshop.state(folder)}) == 3
+
+
+def test_a_signal_comes_once_cpu_time_was_used():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        assert not chaos.wait(busy, 0.2)
+        assert chaos.used(busy) >= 0.2
+        busy.kill()
+    with subprocess.Popen([sys.executable, "-c", ""]) as short:
+        assert chaos.wait(short, 60)
