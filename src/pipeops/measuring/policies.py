@@ -63,8 +63,11 @@ def first_reached(scores: NDArray[np.float32], threshold: ArrayLike) -> NDArray[
     Returns:
         Shape (..., examples).
     """
-    surest = np.maximum.accumulate(scores[:, :-1].T, axis=0)
-    return (surest < np.asarray(threshold, np.float32)[..., np.newaxis, np.newaxis]).sum(axis=-2)
+    wanted = np.asarray(threshold, np.float32)[..., np.newaxis]
+    passed = np.zeros((*wanted.shape[:-1], len(scores)), dtype=np.int64)
+    for surest_yet in np.maximum.accumulate(scores[:, :-1], axis=1).T:
+        passed += surest_yet < wanted
+    return passed
 
 
 def thresholds_of(
