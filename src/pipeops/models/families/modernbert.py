@@ -32,7 +32,7 @@ def _refuses(config: Mapping[str, Any]) -> str | None:
     for key in ("attention_bias", "mlp_bias", "norm_bias"):
         if config.get(key):
             return f"{key} is true"
-    kinds, layers = config.get("layer_types") or (), config["num_hidden_layers"]
+    kinds, layers = config.get("layer_types") or (), config.get("num_hidden_layers")
     for key, named in (("layer_types", kinds), ("rope_parameters", config.get("rope_parameters") or ())):
         for kind in named:
             if kind not in _ATTENTION:
