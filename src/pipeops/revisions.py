@@ -15,5 +15,5 @@ PRICE = 3
 CURVES = 2
 CHECK = 1
 
-ANALYSE = 3
+ANALYSE = 4
 """Tables and figures."""

@@ -76,6 +76,8 @@ class Classifier:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # By default layers of 1 GiB together are refused; the file of a graph holds at most twice that.
+        options.add_session_config_entry("session.function_expansion_byte_limit", str(1 << 31))
         self.session = _load(
             folder / "model.onnx",
             lambda path: onnxruntime.InferenceSession(

@@ -4,6 +4,9 @@ Either way every stage becomes a function of the model, with its weights as cons
 ONNX Runtime inlines a function where it is called, so the weights end up in the branch that uses them, where
 they are packed once (those of an outer graph are packed anew at every run). Written into the nested branches
 themselves they would also be packed once, but copied at every level when the model is loaded.
+
+The table of word embeddings is the graph's, which passes it to the first stage. Nothing packs it, and it can
+be most of the file: ONNX Runtime inlines 1 GiB at most, unless a session asks for more.
 """
 
 import json
@@ -29,7 +32,7 @@ from onnx.inliner import inline_local_functions
 from pipeops import __version__
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
-from pipeops.onnx.stages import make_model, tensor, token_inputs
+from pipeops.onnx.stages import WORDS_TABLE, make_model, tensor, token_inputs
 from pipeops.settings import Confidence
 
 GraphKind = Literal["early-exit", "straight"]
@@ -124,7 +127,7 @@ def with_confidence(model: ModelProto, confidence: Confidence) -> ModelProto:
     if confidence == "max_probability" or not shape.has_exits:
         return model
     changed = _model("early-exit", [], shape, confidence=confidence)
-    changed.functions.extend(model.functions)
+    _take_stages(changed, model)
     _stitch_early_exits(changed, _calls(model), shape, "entropy" if confidence == "entropy" else "patience")
     return changed
 
@@ -138,7 +141,7 @@ def straightened(model: ModelProto) -> ModelProto:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
     straight = _model("straight", [], shape)
-    straight.functions.extend(model.functions)
+    _take_stages(straight, model)
     _stitch_straight(straight, _calls(model), shape)
     return straight
 
@@ -230,16 +233,32 @@ def _model(kind: GraphKind, stages: Sequence[ModelProto], shape: ModelShape, **m
 def _add_function(model: ModelProto, stage: ModelProto) -> None:
     """Add a stage to the functions of the model, in place: every further copy of the weights costs memory."""
     function = model.functions.add(domain=DOMAIN, name=stage.graph.name, opset_import=stage.opset_import)
-    function.input.extend(value.name for value in stage.graph.input)
+    function.input.extend(_interface(stage).inputs)
     function.output.extend(value.name for value in stage.graph.output)
     for weight in stage.graph.initializer:
+        if _is_of_words(weight):
+            model.graph.initializer.append(weight)
+            continue
         constant = function.node.add(op_type="Constant", name=weight.name, output=[weight.name])
         constant.attribute.add(name="value", type=AttributeProto.TENSOR).t.CopyFrom(weight)
     function.node.extend(stage.graph.node)
 
 
+def _take_stages(model: ModelProto, source: ModelProto) -> None:
+    """Give the model the stages of another, and what they take of its graph."""
+    model.functions.extend(source.functions)
+    model.graph.initializer.extend(filter(_is_of_words, source.graph.initializer))
+
+
+def _is_of_words(weight: TensorProto) -> bool:
+    """Whether it is the table of word embeddings; in int8 its scale and zero point are too."""
+    return weight.name.startswith(WORDS_TABLE)
+
+
 def _interface(stage: ModelProto) -> _Interface:
-    return _Interface(stage.graph.name, [value.name for value in stage.graph.input], list(stage.graph.output))
+    held = filter(_is_of_words, stage.graph.initializer)
+    inputs = [value.name for value in (*stage.graph.input, *held)]
+    return _Interface(stage.graph.name, inputs, list(stage.graph.output))
 
 
 def _call(graph: GraphProto, stage: _Interface) -> None:

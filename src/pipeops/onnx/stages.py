@@ -30,6 +30,8 @@ ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu"}
 _HEAD_ACTIVATIONS = ACTIVATIONS | {"tanh": "Tanh"}
 WORDS = "embeddings.words"
 """The node that looks up the word embeddings."""
+WORDS_TABLE = f"{WORDS}.table"
+"""Their table; what quantising makes of it begins with this name."""
 
 
 def emit_stages(
@@ -159,7 +161,7 @@ class Stage:
         """Look the words up; where the table is of a low rank, widen its rows."""
         factorised = self.shape.embedding_rank > 0
         weight = self.weights(f"{source}.table.weight" if factorised else f"{source}.weight")
-        found = self.node("Gather", [self.constant(f"{WORDS}.table", weight), "input_ids"], WORDS)
+        found = self.node("Gather", [self.constant(WORDS_TABLE, weight), "input_ids"], WORDS)
         if not factorised:
             return found
         # The projection is a product too, so padding must have no say in its scale either.
