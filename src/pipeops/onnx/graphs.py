@@ -32,7 +32,7 @@ from pipeops.models.shape import ModelShape
 from pipeops.onnx.stages import make_model, tensor, token_inputs
 from pipeops.settings import Confidence
 
-GraphKind = Literal["early-exit", "straight"]
+GraphKind = Literal["early-exit", "straight", "batch"]
 DOMAIN = "pipeops"
 RESULTS = ("logits", "exit_layer")
 Score = Literal["stage", "entropy", "patience"]
@@ -141,6 +141,141 @@ def straightened(model: ModelProto) -> ModelProto:
     straight.functions.extend(model.functions)
     _stitch_straight(straight, _calls(model), shape)
     return straight
+
+
+def batch_graph(model: ModelProto) -> ModelProto:
+    """Return the graph of an exported one with early exits that takes any number of inputs at once.
+
+    Inputs ``input_ids`` and ``attention_mask``, int64 (batch, length), and ``thresholds`` as before. Outputs
+    ``logits``, float32 (batch, num_labels), and ``exit_layer``, int64 (batch,). After an exit the inputs that
+    go on are brought together, so the layers that follow have fewer to compute.
+
+    Args:
+        model: as :func:`early_exit_graph` makes it, with any confidence; it is not changed.
+    """
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
+    confidence = metadata.get("pipeops.confidence", "max_probability")
+    batch = _model("batch", [], shape)
+    with_metadata(batch, metadata | {"pipeops.graph": "batch"})
+    batch.functions.extend(model.functions)
+    graph = batch.graph
+    graph.input.extend(token_inputs("batch"))
+    if shape.has_exits:
+        graph.input.append(tensor("thresholds", TensorProto.FLOAT, len(shape.exit_layers) - 1))
+    score: Score = "stage" if confidence == "max_probability" else confidence
+    results = _Batch(_calls(model), shape, score).fill(graph, 1, {})
+    for name, found, result in zip(RESULTS, results, _batch_results("", "batch", shape), strict=True):
+        graph.node.append(_node("Identity", [found], name))
+        graph.output.append(result)
+    return batch
+
+
+class _Batch(NamedTuple):
+    """Fills the nested graphs of a batch. Inputs that left are in none of the deeper ones."""
+
+    calls: Sequence[_Interface]
+    shape: ModelShape
+    score: Score
+
+    def fill(self, graph: GraphProto, first: int, known: Mapping[str, str]) -> list[str]:
+        """Append what begins with layer ``first``; return the names of the results for all inputs here.
+
+        Args:
+            graph: where to append.
+            first: layer, counted from 1.
+            known: names here of what stages take, by the names that they give it.
+        """
+        here, rows = dict(known), f"batch.{first}"
+        for layer in range(first, self.shape.num_layers + 1):
+            call = self.calls[layer - 1]
+            names = [value.name for value in call.outputs]
+            inputs = [here.get(name, name) for name in call.inputs]
+            graph.node.append(helper.make_node(call.name, inputs, names, name=call.name, domain=DOMAIN))
+            graph.value_info.extend(_of_batch(value, rows) for value in call.outputs)
+            here |= {name: name for name in names}
+            if layer in self.shape.exit_layers[:-1]:
+                return self._part(graph, layer, here)
+        return [f"logits.{layer}", _layers(graph, layer)]
+
+    def _part(self, graph: GraphProto, layer: int, here: dict[str, str]) -> list[str]:
+        """Append the exit after ``layer`` and all that follows it."""
+        name = f"exit.{layer}"
+        sure = _sure(graph, layer, self.shape, _score(graph, layer, self.shape, self.score, here))
+        graph.node.extend(
+            [
+                _node("Cast", [sure], f"{name}.counted", to=TensorProto.INT32),
+                _node("ReduceMin", [f"{name}.counted"], f"{name}.least", keepdims=0),
+                _node("Cast", [f"{name}.least"], f"{name}.all", to=TensorProto.BOOL),
+            ]
+        )
+        leave, go_on = _choose(graph, name, f"{name}.all", [f"{name}.{result}" for result in RESULTS])
+        for branch, results in ((leave, self._leave(leave, layer)), (go_on, self._go_on(go_on, layer, here))):
+            branch.output.extend(_batch_results(f"{branch.name}.", f"{name}.batch", self.shape))
+            for result, found in zip(branch.output, results, strict=True):
+                branch.node.append(_node("Identity", [found], result.name))
+        return [f"{name}.{result}" for result in RESULTS]
+
+    def _leave(self, graph: GraphProto, layer: int) -> list[str]:
+        return [f"logits.{layer}", _layers(graph, layer)]
+
+    def _go_on(self, graph: GraphProto, layer: int, here: Mapping[str, str]) -> list[str]:
+        """Run what follows on the inputs that are not sure, and put their answers where they were."""
+        name, stay = f"exit.{layer}", f"exit.{layer}.stay"
+        graph.node.append(_node("Not", [f"{name}.sure"], stay))
+        known = dict(here)
+        later = {given for call in self.calls[layer:] for given in call.inputs}
+        for value in self._by_input(layer):
+            if value in later or value.endswith((".class", ".agreeing")):
+                known[value] = f"{name}.{value}"
+                graph.node.append(_node("Compress", [here.get(value, value), stay], known[value], axis=0))
+        logits, layers = self.fill(graph, layer + 1, known)
+        graph.node.extend(
+            [
+                _node("NonZero", [stay], f"{name}.places"),
+                _node("Transpose", [f"{name}.places"], f"{name}.rows"),
+                _node("ScatterND", [f"logits.{layer}", f"{name}.rows", logits], f"{name}.all_logits"),
+                _node(
+                    "ScatterND", [_layers(graph, layer), f"{name}.rows", layers], f"{name}.all_layers"
+                ),
+            ]
+        )
+        return [f"{name}.all_logits", f"{name}.all_layers"]
+
+    def _by_input(self, layer: int) -> list[str]:
+        """Names of what was computed up to ``layer`` and has a row for each input."""
+        found = [value for call in self.calls[:layer] for value in call.outputs]
+        names = [v.name for v in found if v.type.tensor_type.shape.dim[0].dim_param == "batch"]
+        if self.score == "patience":
+            names += [f"exit.{layer}.{kind}" for kind in ("class", "agreeing")]
+        return names
+
+
+def _layers(graph: GraphProto, layer: int) -> str:
+    """Append the number of a layer for each input here."""
+    name = f"{graph.name}.layers.{layer}"
+    graph.node.append(_node("Shape", [f"logits.{layer}"], f"{name}.count", start=0, end=1))
+    value = numpy_helper.from_array(np.array([layer]))
+    graph.node.append(_node("ConstantOfShape", [f"{name}.count"], name, value=value))
+    return name
+
+
+def _batch_results(prefix: str, rows: str, shape: ModelShape) -> list[ValueInfoProto]:
+    logits, exit_layer = (f"{prefix}{result}" for result in RESULTS)
+    return [
+        tensor(logits, TensorProto.FLOAT, rows, shape.num_labels),
+        tensor(exit_layer, TensorProto.INT64, rows),
+    ]
+
+
+def _of_batch(value: ValueInfoProto, rows: str) -> ValueInfoProto:
+    """Name the number of inputs anew: ONNX Runtime takes sizes of one name to be equal."""
+    named = ValueInfoProto()
+    named.CopyFrom(value)
+    for dim in named.type.tensor_type.shape.dim:
+        if dim.dim_param == "batch":
+            dim.dim_param = rows
+    return named
 
 
 def inlined(model: ModelProto) -> ModelProto:
@@ -253,8 +388,11 @@ def _node(op: str, inputs: list[str], output: str, **attributes: object) -> Node
     return helper.make_node(op, inputs, [output], name=output, **attributes)
 
 
-def _score(graph: GraphProto, layer: int, shape: ModelShape, score: Score) -> str:
+def _score(
+    graph: GraphProto, layer: int, shape: ModelShape, score: Score, here: Mapping[str, str] | None = None
+) -> str:
     """Append what the threshold of the exit after ``layer`` is compared with, (1,); return its name."""
+    here = here or {}
     name, logits = f"exit.{layer}", f"logits.{layer}"
     if score == "entropy":  # exp(-entropy), as the stage would compute it
         axis, one = _constant(graph, f"{name}.axes", [-1]), _constant(graph, f"{name}.most", np.float32(1))
@@ -276,10 +414,11 @@ def _score(graph: GraphProto, layer: int, shape: ModelShape, score: Score) -> st
             graph.node.append(_node("Identity", [one], f"{name}.agreeing"))
             return f"{name}.agreeing"
         before = f"exit.{shape.exit_layers[shape.exit_layers.index(layer) - 1]}"
+        of_before = [here.get(of, of) for of in (f"{before}.class", f"{before}.agreeing")]
         graph.node.extend(
             [
-                _node("Equal", [f"{name}.class", f"{before}.class"], f"{name}.confirmed"),
-                _node("Add", [f"{before}.agreeing", one], f"{name}.longer"),
+                _node("Equal", [f"{name}.class", of_before[0]], f"{name}.confirmed"),
+                _node("Add", [of_before[1], one], f"{name}.longer"),
                 _node("Where", [f"{name}.confirmed", f"{name}.longer", one], f"{name}.agreeing"),
             ]
         )
@@ -298,18 +437,31 @@ def _branch(graph: GraphProto, layer: int, shape: ModelShape, score: str) -> Gra
     Returns:
         The graph to go on in.
     """
+    sure = _sure(graph, layer, shape, score)
+    leave, go_on = _choose(graph, f"exit.{layer}", sure, _results(graph, shape))
+    _answer(leave, layer, shape)
+    return go_on
+
+
+def _sure(graph: GraphProto, layer: int, shape: ModelShape, score: str) -> str:
+    """Append whether ``score`` reaches the threshold of the exit after ``layer``; return its name."""
     name = f"exit.{layer}"
     index = _constant(graph, f"{name}.index", [shape.exit_layers.index(layer)])
     graph.node.append(_node("Gather", ["thresholds", index], f"{name}.threshold"))
     graph.node.append(_node("GreaterOrEqual", [score, f"{name}.threshold"], f"{name}.sure"))
-    choice = graph.node.add(op_type="If", name=name, input=[f"{name}.sure"], output=_results(graph, shape))
-    leave, go_on = (
+    return f"{name}.sure"
+
+
+def _choose(graph: GraphProto, name: str, condition: str, results: Sequence[str]) -> list[GraphProto]:
+    """Append an If with two empty branches, one that leaves and one that goes on, and return them."""
+    choice = graph.node.add(op_type="If", name=name, input=[condition], output=results)
+    branches = [
         choice.attribute.add(name=branch, type=AttributeProto.GRAPH).g
         for branch in ("then_branch", "else_branch")
-    )
-    leave.name, go_on.name = f"{name}.leave", f"{name}.go_on"
-    _answer(leave, layer, shape)
-    return go_on
+    ]
+    for branch, what in zip(branches, ("leave", "go_on"), strict=True):
+        branch.name = f"{name}.{what}"
+    return branches
 
 
 def _answer(graph: GraphProto, layer: int, shape: ModelShape) -> None:
