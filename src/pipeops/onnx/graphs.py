@@ -161,13 +161,14 @@ def batch_graph(model: ModelProto) -> ModelProto:
     batch.functions.extend(model.functions)
     graph = batch.graph
     graph.input.extend(token_inputs("batch"))
-    if shape.has_exits:
-        graph.input.append(tensor("thresholds", TensorProto.FLOAT, len(shape.exit_layers) - 1))
     score: Score = "stage" if confidence == "max_probability" else confidence
+    _take_thresholds(graph, shape, score)
     results = _Batch(_calls(model), shape, score).fill(graph, 1, {})
-    for name, found, result in zip(RESULTS, results, _batch_results("", "batch", shape), strict=True):
-        graph.node.append(_node("Identity", [found], name))
-        graph.output.append(result)
+    axis = _constant(graph, "exits.axis", [1])
+    graph.node.append(_node("Squeeze", [results[0], axis], "logits"))
+    graph.node.append(_node("Identity", [results[1]], "exit_layer"))
+    graph.output.append(tensor("logits", TensorProto.FLOAT, "batch", shape.num_labels))
+    graph.output.append(tensor("exit_layer", TensorProto.INT64, "batch"))
     return batch
 
 
@@ -201,7 +202,7 @@ class _Batch(NamedTuple):
     def _part(self, graph: GraphProto, layer: int, here: dict[str, str]) -> list[str]:
         """Append the exit after ``layer`` and all that follows it."""
         name = f"exit.{layer}"
-        sure = _sure(graph, layer, self.shape, _score(graph, layer, self.shape, self.score, here))
+        sure = _sure(graph, layer, _score(graph, layer, self.shape, self.score, here))
         graph.node.extend(
             [
                 _node("Cast", [sure], f"{name}.counted", to=TensorProto.INT32),
@@ -222,7 +223,9 @@ class _Batch(NamedTuple):
     def _go_on(self, graph: GraphProto, layer: int, here: Mapping[str, str]) -> list[str]:
         """Run what follows on the inputs that are not sure, and put their answers where they were."""
         name, stay = f"exit.{layer}", f"exit.{layer}.stay"
-        graph.node.append(_node("Not", [f"{name}.sure"], stay))
+        axis = _constant(graph, f"{name}.axis", [1])
+        graph.node.append(_node("Not", [f"{name}.sure"], f"{name}.unsure"))
+        graph.node.append(_node("Squeeze", [f"{name}.unsure", axis], stay))
         known = dict(here)
         later = {given for call in self.calls[layer:] for given in call.inputs}
         for value in self._by_input(layer):
@@ -235,9 +238,7 @@ class _Batch(NamedTuple):
                 _node("NonZero", [stay], f"{name}.places"),
                 _node("Transpose", [f"{name}.places"], f"{name}.rows"),
                 _node("ScatterND", [f"logits.{layer}", f"{name}.rows", logits], f"{name}.all_logits"),
-                _node(
-                    "ScatterND", [_layers(graph, layer), f"{name}.rows", layers], f"{name}.all_layers"
-                ),
+                _node("ScatterND", [_layers(graph, layer), f"{name}.rows", layers], f"{name}.all_layers"),
             ]
         )
         return [f"{name}.all_logits", f"{name}.all_layers"]
@@ -263,7 +264,7 @@ def _layers(graph: GraphProto, layer: int) -> str:
 def _batch_results(prefix: str, rows: str, shape: ModelShape) -> list[ValueInfoProto]:
     logits, exit_layer = (f"{prefix}{result}" for result in RESULTS)
     return [
-        tensor(logits, TensorProto.FLOAT, rows, shape.num_labels),
+        tensor(logits, TensorProto.FLOAT, rows, 1, shape.num_labels),
         tensor(exit_layer, TensorProto.INT64, rows),
     ]
 
@@ -313,9 +314,8 @@ def _stitch_early_exits(
 ) -> None:
     """Fill the model's empty graph with calls of its functions, one per layer."""
     model.graph.input.extend(token_inputs(1))
-    if shape.has_exits:
-        model.graph.input.append(tensor("thresholds", TensorProto.FLOAT, len(shape.exit_layers) - 1))
     graph = model.graph
+    _take_thresholds(graph, shape, score)
     for layer, call in enumerate(calls, start=1):
         _call(graph, call)
         if layer in shape.exit_layers[:-1]:
@@ -342,13 +342,11 @@ def _stitch_straight(model: ModelProto, calls: Sequence[_Interface], shape: Mode
     graph.output.append(tensor("confidence", TensorProto.FLOAT, "batch", exits))
     for call in calls:
         _call(graph, call)
-    graph.initializer.append(numpy_helper.from_array(np.array([1]), "exits.axis"))
-    for output in ("logits", "confidence"):
-        rows = []
-        for layer in shape.exit_layers:
-            rows.append(f"{output}.{layer}.row")
-            graph.node.append(_node("Unsqueeze", [f"{output}.{layer}", "exits.axis"], rows[-1]))
-        graph.node.append(_node("Concat", rows, output, axis=1))
+    for output, joined in (("logits", "logits"), ("confidence", "confidence.rounded")):
+        every = [f"{output}.{layer}" for layer in shape.exit_layers]
+        graph.node.append(_node("Concat", every, joined, axis=1))
+    one = _constant(graph, "confidence.most", np.float32(1))
+    graph.node.append(_node("Min", ["confidence.rounded", one], "confidence"))
 
 
 def _model(kind: GraphKind, stages: Sequence[ModelProto], shape: ModelShape, **metadata: str) -> ModelProto:
@@ -388,32 +386,53 @@ def _node(op: str, inputs: list[str], output: str, **attributes: object) -> Node
     return helper.make_node(op, inputs, [output], name=output, **attributes)
 
 
+def _take_thresholds(graph: GraphProto, shape: ModelShape, score: Score) -> None:
+    """Declare the input ``thresholds``, if there are any, and take them apart, one for each exit."""
+    names = [f"exit.{layer}.threshold" for layer in shape.exit_layers[:-1]]
+    if not names:
+        return
+    graph.input.append(tensor("thresholds", TensorProto.FLOAT, len(names)))
+    given = "thresholds"
+    if score != "patience":
+        # A confidence may be rounded to just above 1, but a threshold above 1 means never.
+        most, never = (
+            _constant(graph, f"thresholds.{name}", np.float32(value))
+            for name, value in (("most", 1), ("never", np.inf))
+        )
+        graph.node.append(_node("Greater", [given, most], "thresholds.out_of_reach"))
+        graph.node.append(_node("Where", ["thresholds.out_of_reach", never, given], "thresholds.reached"))
+        given = "thresholds.reached"
+    split = {"axis": 0, "num_outputs": len(names)}
+    graph.node.append(helper.make_node("Split", [given], names, name="thresholds.split", **split))
+
+
 def _score(
     graph: GraphProto, layer: int, shape: ModelShape, score: Score, here: Mapping[str, str] | None = None
 ) -> str:
-    """Append what the threshold of the exit after ``layer`` is compared with, (1,); return its name."""
+    """Append what the threshold of the exit after ``layer`` is compared with, (batch, 1); return its name."""
     here = here or {}
     name, logits = f"exit.{layer}", f"logits.{layer}"
     if score == "entropy":  # exp(-entropy), as the stage would compute it
-        axis, one = _constant(graph, f"{name}.axes", [-1]), _constant(graph, f"{name}.most", np.float32(1))
+        axis = _constant(graph, f"{name}.axes", [-1])
         graph.node.extend(
             [
                 _node("Softmax", [logits], f"{name}.shares", axis=-1),
                 _node("LogSoftmax", [logits], f"{name}.log_shares", axis=-1),
                 _node("Mul", [f"{name}.shares", f"{name}.log_shares"], f"{name}.terms"),
                 _node("ReduceSum", [f"{name}.terms", axis], f"{name}.negative", keepdims=0),
-                _node("Exp", [f"{name}.negative"], f"{name}.exp"),
-                _node("Min", [f"{name}.exp", one], f"{name}.by_entropy"),
+                _node("Exp", [f"{name}.negative"], f"{name}.by_entropy"),
             ]
         )
         return f"{name}.by_entropy"
     if score == "patience":
-        one = _constant(graph, f"{name}.one_exit", np.ones(1, np.float32))
         graph.node.append(_node("ArgMax", [logits], f"{name}.class", axis=-1, keepdims=0))
         if layer == shape.exit_layers[0]:
-            graph.node.append(_node("Identity", [one], f"{name}.agreeing"))
+            first = numpy_helper.from_array(np.ones(1, np.float32))
+            graph.node.append(_node("Shape", [f"{name}.class"], f"{name}.inputs"))
+            graph.node.append(_node("ConstantOfShape", [f"{name}.inputs"], f"{name}.agreeing", value=first))
             return f"{name}.agreeing"
         before = f"exit.{shape.exit_layers[shape.exit_layers.index(layer) - 1]}"
+        one = _constant(graph, f"{name}.one_exit", np.ones(1, np.float32))
         of_before = [here.get(of, of) for of in (f"{before}.class", f"{before}.agreeing")]
         graph.node.extend(
             [
@@ -437,17 +456,15 @@ def _branch(graph: GraphProto, layer: int, shape: ModelShape, score: str) -> Gra
     Returns:
         The graph to go on in.
     """
-    sure = _sure(graph, layer, shape, score)
+    sure = _sure(graph, layer, score)
     leave, go_on = _choose(graph, f"exit.{layer}", sure, _results(graph, shape))
     _answer(leave, layer, shape)
     return go_on
 
 
-def _sure(graph: GraphProto, layer: int, shape: ModelShape, score: str) -> str:
+def _sure(graph: GraphProto, layer: int, score: str) -> str:
     """Append whether ``score`` reaches the threshold of the exit after ``layer``; return its name."""
     name = f"exit.{layer}"
-    index = _constant(graph, f"{name}.index", [shape.exit_layers.index(layer)])
-    graph.node.append(_node("Gather", ["thresholds", index], f"{name}.threshold"))
     graph.node.append(_node("GreaterOrEqual", [score, f"{name}.threshold"], f"{name}.sure"))
     return f"{name}.sure"
 
@@ -467,7 +484,8 @@ def _choose(graph: GraphProto, name: str, condition: str, results: Sequence[str]
 def _answer(graph: GraphProto, layer: int, shape: ModelShape) -> None:
     """End ``graph`` with the answer of the exit after ``layer``."""
     logits, exit_layer = _results(graph, shape)
-    graph.node.append(_node("Identity", [f"logits.{layer}"], logits))
+    axis = _constant(graph, f"{logits}.axis", [1])
+    graph.node.append(_node("Squeeze", [f"logits.{layer}", axis], logits))
     graph.node.append(_node("Constant", [], exit_layer, value_ints=[layer]))
 
 
