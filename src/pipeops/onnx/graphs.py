@@ -35,6 +35,8 @@ from pipeops.settings import Confidence
 GraphKind = Literal["early-exit", "straight", "batch"]
 DOMAIN = "pipeops"
 RESULTS = ("logits", "exit_layer")
+LARGE = 1024
+"""Bytes of a weight from which on a second graph is better off without a copy."""
 Score = Literal["stage", "entropy", "patience"]
 """What thresholds are compared with: the confidence that the stage computes, or one from its logits."""
 # Protocol Buffers read messages nested up to 100 deep; each If takes three levels, what it holds the rest.
@@ -57,7 +59,8 @@ def early_exit_graph(
     Inputs ``input_ids`` and ``attention_mask``, int64 (1, length), and, where the model has an exit before
     its last layer, ``thresholds``, float32 (exits - 1,). An input leaves at the first exit whose
     confidence is at least its threshold: at 0 always, above 1 never. Outputs ``logits``, float32
-    (1, num_labels), and ``exit_layer``, int64 (1,), counted from 1.
+    (1, num_labels), and ``exit_layer``, int64 (1,), counted from 1. A model with a single exit takes any
+    number of inputs, (batch, length).
 
     With ``patience`` thresholds are numbers of exits: an input leaves at the first exit at which that many in
     a row, this one included, answer the same class. Zhou et al. 2020 (PABEE) count how often an answer is
@@ -78,6 +81,34 @@ def early_exit_graph(
     model = _model("early-exit", stages, shape, confidence=confidence)
     calls = [_interface(stage) for stage in stages]
     _stitch_early_exits(model, calls, shape, "patience" if confidence == "patience" else "stage")
+    return model
+
+
+def with_weights_in(model: ModelProto, path: Path) -> ModelProto:
+    """Return the model itself, with its large weights left where they are already: in another graph's file.
+
+    ONNX Runtime looks for that file beside the model's.
+
+    Args:
+        model: with the weights of that graph; whatever is not found there it keeps.
+        path: of the graph.
+    """
+    held, place = path.read_bytes(), 0
+    functions = [node for function in model.functions for node in function.node]
+    for weight in (*model.graph.initializer, *_tensors(model.graph.node), *_tensors(functions)):
+        size = len(weight.raw_data)
+        if size < LARGE:
+            continue
+        # Both files have them in the same order, nearly always.
+        found = held.find(weight.raw_data, place)
+        place = found if found >= 0 else held.find(weight.raw_data)
+        if place < 0:
+            place = 0
+            continue
+        weight.ClearField("raw_data")
+        weight.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", path.name), ("offset", place), ("length", size)):
+            weight.external_data.add(key=key, value=str(value))
     return model
 
 
@@ -197,7 +228,7 @@ class _Batch(NamedTuple):
             here |= {name: name for name in names}
             if layer in self.shape.exit_layers[:-1]:
                 return self._part(graph, layer, here)
-        return [f"logits.{layer}", _layers(graph, layer)]
+        return [f"logits.{layer}", _layers(graph, layer, f"exit.{layer}.layers")]
 
     def _part(self, graph: GraphProto, layer: int, here: dict[str, str]) -> list[str]:
         """Append the exit after ``layer`` and all that follows it."""
@@ -218,7 +249,7 @@ class _Batch(NamedTuple):
         return [f"{name}.{result}" for result in RESULTS]
 
     def _leave(self, graph: GraphProto, layer: int) -> list[str]:
-        return [f"logits.{layer}", _layers(graph, layer)]
+        return [f"logits.{layer}", _layers(graph, layer, f"exit.{layer}.left")]
 
     def _go_on(self, graph: GraphProto, layer: int, here: Mapping[str, str]) -> list[str]:
         """Run what follows on the inputs that are not sure, and put their answers where they were."""
@@ -233,12 +264,13 @@ class _Batch(NamedTuple):
                 known[value] = f"{name}.{value}"
                 graph.node.append(_node("Compress", [here.get(value, value), stay], known[value], axis=0))
         logits, layers = self.fill(graph, layer + 1, known)
+        here_layers = _layers(graph, layer, f"{name}.layers_here")
         graph.node.extend(
             [
                 _node("NonZero", [stay], f"{name}.places"),
                 _node("Transpose", [f"{name}.places"], f"{name}.rows"),
                 _node("ScatterND", [f"logits.{layer}", f"{name}.rows", logits], f"{name}.all_logits"),
-                _node("ScatterND", [_layers(graph, layer), f"{name}.rows", layers], f"{name}.all_layers"),
+                _node("ScatterND", [here_layers, f"{name}.rows", layers], f"{name}.all_layers"),
             ]
         )
         return [f"{name}.all_logits", f"{name}.all_layers"]
@@ -252,9 +284,8 @@ class _Batch(NamedTuple):
         return names
 
 
-def _layers(graph: GraphProto, layer: int) -> str:
-    """Append the number of a layer for each input here."""
-    name = f"{graph.name}.layers.{layer}"
+def _layers(graph: GraphProto, layer: int, name: str) -> str:
+    """Append the number of a layer for each input here; return its name."""
     graph.node.append(_node("Shape", [f"logits.{layer}"], f"{name}.count", start=0, end=1))
     value = numpy_helper.from_array(np.array([layer]))
     graph.node.append(_node("ConstantOfShape", [f"{name}.count"], name, value=value))
@@ -313,7 +344,7 @@ def _stitch_early_exits(
     model: ModelProto, calls: Sequence[_Interface], shape: ModelShape, score: Score
 ) -> None:
     """Fill the model's empty graph with calls of its functions, one per layer."""
-    model.graph.input.extend(token_inputs(1))
+    model.graph.input.extend(token_inputs(_inputs_at_once(shape)))
     graph = model.graph
     _take_thresholds(graph, shape, score)
     for layer, call in enumerate(calls, start=1):
@@ -486,16 +517,25 @@ def _answer(graph: GraphProto, layer: int, shape: ModelShape) -> None:
     logits, exit_layer = _results(graph, shape)
     axis = _constant(graph, f"{logits}.axis", [1])
     graph.node.append(_node("Squeeze", [f"logits.{layer}", axis], logits))
-    graph.node.append(_node("Constant", [], exit_layer, value_ints=[layer]))
+    if shape.has_exits:
+        graph.node.append(_node("Constant", [], exit_layer, value_ints=[layer]))
+    else:
+        _layers(graph, layer, exit_layer)
 
 
 def _results(graph: GraphProto, shape: ModelShape) -> list[str]:
     """Declare the results as outputs of ``graph`` and return their names, which no other graph shares."""
     prefix = f"{graph.name}." if graph.name.startswith("exit.") else ""
     logits, exit_layer = (f"{prefix}{result}" for result in RESULTS)
-    graph.output.append(tensor(logits, TensorProto.FLOAT, 1, shape.num_labels))
-    graph.output.append(tensor(exit_layer, TensorProto.INT64, 1))
+    rows = _inputs_at_once(shape)
+    graph.output.append(tensor(logits, TensorProto.FLOAT, rows, shape.num_labels))
+    graph.output.append(tensor(exit_layer, TensorProto.INT64, rows))
     return [logits, exit_layer]
+
+
+def _inputs_at_once(shape: ModelShape) -> int | str:
+    """How many inputs ``model.onnx`` takes: any number, unless some leave before others."""
+    return 1 if shape.has_exits else "batch"
 
 
 def _nested(graph: GraphProto) -> Iterator[GraphProto]:
