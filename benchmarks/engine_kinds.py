@@ -21,6 +21,7 @@ from pipeops.measuring.evaluate import answers
 from pipeops.measuring.policies import first_reached, scores
 from pipeops.models.shape import ModelShape
 from pipeops.models.weights import WEIGHTS
+from pipeops.onnx.classify import BATCH_TOKENS
 from pipeops.onnx.export import export
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import NEVER, EarlyExitModel, Profiler, force_exit
@@ -169,8 +170,18 @@ def open_exits(sources: Sources, folder: Path, threads: int, *, quantised: bool,
     model = EarlyExitModel.load(graph_path(folder, "model", quantised=quantised), threads=threads)
     layers = model.shape.exit_layers
 
+    batched: list[EarlyExitModel] = []
+
     def leaving(thresholds: NDArray[np.float32]) -> Ask:
-        return lambda ids, mask: model.run(ids, mask, thresholds).logits
+        def ask(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+            if len(ids) == 1:
+                return model.run(ids, mask, thresholds).logits
+            if not batched:
+                path = graph_path(folder, "model", quantised=quantised)
+                batched.append(EarlyExitModel.load(path, threads=threads, batch_tokens=BATCH_TOKENS))
+            return batched[0].run_batch(ids, mask, thresholds).logits
+
+        return ask
 
     if not policy:
         return Opened(leaving(force_exit(layers[-1], layers)))
@@ -410,7 +421,6 @@ def _ours() -> dict[str, Engine]:
                 made="pipeops-exits",
                 make=partial(make_ours, exits=True),
                 open=partial(open_exits, quantised=quantised, policy=policy),
-                batches=False,
                 files=file,
             )
     return found

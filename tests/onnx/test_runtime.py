@@ -126,7 +126,9 @@ def test_thresholds_of_the_wrong_length_are_refused(roberta, thresholds):
 def test_a_batch_is_refused_by_the_model_and_by_its_file(roberta):
     model, _ = roberta
     ids, mask = random_tokens(model.shape, [9, 9])
-    with pytest.raises(PipeOpsError, match=r"batch of 2: `run` takes one input at a time; `run_many`"):
+    with pytest.raises(
+        PipeOpsError, match=r"batch of 2: the model was loaded for one input at a time; load it with"
+    ):
         model.run(ids, mask, [0.5, 0.5])
     inputs = {"input_ids": ids, "attention_mask": mask, "thresholds": np.zeros(2, dtype=np.float32)}
     with pytest.raises(

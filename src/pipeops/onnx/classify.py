@@ -121,8 +121,8 @@ class Classifier:
         """Answer inputs as :meth:`prepare` returns them, in their order."""
         found: dict[int, Answer] = {}
         for batch in batches([len(ids) for ids, _, _ in inputs], self.batch_tokens):
-            together = stacked([inputs[index][0] for index in batch], [inputs[index][1] for index in batch])
-            answers = self._run(*together, [inputs[index][2] for index in batch])
+            ids, mask = stacked(*([inputs[index][kind] for index in batch] for kind in (0, 1)))
+            answers = self._run(ids, mask, [inputs[index][2] for index in batch])
             found |= zip(batch, answers, strict=True)
         return [found[index] for index in range(len(inputs))]
 
@@ -382,7 +382,7 @@ def _lines(path: Path | None, name: str) -> Iterator[list[bytes]]:
     rest = b""
     try:
         with path.open("rb") if path else sys.stdin.buffer as file:
-            while block := file.read1(READ):  # type: ignore[attr-defined]
+            while block := file.read1(READ):  # type: ignore[union-attr]
                 *lines, rest = (rest + block).split(b"\n")
                 yield lines
     except OSError as error:

@@ -96,10 +96,9 @@ class EarlyExitModel:
         Raises:
             PipeOpsError: more than one input, an input that is too long, or the wrong number of thresholds.
         """
-        tokens = _tokens(input_ids, attention_mask, self.shape)
-        if (batch := len(tokens["input_ids"])) != 1:
-            raise PipeOpsError(f"batch of {batch}: `run` takes one input at a time; `run_many` takes a list")
-        logits, exit_layers = self._run(tokens, thresholds)
+        logits, exit_layers = self.run_batch(input_ids, attention_mask, thresholds)
+        if len(logits) != 1:
+            raise PipeOpsError(f"batch of {len(logits)}: `run` takes one input, `run_batch` takes more")
         return Answer(logits, int(exit_layers[0]))
 
     def run_many(self, inputs: Sequence[ArrayLike], thresholds: ArrayLike = ()) -> Answers:
@@ -122,18 +121,29 @@ class EarlyExitModel:
             ids, mask = stacked(
                 [rows[index] for index in batch], [np.ones_like(rows[index]) for index in batch]
             )
-            logits[batch], exit_layers[batch] = self._run(_tokens(ids, mask, self.shape), thresholds)
+            logits[batch], exit_layers[batch] = self.run_batch(ids, mask, thresholds)
         return Answers(logits, exit_layers)
 
-    def _run(
-        self, tokens: dict[str, NDArray[np.int64]], thresholds: ArrayLike
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def run_batch(
+        self, input_ids: ArrayLike, attention_mask: ArrayLike, thresholds: ArrayLike = ()
+    ) -> Answers:
+        """Classify a batch, (batch, length), as it is; :meth:`run` says the rest.
+
+        Raises:
+            PipeOpsError: inputs that are too long or of different lengths, the wrong number of thresholds, or
+                more than one input where the model was not loaded to take them.
+        """
+        tokens = _tokens(input_ids, attention_mask, self.shape)
+        if (batch := len(tokens["input_ids"])) > 1 and not self.batch_tokens:
+            raise PipeOpsError(
+                f"batch of {batch}: the model was loaded for one input at a time; load it with `batch_tokens`"
+            )
         given, wanted = np.asarray(thresholds, dtype=np.float32), len(self.shape.exit_layers) - 1
         if given.shape != (wanted,):
             raise PipeOpsError(
                 f"thresholds: {given.size} given, the model takes {wanted}, one per exit but the last"
             )
-        return self.session.run(None, tokens | {"thresholds": given} if wanted else tokens)
+        return Answers(*self.session.run(None, tokens | {"thresholds": given} if wanted else tokens))
 
 
 @dataclass(frozen=True)
