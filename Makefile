@@ -72,8 +72,9 @@ ablations: setup
 	$(BIN)/python benchmarks/ablations.py --cores $(CORES)
 
 # What docs/reliability.md reports: every write of every job fails; bits are flipped in every file that a job reads.
+# Goes on where it was stopped: studies and logs are in faults/.
 faults flips: setup
-	cd tests && $(abspath $(BIN))/python -m faults.every $@
+	cd tests && $(abspath $(BIN))/python -m faults.every $@ --folder ../faults
 
 # The same study killed at random moments. Goes on where it was stopped: studies and log are in chaos/.
 chaos: setup

@@ -1,6 +1,7 @@
 """What the benchmarks share: a RoBERTa with random weights, and runs that take turns."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -65,14 +66,27 @@ def turns(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
         yield [*names[first:], *names[:first]]
 
 
-def interleaved(runs: Runs, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds that each run took, in every round; the first three rounds warm up and are dropped."""
+def interleaved(
+    runs: Runs, rounds: int, *, seconds: float = math.inf, pause: float = 0
+) -> dict[str, np.ndarray]:
+    """Seconds that each run took, in every round; the first three rounds warm up and are dropped.
+
+    Args:
+        runs: what is run, by name.
+        rounds: how many count.
+        seconds: after so many no round is begun any more, once three count.
+        pause: seconds after each run, in which its threads stop spinning.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for names in turns(list(runs), rounds + 3):
+    begun = time.perf_counter()
+    for turn, names in enumerate(turns(list(runs), rounds + 3)):
+        if turn >= 6 and time.perf_counter() - begun > seconds:
+            break
         for name in names:
             start = time.perf_counter()
             runs[name]()
             times[name].append(time.perf_counter() - start)
+            time.sleep(pause)
     return {name: np.array(values[3:]) for name, values in times.items()}
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from helpers import ROOT, unsealed, write_backbone, write_examples
 
 from pipeops.cli import main
 from pipeops.data.own import gather
-from pipeops.errors import PipeOpsError, errors_in_one_line, of_system
+from pipeops.errors import PipeOpsError
 from pipeops.settings import TaskSection
 from pipeops.study.config import Config, load_config, read_study
 from pipeops.text import as_given, nearest
@@ -558,27 +557,6 @@ def test_words_that_a_backbone_does_not_know_are_warned_about(here, monkeypatch,
 # The mechanism.
 
 
-def test_the_boundary_says_what_the_system_says_and_leaves_mistakes_alone(tmp_path, capsys):
-    for raised, said in (
-        (
-            PermissionError(13, "x", "f"),
-            "error: f: permission denied; change its permissions, or name another",
-        ),
-        (IsADirectoryError(21, "x", "f"), "error: f: is a directory; name a file"),
-        (FileExistsError(17, "x", "f"), "error: f: file exists; delete it, or name another"),
-        (MemoryError(), "error: out of memory; lower batch_size, max_length or the number of examples"),
-        (PipeOpsError("as it is"), "error: as it is"),
-    ):
-        with pytest.raises(SystemExit) as stop, errors_in_one_line(tmp_path / "log"):
-            raise raised
-        assert stop.value.code == 1
-        assert capsys.readouterr().err == f"{said}\n" == (tmp_path / "log").read_text()
-    for mistake in (KeyError("x"), OSError("no number"), ValueError("x")):
-        with pytest.raises(type(mistake)), errors_in_one_line():
-            raise mistake
-    assert of_system(OSError("no number")) is None
-
-
 def test_a_value_in_a_message_is_short():
     bomb = ["x"] * 9
     for _ in range(20):
@@ -601,20 +579,3 @@ def test_all_mistakes_of_a_configuration_are_not_too_many_lines():
     assert len(str(refused.value).splitlines()) == 21
     assert str(refused.value).endswith("config: and 480 more mistakes")
     assert Config().seeds
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_standard_output_that_is_full_is_said():
-    program = "from pipeops import cli; cli.app = lambda: print('a report'); cli.main()"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(
-            [sys.executable, "-c", program],
-            env=environment,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    said = "error: standard output: no space left on device; free some and run again\n"
-    assert (ended.returncode, ended.stderr) == (1, said)

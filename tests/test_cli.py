@@ -227,7 +227,7 @@ def test_the_command_line_and_its_help_import_nothing_heavy():
 
 @pytest.mark.parametrize(
     ("arguments", "keys"),
-    [(["plan", "--examples-per-second", "400"], {"jobs", "gpu_hours", "wall_hours", "operators"})],
+    [(["plan", "--examples-per-second", "400"], {"jobs", "device_hours", "wall_hours", "operators"})],
 )
 def test_results_are_printed_as_json(arguments, keys):
     result = CliRunner().invoke(app, [*arguments, "--json"])

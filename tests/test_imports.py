@@ -28,7 +28,7 @@ def test_imports_go_one_way_and_no_package_is_in_a_cycle():
         ("pipeops.onnx.deploy, pipeops.study.deploying", "datasets"),
         ("pipeops.measuring.replay", "datasets onnx onnxruntime"),
         ("pipeops.analysis.figures, pipeops.analysis.tables", "datasets onnxruntime"),
-        ("pipeops.study.recommending", "datasets onnx onnxruntime matplotlib"),
+        ("pipeops.study.recommending", "datasets onnx onnxruntime matplotlib scipy.stats"),
         ("pipeops.hardware", "numpy pandas onnxruntime"),
     ],
 )

@@ -544,6 +544,10 @@ def test_damaged_answers_and_prices_are_named(finished, tmp_path, file, message)
     assert f"results/{file}: " in output
     assert message in output
     assert "Traceback" not in output
+    for name in ("DE", "ED") if file.startswith("prices") else ("DE",):  # who reads it
+        [line] = (copy / f"logs/curves/generated-sentiment/{name}.log").read_text().splitlines()
+        assert line.startswith(f"error: results/{file}: ")
+        assert line in output.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -532,7 +532,7 @@ def plan(
     length: Annotated[int, _number(Length, "Tokens per example of that rate.")] = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a study costs without running it: jobs, disk, GPU hours."""
+    """Say what a study costs without running it: jobs, disk, hours of GPUs or of this CPU."""
     from pipeops.pipeline import Pipeline
     from pipeops.study.config import read_study
     from pipeops.study.plan_text import plan_report, plan_text
@@ -543,6 +543,7 @@ def plan(
     planned = make_plan(study)
     original = shape_of(study, Pipeline("O"))
     source = "given"
+    device: Literal["GPU", "CPU"] = "GPU"
     if examples_per_second is None:
         from pipeops import hardware
         from pipeops.training import throughput
@@ -551,12 +552,17 @@ def plan(
         length = min(length, original.max_length)
         examples_per_second = throughput.examples_per_second(original, settings, length=length)
         precision = hardware.compute_dtype(settings.precision)
-        source = f"measured on {hardware.device_name()}, batch {settings.batch_size}, {precision}"
+        name = hardware.device_name()
+        if name == "cpu":
+            device, threads = "CPU", settings.threads
+            name = f"{hardware.cpu()['model']} with {threads} thread{'s' if threads > 1 else ''}"
+        source = f"measured on {name}, batch {settings.batch_size}, {precision}"
     report = plan_report(
         planned,
         original,
         examples_per_second=examples_per_second,
         source=source,
+        device=device,
         length=length,
         gpus=gpus,
         jobs_per_gpu=jobs_per_gpu,

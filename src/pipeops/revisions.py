@@ -9,11 +9,11 @@ ROWS = 1
 BACKBONE = 2
 VOCABULARY = 1
 TOKENISE = 1
-EXPORT = 4
+EXPORT = 5
 EVALUATE = 1
 PRICE = 4
 CURVES = 2
 CHECK = 1
 
-ANALYSE = 3
+ANALYSE = 4
 """Tables and figures."""

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pipeops.analysis.curves import (
     TradeoffCurve,
-    accuracy_within,
     area_under,
+    best_within,
     distance,
     mean_curve,
     mean_distance,
@@ -47,12 +47,19 @@ def test_a_curve_refuses_what_is_no_curve(time: object, accuracy: object) -> Non
 
 
 def test_what_a_budget_affords_by_hand() -> None:
-    curve = TradeoffCurve(np.array([0.2, 0.4, 0.8]), np.array([0.5, 0.9, 0.8]))
-    assert accuracy_within(curve, 0.3) == pytest.approx(0.7)
-    assert accuracy_within(curve, 0.8) == pytest.approx(0.8)
-    assert accuracy_within(curve, 1) == pytest.approx(0.8)
-    assert accuracy_within(curve, 0.195) == pytest.approx(0.5)  # within the tolerance of timing
-    assert np.isnan(accuracy_within(curve, 0.19))
+    time, accuracy = [0.4, 0.2, 0.8, 0.3], [0.9, 0.5, 0.8, 0.9]
+    assert best_within(time, accuracy, 0.25) == 1
+    assert best_within(time, accuracy, 0.3) == 3
+    assert best_within(time, accuracy, 1) == 3  # neither the slowest that fits, nor the slower of two alike
+    assert best_within(time, accuracy, 0.195) == 1  # within the tolerance of timing
+    assert best_within(time, accuracy, 0.19) is None
+
+
+@given(CURVES, st.floats(0.01, 4))
+def test_more_time_affords_no_less(curve: TradeoffCurve, budget: float) -> None:
+    at = best_within(curve.time, curve.accuracy, budget)
+    more = best_within(curve.time, curve.accuracy, 2 * budget)
+    assert at is None or (more is not None and curve.accuracy[more] >= curve.accuracy[at])
 
 
 def test_area_by_hand() -> None:
@@ -66,10 +73,10 @@ def test_area_by_hand() -> None:
 
 
 @given(CURVES)
-def test_area_is_the_mean_of_what_budgets_afford(curve: TradeoffCurve) -> None:
-    budgets = np.linspace(0, 4, 4001)
-    strict = [0 if budget < curve.time[0] else accuracy_within(curve, budget) for budget in budgets]
-    assert area_under(curve, until=4) == pytest.approx(np.mean(strict), abs=2e-3)
+def test_area_is_the_mean_over_the_times(curve: TradeoffCurve) -> None:
+    times = np.linspace(0, 4, 4001)
+    heights = np.where(times < curve.time[0], 0, curve.at(times.clip(curve.time[0], curve.time[-1])))
+    assert area_under(curve, until=4) == pytest.approx(np.mean(heights), abs=2e-3)
 
 
 def test_distance_by_hand() -> None:

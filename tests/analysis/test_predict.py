@@ -126,6 +126,18 @@ def test_a_single_operator_follows_its_accuracy_ratio(everything, prices):
     np.testing.assert_allclose(known.predicted(Pipeline("DP"), "").accuracy, by_hand)
 
 
+def test_no_prediction_leaves_the_metrics_range(prices):
+    better, worse = of(("D", "P", "E"), right=0.98), of(("O",), right=0.7)
+    replays = dataclasses.replace(better, runs=better.runs | worse.runs)
+    predicted = Predictor("sst2", replays, prices).predicted(Pipeline("DPE"), "").accuracy
+    assert predicted.max() == 1
+    assert predicted.min() >= 0
+    table = predict("sst2", replays, prices, PIPELINES)
+    ends = table[["accuracy", "accuracy_low", "accuracy_high"]].dropna()
+    assert ends.to_numpy().max() == 1
+    assert ends.to_numpy().min() >= 0
+
+
 def test_what_has_v_follows_vs_ratio_and_the_lengths_that_it_cuts_texts_into():
     replays = of(("O", "V", "E", "VE", "D"))
     longer = {}

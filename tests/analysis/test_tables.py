@@ -151,6 +151,17 @@ def test_a_verdict_says_how_long_its_models_were_trained() -> None:
 PIPELINES = ("O", "D", "P", "E", "DP", "DE", "ED", "PE", "EP")
 
 
+def test_what_one_seed_does_not_tell_is_a_dash() -> None:
+    replays = made_up_replays([("DE", 1), ("ED", 1)], thresholds=[0, 0.7, 1.01])
+    made = tables.commutativity(curves_of(replays), ["DE"], margin=2.0, steps={}, replays=replays)
+    assert made.numbers[["low", "high", "same_ordering"]].isna().all(axis=None)
+    assert "nan" not in html_page(made.markdown)
+    header, _, row = rows_below(made.markdown, "cells (Holm).")
+    values = dict(zip(header, row, strict=True))
+    assert float(values["Difference"])
+    assert (values["90% interval"], values["Bootstrap"], values["Verdict"]) == ("-", "-", "no verdict")
+
+
 def test_effects_over_tasks_as_printed() -> None:
     one = measured()
     other = one.assign(dataset="mrpc", metric="mcc")

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from common import turns
+from common import interleaved, turns
 from engine_kinds import ENGINES, FEWEST, Sources, calibration_rows, choose_policy
 from export_models import tiny_shape, write_checkpoint
 from helpers import ROOT, tiny_model, write_examples
@@ -129,6 +129,13 @@ def test_the_policy_is_the_lowest_threshold_that_is_accurate_enough():
     assert (every["accuracy"], every["mean_exit_layer"]) == (1.0, 1.5)
     assert 0.82 < every["threshold"] <= 0.98
     assert choose_policy(logits, ~right + 2, least=1.0, layers=(1, 3))["mean_exit_layer"] == 3
+
+
+def test_after_so_many_seconds_three_rounds_are_enough():
+    runs = {"a": lambda: None, "b": lambda: None}
+    assert {name: len(times) for name, times in interleaved(runs, 9).items()} == {"a": 9, "b": 9}
+    assert {name: len(times) for name, times in interleaved(runs, 9, seconds=0).items()} == {"a": 3, "b": 3}
+    assert len(interleaved(runs, 2, seconds=0)["a"]) == 2
 
 
 def test_every_run_comes_first_once_in_turn():

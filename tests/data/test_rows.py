@@ -43,7 +43,7 @@ def test_every_format_gives_the_cells_as_they_are_written(tmp_path, suffix):
             b"texts,label\na,b\n",
             "has no column 'text' (did you mean 'texts'?); it has 'texts',",
         ),
-        ("x.csv", b"text,label\n\xff\xfe,b\n", "x.csv: is not UTF-8 ("),
+        ("x.csv", b"text,label\n\xff\xfe,b\n", "x.csv: is not UTF-8; convert it, such as by iconv"),
         ("x.csv", b"text,text,label\na,b,c\n", "x.csv: has 2 columns 'text'; rename one"),
         ("x.csv", b'text,label\n"a,b\n', "cannot be read; check its quotes and separators"),
         ("x.csv", b"text,label\na,b\nc,d,e\n", "x.csv, line 3: cannot be read; check its quotes and"),

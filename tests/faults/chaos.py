@@ -7,6 +7,8 @@ Run in `tests`. What is done is kept in the folder, so that the command goes on 
 - SIGKILL to Snakemake alone (its jobs go on, as orphans), to all processes, or to one process of a job;
 - SIGTERM to Snakemake (it waits for its jobs), or to one process of a job;
 - SIGSTOP to all processes, SIGCONT seconds later.
+
+The moments are drawn in CPU time that the study has used, so that a busy machine changes nothing.
 """
 
 import argparse
@@ -33,6 +35,8 @@ KINDS = (
     *("SIGKILL to Snakemake", "SIGKILL to all", "SIGKILL to a job"),
     *("SIGTERM to Snakemake", "SIGTERM to a job", "SIGSTOP and SIGCONT"),
 )
+IDLE = 5 * 600
+"""Looks, five a second, after which a study that uses no CPU time hangs."""
 TIMED = ("time", "iqr", "first_half", "second_half", "rounds", "original_ms")
 SAME = ("**/*.safetensors", "**/*.onnx", "**/*.parquet", "models/**/config.json", "models/**/tokenizer.json")
 """Files of the results that are the same bytes on every run."""
@@ -47,7 +51,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--longest", type=float, default=25, help="seconds to the next signal, at most")
+    parser.add_argument("--longest", type=float, default=25, help="CPU seconds to the next signal, at most")
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     undisturbed, disturbed, log = folder / "undisturbed", folder / "disturbed", folder / "log.jsonl"
@@ -88,16 +92,45 @@ def disturb(folder: Path, log: Path, chance: random.Random, cores: int, longest:
     unlock(folder, cores)
     process, disturbed = start(folder, cores), False
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            status = process.wait(timeout=chance.uniform(0.5, longest))
+        if wait(process, chance.uniform(0.5, longest)):
             break
         kind = chance.choice(KINDS)
         if send(kind, process, chance):
             disturbed = True
             note(log, {"signal": kind})
     refuse_tracebacks(folder)
-    assert disturbed or status == 0, (folder / "output.txt").read_text()[-4000:]
-    return status == 0
+    assert disturbed or process.returncode == 0, (folder / "output.txt").read_text()[-4000:]
+    return process.returncode == 0
+
+
+def wait(process: subprocess.Popen, cpu_seconds: float) -> bool:
+    """Wait until Snakemake and its jobs have used so much more CPU time, or have ended; whether they have.
+
+    Raises:
+        AssertionError: they use none for ten minutes.
+    """
+    begun, idle = used(process), 0
+    last = begun
+    while last < begun + cpu_seconds:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+            return True
+        now = used(process)
+        idle = 0 if now > last else idle + 1
+        assert idle < IDLE, f"it hangs: process {process.pid}"
+        last = max(last, now)
+    return False
+
+
+def used(process: subprocess.Popen) -> float:
+    """CPU seconds of a process and all below it, those that have ended included."""
+    seconds = 0.0
+    with contextlib.suppress(psutil.Error):
+        parent = psutil.Process(process.pid)
+        for one in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                seconds += sum(one.cpu_times()[:4])
+    return seconds
 
 
 def send(kind: str, process: subprocess.Popen, chance: random.Random) -> bool:

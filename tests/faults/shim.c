@@ -4,7 +4,7 @@
  *
  *   fault_watch(root)       operations below this folder count
  *   fault_arm(mode, n)      the n-th of those that the mode is of fails; 0 only counts
- *   fault_count()           how many there were since then
+ *   fault_count(mode)       how many there were since then that a mode is of
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -31,7 +31,7 @@ static const int errors[MODES] = {ENOSPC, EIO, EACCES, 0};
 static char root[PATH_MAX];
 static size_t root_length;
 static int mode, failing_at;
-static int counted;
+static int counted[MODES];
 static char watched[MOST_FILES];
 
 #define REAL(name)                                          \
@@ -48,16 +48,16 @@ void fault_watch(const char *path) {
 void fault_arm(int new_mode, int n) {
   mode = new_mode;
   failing_at = n;
-  counted = 0;
+  memset(counted, 0, sizeof counted);
 }
 
-int fault_count(void) { return counted; }
+int fault_count(int of_mode) { return counted[of_mode]; }
 
 /* Whether this operation fails. */
 static int fails(int kind) {
-  if (!(kinds[mode] & kind)) return 0;
-  counted++;
-  if (!failing_at || counted < failing_at || (counted > failing_at && mode != FULL)) return 0;
+  for (int each = 0; each < MODES; each++) counted[each] += !!(kinds[each] & kind);
+  if (!(kinds[mode] & kind) || !failing_at) return 0;
+  if (counted[mode] < failing_at || (counted[mode] > failing_at && mode != FULL)) return 0;
   if (mode == KILLED) {
     if (kind == WRITE) return 1; /* in its middle */
     kill(getpid(), SIGKILL);

@@ -6,18 +6,21 @@ after any fault, but for times.
 
 import contextlib
 import ctypes
+import gc
 import hashlib
 import json
 import os
 import runpy
+import select
 import shutil
 import signal
 import sys
 import tempfile
-import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,14 +29,17 @@ import numpy as np
 import pandas as pd
 from helpers import ROOT, write_backbone
 
-SECONDS = 120
+MODES = ("the disk is full", "the disk fails", "permission is denied", "killed")
+"""Of the shim, in its order."""
+KILLED = MODES.index("killed")
+SECONDS = 600
 """A job that takes longer hangs."""
 TIMES = {"finished", "first_finished", "last_finished", "log", "load_before", "contention", "time_ms"}
 """Keys of JSON files that differ between two undisturbed runs (losses are averaged since the last resume)."""
 NUMBERS = ("time", "iqr", "first_half", "second_half", "rounds")
 DATASET = "reviews"
 ANYWHERE = {"rounds": 5, "most_rounds": 50, "precision": 0.9, "unsteady": 1e6, "others": 1e6, "lengths": 2}
-TRAINING = {"epochs": 1, "batch_size": 16, "checkpoint_every": 0.5, "precision": "fp32"}
+TRAINING = {"epochs": 1, "batch_size": 16, "checkpoint_every": 0.5, "precision": "fp32", "threads": 1}
 SECTION = {"files": {"train": "reviews.csv"}, "text": "text", "label": "label", "held_out": 0.4}
 
 
@@ -281,7 +287,7 @@ def jobs() -> dict[str, Job]:
                 "--output",
                 "pretrained",
                 "--settings",
-                '{"examples": 32, "epochs": 1, "batch_size": 16}',
+                '{"examples": 32, "epochs": 1, "batch_size": 16, "threads": 1}',
             ),
             (rows,),
             ("pretrained",),
@@ -303,9 +309,9 @@ def jobs() -> dict[str, Job]:
         ),
         tokenise("train"),
         tokenise("validation"),
-        train("O", epochs=3),
+        train("O", epochs=2),
         train("E"),
-        train("C", costeff={"heads": 2, "ffn": 8, "rank": 8}),
+        train("C", costeff={"heads": 3, "ffn": 8, "rank": 8, "teacher": "fine-tuned"}),
         *measured("O"),
         *measured("E"),
         Job(
@@ -351,7 +357,7 @@ def jobs() -> dict[str, Job]:
 
 def write_sources(folder: Path) -> None:
     """A CSV of one's own and a foreign encoder."""
-    write_backbone(folder / "foreign")
+    write_backbone(folder / "foreign", layers=2)
     random = np.random.default_rng(0)
     words = [[f"w{i}" for i in random.integers(0, 57, random.integers(2, 8))] for _ in range(80)]
     labels = ["good" if int(row[0][1:]) < 28 else "bad" for row in words]
@@ -368,8 +374,10 @@ class Ended:
     """Of its exit; minus the signal that killed it."""
     errors: str
     """What it said on standard error."""
-    operations: int = 0
-    """That could have failed."""
+    operations: tuple[int, ...] = ()
+    """How many could have failed, by the shim's mode."""
+    pid: int = 0
+    """Of its process."""
 
     @property
     def refused_in_one_line(self) -> bool:
@@ -378,21 +386,36 @@ class Ended:
         return self.status == 1 and len(lines) == 1 and "Traceback" not in self.errors
 
 
+IMPORTED = (
+    *("matplotlib.backends.backend_pdf", "rich.markdown"),
+    *("pipeops.analysis.figures", "pipeops.analysis.tables"),
+    *("pipeops.cli", "pipeops.measuring.commands", "pipeops.measuring.evaluate"),
+    *("pipeops.models.encoders.post_norm", "pipeops.onnx.encoders.post_norm"),
+    *("pipeops.operators.costeff", "pipeops.operators.early_exit", "pipeops.operators.finetuning"),
+    *("pipeops.study.deploying", "pipeops.study.scoring", "pipeops.study.starting"),
+    *("pipeops.training.gpus", "pipeops.training.job"),
+)
+
+
 def import_all() -> None:
-    """Everything that a job imports, once for all of them."""
+    """Everything that a job imports, and asks of its machine, once for all of them."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    import pipeops.analysis.figures
-    import pipeops.cli
-    import pipeops.measuring.commands
-    import pipeops.measuring.evaluate
-    import pipeops.operators.costeff
-    import pipeops.operators.early_exit
-    import pipeops.operators.finetuning
-    import pipeops.study.deploying
-    import pipeops.study.scoring
-    import pipeops.study.starting
-    import pipeops.training.job
-    import pipeops.training.pretraining  # noqa: F401
+    for name in IMPORTED:
+        import_module(name)
+    from pipeops import provenance
+    from pipeops.measuring import rounds
+    from pipeops.training import pretraining
+
+    # What is measured, or how good a model is, is never looked at.
+    rounds.WARM_RUNS, rounds.TIMED_RUNS = 0, 1
+    pretraining.TINY_OF_OWN_ARCHITECTURE = replace(
+        pretraining.TINY_OF_OWN_ARCHITECTURE, layers=1, hidden_size=16, ffn_size=24, vocab_size=320
+    )
+    for name in ("version", "_commit"):
+        setattr(provenance, name, cache(getattr(provenance, name)))
+    provenance.provenance()
+    gc.collect()
+    gc.freeze()  # else every job's garbage collector looks through all that was imported
 
 
 def forked(
@@ -400,8 +423,6 @@ def forked(
 ) -> Ended:
     """Run a job in a process of its own, within ``folder``; its temporary files go there too."""
     said = folder.with_name(f"{folder.name}.err")
-    for name in ("tmp", "logs"):
-        (folder / name).mkdir(exist_ok=True)
     counted, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -422,38 +443,43 @@ def forked(
         except BaseException:
             traceback.print_exc()
         finally:
-            operations = shim.fault_count() if shim else 0
+            operations = [shim.fault_count(one) for one in range(len(MODES))] if shim else []
             sys.stderr.flush()
-            os.write(tell, str(operations).encode())
+            os.write(tell, json.dumps(operations).encode())
             os._exit(status)
     os.close(tell)
-    deadline = time.monotonic() + SECONDS
-    while True:
-        done, state = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            os.close(counted)
-            return Ended(status=-signal.SIGALRM, errors="it hangs")
-        time.sleep(0.002)
-    operations = int(os.read(counted, 20) or b"0")
-    os.close(counted)
-    return Ended(os.waitstatus_to_exitcode(state), said.read_text(errors="replace"), operations)
+    ended, slices = os.pidfd_open(pid), range(SECONDS)
+    # In slices: the time for which all of this is stopped (SIGSTOP) does not count.
+    if not any(select.select([ended], [], [], 1)[0] for _ in slices):
+        os.kill(pid, signal.SIGKILL)
+    _, state = os.waitpid(pid, 0)
+    operations = json.loads(os.read(counted, 100) or b"[]")
+    for descriptor in (ended, counted):
+        os.close(descriptor)
+    return Ended(os.waitstatus_to_exitcode(state), said.read_text(errors="replace"), tuple(operations), pid)
 
 
-def make(folder: Path) -> Path:
-    """Run all jobs once, undisturbed, each from what the ones before it wrote."""
-    folder.mkdir(parents=True)
+def made(folder: Path, *, interrupted: bool = False) -> Path:
+    """All jobs run once, undisturbed, each from what the ones before it wrote, unless that was done before.
+
+    Args:
+        folder: where they run.
+        interrupted: whether the state of an interrupted training of O is there too.
+    """
+    if (folder / "made").exists():
+        return folder
+    _empty(folder)
     write_sources(folder)
     for job in jobs().values():
         ended = forked(job, folder)
         assert ended.status == 0, f"{job.name}: {ended.errors}"
+    if interrupted:
+        interrupt(jobs()["train O"], folder)
+    (folder / "made").touch()
     return folder
 
 
-def interrupt(job: Job, whole: Path, *, at: int = 3) -> None:
+def interrupt(job: Job, whole: Path, *, at: int = 2) -> None:
     """Begin a training in the whole study and end it by SIGTERM in this step: its state is left there."""
 
     def run() -> None:
@@ -475,8 +501,7 @@ def interrupt(job: Job, whole: Path, *, at: int = 3) -> None:
 
 def given(job: Job, whole: Path, folder: Path) -> Path:
     """A folder with what a job reads, as links: whoever changes a file must copy it first."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _empty(folder)
     for name in job.reads:
         source, target = whole / name, folder / name
         if not source.exists():  # the state of a training that ended
@@ -487,6 +512,30 @@ def given(job: Job, whole: Path, folder: Path) -> Path:
         elif not target.exists():
             os.link(source, target)
     return folder
+
+
+def _empty(folder: Path) -> None:
+    """Nothing but the folders that a job may expect."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("tmp", "logs"):
+        (folder / name).mkdir(parents=True)
+
+
+def state(folder: Path, pid: int = 0) -> str:
+    """Digest of all that lies in a folder: paths, kinds, permissions and bytes, but for times.
+
+    Args:
+        folder: what a process left.
+        pid: of that process: files that bear its number, in their names or in them, are as any ended one's.
+    """
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder)).replace(f".{pid}.tmp", ".0.tmp")
+        content = path.read_bytes() if path.is_file() else b""
+        for ours, anyone in ((f".{pid}.tmp", ".0.tmp"), (f"{pid} on ", "0 on ")):
+            content = content.replace(ours.encode(), anyone.encode())
+        found.update(f"{name}\0{path.stat().st_mode}\0{len(content)}\0".encode() + content)
+    return found.hexdigest()
 
 
 def written(job: Job, folder: Path) -> dict[str, Any]:
@@ -553,9 +602,13 @@ def compiled(folder: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def scratch(where: Path | None = None):
-    """A folder for whole and broken studies."""
-    with tempfile.TemporaryDirectory(dir=where) as folder:
+def scratch(kept: Path | None = None) -> Iterator[Path]:
+    """A folder for whole and broken studies: one that stays, or one that is removed."""
+    if kept:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 

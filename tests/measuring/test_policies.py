@@ -65,6 +65,7 @@ def test_a_threshold_is_reached_by_equality_in_single_precision():
     assert first_reached(sure, np.nextafter(np.float32(0.7), np.float32(1))).tolist() == [1]
     assert first_reached(sure, 0.95).tolist() == [2]
     assert first_reached(sure[:, :1], math.nan).tolist() == [0]
+    assert first_reached(sure, [0.7, 0.95, 2]).tolist() == [[0], [2], [2]]
 
 
 def test_which_thresholds_a_model_is_replayed_with():

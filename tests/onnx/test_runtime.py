@@ -104,6 +104,11 @@ def test_padding_changes_nothing(roberta):
         np.testing.assert_allclose(alone.logits[0], batch.logits[row], atol=1e-5)
 
 
+def test_layers_may_take_as_much_as_a_file_holds(roberta):
+    options = roberta[0].session.get_session_options()
+    assert int(options.get_session_config_entry("session.function_expansion_byte_limit")) == 2**31
+
+
 def test_a_model_without_early_exits_takes_no_thresholds(single):
     model, profiler = single
     ids, mask = random_tokens(model.shape, [9])

@@ -1,11 +1,14 @@
 """Plans against what Snakemake plans and what models weigh."""
 
+import re
+
 import pytest
 from helpers import ROOT
 from typer.testing import CliRunner
 
 from pipeops.cli import app
 from pipeops.errors import PipeOpsError
+from pipeops.hardware import cpu, device_name
 from pipeops.pipeline import Pipeline
 from pipeops.study.config import Config, read_study
 from pipeops.study.planning import Training, plan, shape_of, training_flops, wall_seconds
@@ -86,13 +89,35 @@ def test_the_papers_study_from_the_command_line():
     assert result.exit_code == 0, result.output
     assert "240 trainings; 680 if pipelines did not share prefixes." in result.output
     assert "hours of wall clock on 8 GPU(s)" in result.output
+    assert "GPU hours" in result.output
     assert "(given)" in result.output
+
+
+def test_a_plan_with_v_says_that_it_counts_all_tokens(tmp_path):
+    said = {}
+    for name, pipelines in (("with", "[O, D, E, V]"), ("without", "[O, D, E]")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"pipelines: {pipelines}\noperator_sets: [DE]\ntable2: [O]\n")
+        arguments = ["plan", "--configfile", str(path), "--examples-per-second", "200"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        said[name] = result.output
+    note = "Files after V are counted with all tokens"
+    assert note in said["with"]
+    assert note not in said["without"]
 
 
 def test_a_rate_is_measured_where_none_is_given(tmp_path):
     result = CliRunner().invoke(app, ["plan"])
     assert result.exit_code == 0, result.output
-    assert "(measured on " in result.output
+    device = "GPU" if device_name() != "cpu" else "CPU"
+    for said in (
+        rf"^\| Operator \| Trainings \| {device} hours \|$",
+        rf"^Training: \S+ {device} hours, \S+ hours of wall clock on 1 {device}\(s\) with",
+    ):
+        assert re.search(said, result.output, re.MULTILINE)
+    if device == "CPU":
+        assert f"(measured on {cpu()['model']} with 1 thread, batch 16, " in result.output
 
 
 @pytest.mark.parametrize(

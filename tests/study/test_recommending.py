@@ -20,7 +20,14 @@ from pipeops.errors import PipeOpsError
 from pipeops.measuring.classes import MACRO_F1
 from pipeops.pipeline import Pipeline
 from pipeops.study import recommending
-from pipeops.study.recommending import Asked, predictions, predictions_text, recommendation, verify
+from pipeops.study.recommending import (
+    BUDGETS,
+    Asked,
+    predictions,
+    predictions_text,
+    recommendation,
+    verify,
+)
 
 SINGLES = ("O", "D", "P", "E")
 DATASET = "generated-sentiment"
@@ -133,6 +140,18 @@ def test_for_programs_there_is_the_same_as_json(tmp_path, monkeypatch):
     }  # fmt: skip
     assert all(re.search(r"^\w+: (Q|leaving early) ", line) for line in document["refused"])
     assert document["refused"]  # int8 answers are made up to be wrong
+
+
+def test_within_a_time_the_best_threshold_counts(tmp_path, monkeypatch):
+    asked = study(tmp_path, monkeypatch, SINGLES)
+    table = predictions(asked)
+    of_e = table[(table["pipeline"] == "E") & (table["inference"] == "")]
+    _, line = predictions_text(asked, table).split("| E  ", 1)
+    cells = [cell.strip() for cell in line.splitlines()[0].split("|")][-len(BUDGETS) - 1 : -1]
+    for budget, cell in zip(BUDGETS.values(), cells, strict=True):
+        fitting = of_e[of_e["time_relative"] <= budget]
+        expected = "-" if fitting.empty else f"{100 * fitting['accuracy'].max():.1f}% "
+        assert f"{cell} ".startswith(expected)
 
 
 def test_what_the_gate_refused_is_said_of_the_answer_and_counted_of_the_rest(tmp_path, monkeypatch):

@@ -86,12 +86,30 @@ def test_the_longest_input_follows_from_the_texts_and_the_model(folder):
             r"--label: x.csv has no column 'txet' \(did you mean",
         ),
         ({"text": ["a"] * 4}, {"text": ["b"]}, "--text: x.csv has no column 'b'; it has 'text'"),
+        (
+            {"text": ["a b"] * 8, "label": [*"xxxxyyy", " z "]},
+            {},
+            "--label: 'z' of 'label': fewer than 2 rows of x.csv in 1 of 3 classes; add rows, leave theirs",
+        ),
+        (
+            {"text": ["a b"] * 4, "label": ["x", "x", "x", ""]},
+            {"label": "label"},
+            "--label: column 'label' of x.csv has one class only, 'x'; name another",
+        ),
     ],
 )
 def test_what_cannot_be_guessed_is_asked_for(folder, columns, options, message):
     pd.DataFrame(columns).to_csv("x.csv", index=False)
     with pytest.raises(PipeOpsError, match=message):
         guessed(Path("x.csv"), **options)
+
+
+def test_a_file_of_another_encoding_is_to_be_converted(folder):
+    Path("latin.csv").write_bytes("text,label\nun caf\u00e9,a\nun film,b\n".encode("latin-1"))
+    with pytest.raises(PipeOpsError) as raised:
+        started(data="latin.csv")
+    assert str(raised.value) == "latin.csv: is not UTF-8; convert it, such as by iconv -f latin1 -t utf-8"
+    assert not Path("study.yaml").exists()
 
 
 def started(model="tiny", data="reviews.csv", **options):
@@ -105,7 +123,16 @@ def test_the_configuration_says_what_was_guessed_and_is_valid(folder):
     assert (task.text, task.label, task.held_out) == (["review"], "verdict", 0.2)
     assert (study.datasets, study.model.backbone, study.model.max_length) == (["reviews"], "tiny", 64)
     assert study.data.train_examples is None
-    for part in ("60 rows", "texts: review", "verdict, 3 classes (", "20% of these rows", "64 tokens"):
+    # Its files do not lie among those of the default study.
+    assert (study.pathvars.results, study.pathvars.logs) == ("results/reviews", "logs/reviews")
+    for part in (
+        "60 rows",
+        "texts: review",
+        "verdict, 3 classes (",
+        "20% of these rows",
+        "64 tokens",
+        "results/reviews",
+    ):
         assert part in said
     with pytest.raises(PipeOpsError, match=r"study\.yaml: is there already; name another by --output"):
         started()

@@ -108,6 +108,8 @@ rule student:
         "<logs>/backbones/student.log",
     benchmark:
         "<logs>/backbones/student.tsv"
+    # A student that does not fit should be seen before anything runs long.
+    priority: 50
     resources:
         mem_mb=4000,
         runtime=30,

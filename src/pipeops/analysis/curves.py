@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
 
@@ -83,22 +83,30 @@ TIMING_TOLERANCE = 0.05
 only up to the clock's noise."""
 
 
-def accuracy_within(curve: TradeoffCurve, budget: float) -> float:
-    """Return the accuracy that a budget of time affords, a fraction.
+def best_within(time: ArrayLike, accuracy: ArrayLike, budget: float) -> int | None:
+    """Return the position of what a budget of time affords: the most accurate of the points that fit.
 
-    It is the curve's at that time, and past its slowest point that point's: nobody has to spend the rest. NaN
-    where even the fastest point takes longer, by more than ``TIMING_TOLERANCE``.
+    Of those alike it is the fastest. None where even the fastest point takes longer, by more than
+    ``TIMING_TOLERANCE``; where it is longer by less, that point is what the budget affords.
+
+    Args:
+        time: of every point, shape (points,).
+        accuracy: the same.
+        budget: in the unit of ``time``.
     """
-    if curve.time[0] > budget * (1 + TIMING_TOLERANCE):
-        return float("nan")
-    return float(curve.at(np.clip(budget, curve.time[0], curve.time[-1])))
+    time, accuracy = np.asarray(time, float), np.asarray(accuracy, float)
+    least = time.min()
+    if least > budget * (1 + TIMING_TOLERANCE):
+        return None
+    fitting = np.flatnonzero(time <= max(budget, least))
+    return int(fitting[np.lexsort((time[fitting], -accuracy[fitting]))[0]])
 
 
 def area_under(curve: TradeoffCurve, *, until: float = 1.0) -> float:
     """Return the area under the curve over the times from 0 to ``until``, divided by ``until``.
 
-    That is the mean accuracy over all budgets up to ``until``, where one that affords no answer counts as 0,
-    and one past the slowest point as that point. Exact for a piecewise linear curve.
+    That is its mean accuracy over the times up to ``until``: 0 before the fastest point, and past the slowest
+    that point's. Exact for a piecewise linear curve.
     """
     inside = curve.time[curve.time < until]
     if not inside.size:
@@ -138,7 +146,7 @@ def mean_curve(curves: Sequence[TradeoffCurve], *, confidence: float = 0.95) -> 
     if runs == 1:
         unknown = np.full_like(mean, np.nan)
         return MeanCurve(knots, mean, unknown, unknown)
-    margin = student_t.ppf((1 + confidence) / 2, runs - 1) * values.std(axis=0, ddof=1) / np.sqrt(runs)
+    margin = stdtrit(runs - 1, (1 + confidence) / 2) * values.std(axis=0, ddof=1) / np.sqrt(runs)
     return MeanCurve(knots, mean, mean - margin, mean + margin)
 
 

@@ -1,10 +1,11 @@
 """Joint training against operators one after the other: sizes, and what each affords in the same time."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from pipeops.analysis.curves import accuracy_within, area_under
+from pipeops.analysis.curves import area_under, best_within
 from pipeops.analysis.runs import RUN, curve_of, mean_and_sd, runs_of
 
 BUDGETS = {"1": 1.0, "1_2": 1 / 2, "1_4": 1 / 4, "1_8": 1 / 8}
@@ -13,7 +14,8 @@ RUN_WITH = ("", "LQ")
 """Inference operators that are compared."""
 MEASURES = ["parameters_relative", "flops_relative", "acc_full", *(f"acc_time_{b}" for b in BUDGETS), "area"]
 """Parameters and FLOPs at full depth over O's; in percent: accuracy (or the task's other metric) at full
-depth and within each of ``BUDGETS``, and the area under its curve over time (``curves.area_under``)."""
+depth and of the best threshold within each of ``BUDGETS``, and the area under its curve over time
+(``curves.area_under``)."""
 
 
 def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFrame:
@@ -43,7 +45,10 @@ def costeff(measurements: pd.DataFrame, pipelines: Sequence[str]) -> pd.DataFram
 def _of_run(run: pd.DataFrame) -> dict[str, float]:
     """Return the ``MEASURES`` of one run with one choice of inference operators."""
     deepest, curve = run.sort_values("threshold").iloc[-1], curve_of(run)
-    within = {f"acc_time_{name}": 100 * accuracy_within(curve, time) for name, time in BUDGETS.items()}
+    within = {}
+    for name, budget in BUDGETS.items():
+        at = best_within(curve.time, curve.accuracy, budget)
+        within[f"acc_time_{name}"] = math.nan if at is None else 100 * curve.accuracy[at]
     return within | {
         "parameters_relative": deepest["parameters_relative"],
         "flops_relative": deepest["flops_relative"],

@@ -13,7 +13,7 @@ that were checked, intervals are wide (Student's t again), and with none there i
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -84,22 +84,30 @@ class Predictor:
             if name == dataset:
                 self.seeds.setdefault(pipeline, []).append(seed)
         self._measured: dict[tuple[str, str], Curve] = {}
+        self._leaving: dict[tuple[str, int, bool], NDArray[np.int64]] = {}
         self._checked = self._off_by_set()
 
     def measured(self, pipeline: Pipeline, inference: str) -> Curve:
         """The curve of a pipeline that was trained."""
         key = str(pipeline), inference
         if key not in self._measured:
-            self._measured[key] = self._replayed(pipeline, inference)
+            self._replay(str(pipeline))
         return self._measured[key]
 
-    def _replayed(self, pipeline: Pipeline, inference: str) -> Curve:
-        curves = [
-            self.replays.per_example((self.dataset, str(pipeline), seed), inference).curve_by_threshold()
-            for seed in self.seeds[str(pipeline)]
-        ]
-        time, accuracy = (np.array(values) for values in zip(*curves, strict=True))
-        return Curve(thresholds=self._thresholds(str(pipeline)), accuracy=accuracy, time=time)
+    def _replay(self, pipeline: str) -> None:
+        """Measure a pipeline with all inference operators. L changes nothing of where inputs leave."""
+        curves: dict[str, list[tuple[FloatArray, FloatArray]]] = {inference: [] for inference in INFERENCE}
+        for seed in self.seeds[pipeline]:
+            run = (self.dataset, pipeline, seed)
+            exits = {letter: self.replays.leaving(run, letter) for letter in ("", "Q")}
+            for inference, found in curves.items():
+                left = exits["Q" if "Q" in inference else ""]
+                found.append(self.replays.per_example(run, inference, exits=left).curve_by_threshold())
+        for inference, found in curves.items():
+            time, accuracy = (np.array(values) for values in zip(*found, strict=True))
+            self._measured[pipeline, inference] = Curve(
+                thresholds=self._thresholds(pipeline), accuracy=accuracy, time=time
+            )
 
     def missing(self, pipeline: Pipeline) -> list[str]:
         """The trained parts without which a pipeline cannot be predicted; C only is known when trained."""
@@ -149,10 +157,10 @@ class Predictor:
         return Curve(thresholds=thresholds, accuracy=accuracy[:, :points], time=time[:, :points])
 
     def _predicted(self, pipeline: Pipeline, inference: str, seed: int) -> tuple[FloatArray, FloatArray]:
-        """Time and accuracy at every threshold."""
+        """Time and accuracy at every threshold; the latter is within the metric's range."""
         base = "E" if pipeline.has_exits else "O"
         run = (self.dataset, base, seed)
-        known, exits = self.replays.runs[run], self.replays.leaving(run, inference)
+        known, exits = self.replays.runs[run], self._exits(base, seed, inference)
         prices, rows = self.prices[pipeline.operators], np.arange(exits.shape[1])
         layers = np.array(known.shape.exit_layers)[exits]
         corresponding = -(-layers * prices.shape.num_layers // known.shape.num_layers)
@@ -168,7 +176,15 @@ class Predictor:
             accuracy_p=self._full_accuracy("P", seed) if "P" in pipeline.operators else None,
             accuracy_v=self._full_accuracy("V", seed) if "V" in pipeline.operators else None,
         )
-        return time, accuracy
+        # O may be below the part that it is scaled by.
+        return time, accuracy.clip(self.metric.least, 1)
+
+    def _exits(self, base: str, seed: int, inference: str) -> NDArray[np.int64]:
+        """Where inputs leave a pipeline that others are predicted from, shape (thresholds, examples)."""
+        key = base, seed, "Q" in inference
+        if key not in self._leaving:
+            self._leaving[key] = self.replays.leaving((self.dataset, base, seed), inference)
+        return self._leaving[key]
 
     def _full_accuracy(self, pipeline: str, seed: int) -> float:
         variant = self.replays.runs[self.dataset, pipeline, seed].variants[""]
@@ -261,7 +277,7 @@ def tabulate(
     dataset, prices = known.dataset, known.prices
     taken = [name for name in known.seeds if measured is None or name in measured]
     spread = _pooled_spread(known, taken)
-    tables = []
+    rows: list[dict[str, Any]] = []
     for pipeline in pipelines:
         name, operators = str(pipeline), pipeline.operators
         if name not in taken and not known.predictable(pipeline):
@@ -272,20 +288,21 @@ def tabulate(
             else:
                 kind, curve = PREDICTED, known.predicted(pipeline, inference)
                 errors = known.errors_at(curve, but=operators if name in known.seeds else "")
-            tables.append(
-                _with_intervals(curve, spread, errors, least=known.metric.least).assign(
-                    dataset=dataset,
-                    metric=known.metric.name,
-                    pipeline=name,
-                    inference=inference,
-                    kind=kind,
-                    parameters=prices[operators].shape.parameters,
-                )
-            )
-    if not tables:
+            about = {
+                "dataset": dataset,
+                "metric": known.metric.name,
+                "pipeline": name,
+                "inference": inference,
+                "kind": kind,
+                "parameters": prices[operators].shape.parameters,
+            }
+            points = _with_intervals(curve, spread, errors, least=known.metric.least)
+            for values in zip(*points.values(), strict=True):
+                rows.append(about | dict(zip(points, values, strict=True)))
+    if not rows:
         wanted = known.missing(Pipeline("DPE"))
         raise PipeOpsError(f"{dataset}: too few runs to predict from; train {', '.join(wanted)} first")
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.DataFrame(rows)
     original_ms = next(iter(prices.values())).original_ms
     return table.assign(time_ms=table["time_relative"] * original_ms)[COLUMNS]
 
@@ -299,8 +316,8 @@ class Spread(NamedTuple):
     """Relative, of models with exits: without, the time is the price."""
 
 
-def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, least: float) -> pd.DataFrame:
-    """A row per threshold; ``errors`` are those at its thresholds, None if it was measured.
+def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, least: float) -> dict[str, Any]:
+    """Columns with a value per threshold; ``errors`` are those at its thresholds, None if it was measured.
 
     Accuracies are from ``least`` to 1.
     """
@@ -310,18 +327,17 @@ def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, leas
     if errors is not None:
         half = np.hypot(half, error_width(errors.accuracy, errors.sets))
         time_half = np.hypot(time_half, error_width(errors.time, errors.sets) * time)
-    return pd.DataFrame(
-        {
-            "threshold": curve.thresholds,
-            "n_seeds": len(curve.accuracy),
-            "accuracy": accuracy,
-            "accuracy_low": np.clip(accuracy - half, least, 1),
-            "accuracy_high": np.clip(accuracy + half, least, 1),
-            "time_relative": time,
-            "time_low": np.maximum(time - time_half, 0),
-            "time_high": time + time_half,
-        }
-    )
+    columns = {
+        "accuracy": accuracy,
+        "accuracy_low": np.clip(accuracy - half, least, 1),
+        "accuracy_high": np.clip(accuracy + half, least, 1),
+        "time_relative": time,
+        "time_low": np.maximum(time - time_half, 0),
+        "time_high": time + time_half,
+    }
+    found: dict[str, Any] = {name: values.tolist() for name, values in columns.items()}
+    seeds = [len(curve.accuracy)] * len(curve.thresholds)
+    return {"threshold": curve.thresholds, "n_seeds": seeds} | found
 
 
 def half_width(values: FloatArray, spread: ArrayLike) -> FloatArray:

@@ -53,9 +53,29 @@ class Replays:
             PipeOpsError: a file is absent, damaged, of another run than its path says, or answers other
                 examples than the rest.
         """
-        priced: dict[tuple[str, str], Prices] = {
-            (path.parts[-2], path.stem): read_prices(path, this_cpu=False) for path in prices
-        }
+        priced = [read_prices(path, this_cpu=False) for path in prices]
+        return cls.join(
+            answers,
+            priced,
+            metrics=metrics,
+            confidence=confidence,
+            thresholds=thresholds,
+            patiences=patiences,
+        )
+
+    @classmethod
+    def join(
+        cls,
+        answers: Iterable[Path],
+        prices: Iterable[Prices],
+        *,
+        metrics: Metrics,
+        confidence: Confidence,
+        thresholds: Sequence[float],
+        patiences: Sequence[int] | None = None,
+    ) -> Self:
+        """The same with prices that were read already."""
+        priced = {(one.path.parts[-2], one.path.stem): one for one in prices}
         runs: dict[Run, Replay] = {}
         firsts: dict[tuple[str | bool, ...], Answers] = {}
         for path in answers:
@@ -95,11 +115,20 @@ class Replays:
     def leaving(self, run: Run, inference: str = "") -> NDArray[np.int64]:
         """Index of the exit at which each example leaves, shape (thresholds, examples)."""
         sure = scores(self.runs[run].answers.of(inference), self.confidence)
-        return np.stack([first_reached(sure, threshold) for threshold in self.thresholds_of(run)])
+        return first_reached(sure, self.thresholds_of(run))
 
-    def per_example(self, run: Run, inference: str = "") -> PerExample:
-        """What a run answers to every example, and what that costs, at every threshold."""
-        return _per_example(self.runs[run], self.leaving(run, inference), inference)
+    def per_example(
+        self, run: Run, inference: str = "", *, exits: NDArray[np.int64] | None = None
+    ) -> PerExample:
+        """What a run answers to every example, and what that costs, at every threshold.
+
+        Args:
+            run: which.
+            inference: its inference operators.
+            exits: what ``leaving`` returns, where it is known.
+        """
+        exits = self.leaving(run, inference) if exits is None else exits
+        return _per_example(self.runs[run], exits, inference)
 
     def priced_twice(self, run: Run) -> tuple[TradeoffCurve, TradeoffCurve]:
         """A run's curve with the prices of the first half of their rounds, and with those of the second."""

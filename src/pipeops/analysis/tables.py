@@ -183,11 +183,11 @@ def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
             heading(row["dataset"], row["metric"]),
             "+".join(row["operators"]),
             f"{row['first']} - {row['second']}",
-            f"{row['mean_difference']:+.2f}",
-            f"{row['low']:+.2f} to {row['high']:+.2f}",
-            f"{row['bootstrap_low']:+.2f} to {row['bootstrap_high']:+.2f}",
-            f"{row['full_depth_difference']:+.2f}",
-            f"{row['max_difference']:.2f}",
+            _or_dash(row["mean_difference"], "+.2f"),
+            _interval(row["low"], row["high"]),
+            _interval(row["bootstrap_low"], row["bootstrap_high"]),
+            _or_dash(row["full_depth_difference"], "+.2f"),
+            _or_dash(row["max_difference"], ".2f"),
             row["cell_verdict"],
         ]
         for row in _records(table)
@@ -196,10 +196,10 @@ def commutativity_markdown(table: pd.DataFrame, steps: Steps) -> str:
         [
             heading(row["dataset"], row["metric"]),
             "+".join(row["operators"]),
-            f"{row['same_ordering']:.2f}",
-            f"{row['priced_twice']:.3f}",
-            _or_dash(row["sampling_error"], 2),
-            f"{row['paired_sampling_error']:.2f}",
+            _or_dash(row["same_ordering"], ".2f"),
+            _or_dash(row["priced_twice"], ".3f"),
+            _or_dash(row["sampling_error"], ".2f"),
+            _or_dash(row["paired_sampling_error"], ".2f"),
         ]
         for row in _records(table.groupby(["dataset", "operators"], sort=False).max().reset_index())
     ]
@@ -235,10 +235,10 @@ def effects_markdown(table: pd.DataFrame, what: str) -> str:
             f"{row['first']} - {row['second']}",
             str(row["n_tasks"]),
             str(row["n_runs"]),
-            f"{row['effect']:+.2f}",
-            f"{row['low']:+.2f} to {row['high']:+.2f}",
-            f"{row['sd_tasks']:.2f}",
-            f"{row['sd_seeds']:.2f}",
+            _or_dash(row["effect"], "+.2f"),
+            _interval(row["low"], row["high"]),
+            _or_dash(row["sd_tasks"], ".2f"),
+            _or_dash(row["sd_seeds"], ".2f"),
             row["verdict"],
         ]
         for row in _records(table)
@@ -390,8 +390,9 @@ def costeff_markdown(table: pd.DataFrame) -> str:
         "# COST-EFF: joint training against operators one after the other",
         "C is slenderised and trained with all its exits at once; the others apply D, P and E in turn.\n"
         f"Parameters (all exits included) and FLOPs (full depth) are over O's. Then {what}: at full\n"
-        "depth, and in a time t of O's, padded, fp32 (- where no answer comes so soon). Area: the mean\n"
-        f"{what} over all times up to O's, 0 where there is no answer. Mean ± SD over the seeds.",
+        "depth, and at the best threshold within a time t of O's, padded, fp32 (- where no answer comes so\n"
+        f"soon). Area: the mean {what} over all times up to O's, 0 where there is no answer. Mean ± SD over\n"
+        "the seeds.",
     ]
     for (dataset, metric), rows in _by_dataset(table):
         cells = [_costeff_cells(row) for row in _records(rows)]
@@ -483,8 +484,8 @@ def _choices_as_text(rows: pd.DataFrame) -> str:
                 _percent(row["accuracy"]),
                 row["best"],
                 _percent(row["best_accuracy"]),
-                *(_or_dash(value, 2) for value in (row["regret"], alone[row["budget"]])),
-                _or_dash(row["rank_correlation"], 2),
+                *(_or_dash(value, ".2f") for value in (row["regret"], alone[row["budget"]])),
+                _or_dash(row["rank_correlation"], ".2f"),
             ]
         )
     header = ["t", "Chosen", "Expected, %", "Measured, %", "Best", "Measured, %", "Regret", "Alone", "Rank"]
@@ -503,18 +504,22 @@ def _rules_as_text(summarised: pd.DataFrame, rows: pd.DataFrame) -> str:
                 continue
             taken = rows[(rows["rule"] == rule) & (rows["operators"] == operators)]["chosen"].iloc[0]
             line += [Pipeline(taken).trained, f"{row['regret']:.2f} ({row['worst']:.2f})"]
-        cells.append([*line, _or_dash(of_set["two_seeds"].iloc[0], 2)])
+        cells.append([*line, _or_dash(of_set["two_seeds"].iloc[0], ".2f")])
     header = ["Operators", "Weaker first", "Regret", "D, P, Q, E", "Regret", "Two seeds"]
     return markdown_table(header, cells)
 
 
 def _percent(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    text = _or_dash(100 * value, 1)
+    text = _or_dash(100 * value, ".1f")
     return text if math.isnan(low) else f"{text} ({100 * low:.1f}-{100 * high:.1f})"
 
 
-def _or_dash(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+def _or_dash(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def _interval(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{low:+.2f} to {high:+.2f}"
 
 
 def _table2_cells(row: Mapping[str, Any]) -> list[str]:

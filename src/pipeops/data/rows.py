@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeops.data.sources import (
     FORMATS,
     MOST_NAMED,
     SEPARATORS,
+    WrongEncoding,
     json_row,
     look,
     read_header,
@@ -31,14 +33,14 @@ BATCH = 1000
 
 
 def batches(
-    path: Path, *, columns: Sequence[str] | None = None, encoding: str = "utf-8"
+    path: Path, *, columns: Sequence[str] | None = None, encoding: str | None = None
 ) -> Iterator[pa.Table]:
     """Read a file from its beginning to its end.
 
     Args:
         path: the file; the end of its name says what it is.
         columns: those that are wanted, all of them there; None: every column.
-        encoding: of a CSV or TSV.
+        encoding: of a CSV or TSV, as its task names it; None: UTF-8, and there is no task to name another.
 
     Yields:
         At most ``BATCH`` rows. Every cell of a CSV or TSV is a text, whatever it looks like: ``NA`` and ``1``
@@ -54,7 +56,7 @@ def batches(
     if not path.is_file():
         raise PipeOpsError(f"{path}: not found; name a file of labelled texts")
     if suffix in SEPARATORS:
-        found = _separated(path, encoding)
+        found = _separated(path, encoding) if encoding else _separated_utf8(path)
     else:
         found = _parquet(path, columns) if suffix == ".parquet" else _json_lines(path, columns)
     return (table if columns is None else table.select(columns) for table in found)
@@ -80,6 +82,19 @@ def _separated(path: Path, encoding: str) -> Iterator[pa.Table]:
         place = re.search(r"\b(row|line) (\d+)", str(error))
         at = f", {place[1]} {place[2]}" if place else ""
         raise PipeOpsError(f"{path}{at}: cannot be read; check its quotes and separators") from None
+
+
+def _separated_utf8(path: Path) -> Iterator[pa.Table]:
+    with _utf8_only(path):
+        yield from _separated(path, "utf-8")
+
+
+@contextmanager
+def _utf8_only(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except WrongEncoding:
+        raise PipeOpsError(f"{path}: is not UTF-8; convert it, such as by iconv -f latin1 -t utf-8") from None
 
 
 def _json_lines(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
@@ -205,7 +220,8 @@ def read_rows(path: Path, *, text: Sequence[str], label: str) -> Rows:
 
 
 def _check_columns(path: Path, wanted: Sequence[str]) -> None:
-    names = look(path).columns
+    with _utf8_only(path):
+        names = look(path).columns
     for column in wanted:
         if column not in names:
             raise PipeOpsError(

@@ -173,9 +173,13 @@ def without_mark(encoding: str) -> str:
     return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
 
 
-def wrong_encoding(path: Path, error: UnicodeDecodeError) -> PipeOpsError:
+class WrongEncoding(PipeOpsError):
+    """A file is of another encoding; the remedy is that of a task."""
+
+
+def wrong_encoding(path: Path, error: UnicodeDecodeError) -> WrongEncoding:
     """What to say of a file that is of another encoding."""
-    return PipeOpsError(
+    return WrongEncoding(
         f"{path}: is not {error.encoding.upper()} ({error.reason}); convert it, or name its encoding, such "
         "as encoding: latin-1"
     )

@@ -62,7 +62,7 @@ def read_answers(
     with reading(
         path, absent="evaluate the model first", wrong="not a file of answers", again=again, ours=True
     ):
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path).read(use_threads=False)
         about = json.loads((table.schema.metadata or {})[METADATA.encode()])
         shape = ModelShape.from_config(about["shape"])
         sizes = (table.num_rows, len(shape.exit_layers), shape.num_labels)

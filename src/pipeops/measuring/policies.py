@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipeops.errors import PipeOpsError
 from pipeops.settings import Confidence
@@ -53,11 +53,21 @@ def leaving(logits: NDArray[np.float32], confidence: Confidence, threshold: floa
     return first_reached(scores(logits, confidence), threshold)
 
 
-def first_reached(scores: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Index of the first exit whose score is at least the threshold, else of the last, shape (examples,)."""
-    reached = scores >= np.float32(threshold)
-    reached[:, -1] = True
-    return reached.argmax(axis=1)
+def first_reached(scores: NDArray[np.float32], threshold: ArrayLike) -> NDArray[np.int64]:
+    """Index of the first exit whose score is at least the threshold, else of the last.
+
+    Args:
+        scores: shape (examples, exits).
+        threshold: one, or several, shape (...).
+
+    Returns:
+        Shape (..., examples).
+    """
+    wanted = np.asarray(threshold, np.float32)[..., np.newaxis]
+    passed = np.zeros((*wanted.shape[:-1], len(scores)), dtype=np.int64)
+    for surest_yet in np.maximum.accumulate(scores[:, :-1], axis=1).T:
+        passed += surest_yet < wanted
+    return passed
 
 
 def thresholds_of(

@@ -84,10 +84,7 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
     table = _read_table(path, rows, again)
     if missing := [letters for letters in INFERENCE if letters not in set(table["inference"])]:
         raise PipeOpsError(f"{path}: has no rows of {missing[0] or 'inference without L and Q'}; {again}")
-    costs, *halves = (
-        {letters: _costs(table[table["inference"] == letters], shape, path, column) for letters in INFERENCE}
-        for column in ("time_relative", *HALVES)
-    )
+    costs, *halves = _costs(table, shape, path)
     return Prices(
         path=path,
         shape=shape,
@@ -114,10 +111,14 @@ def _read_table(path: Path, rows: int, again: str) -> pd.DataFrame:
     return table.fillna({"inference": ""})
 
 
-def _costs(rows: pd.DataFrame, shape: ModelShape, path: Path, column: str) -> Costs:
-    rows = rows.sort_values(["length", "exit_layer"])
-    lengths = np.unique(rows["length"]).astype(np.int64)
-    places = list(product(lengths, shape.exit_layers))
-    if list(zip(rows["length"], rows["exit_layer"], strict=True)) != places:
-        raise PipeOpsError(f"{path}: has not one row per length and exit; price again")
-    return Costs(lengths, rows[column].to_numpy().reshape(len(lengths), -1))
+def _costs(table: pd.DataFrame, shape: ModelShape, path: Path) -> list[dict[str, Costs]]:
+    """By inference letters: ``time_relative``, and the same of either half of the rounds."""
+    found: list[dict[str, Costs]] = [{}, {}, {}]
+    for letters, rows in table.sort_values(["length", "exit_layer"]).groupby("inference"):
+        lengths = np.unique(rows["length"]).astype(np.int64)
+        places = list(product(lengths, shape.exit_layers))
+        if list(zip(rows["length"], rows["exit_layer"], strict=True)) != places:
+            raise PipeOpsError(f"{path}: has not one row per length and exit; price again")
+        for costs, column in zip(found, ("time_relative", *HALVES), strict=True):
+            costs[str(letters)] = Costs(lengths, rows[column].to_numpy().reshape(len(lengths), -1))
+    return found

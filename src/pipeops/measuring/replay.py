@@ -76,7 +76,8 @@ class Replay:
             label_ids=answers.label_ids,
             metric=self.metric,
             time_relative=self.prices.costs[inference].at(lengths)[place],
-            flops=np.array([self.shape.flops(length) for length in lengths.tolist()])[place],
+            shape=self.shape,
+            lengths=run_as,
         )
 
     def leaving(self, inference: str, confidence: Confidence, threshold: float) -> NDArray[np.int64]:
@@ -138,14 +139,22 @@ class Variant:
     """What every example gets and costs at every exit, with some inference operators."""
 
     said: NDArray[np.int64]
-    """The class that is answered, shape (examples, exits), as of times and operations."""
+    """The class that is answered, shape (examples, exits), as of times."""
     label_ids: NDArray[np.int64]
     """The right classes, shape (examples,)."""
     metric: Metric
     time_relative: NDArray[np.float64]
     """Time over O's."""
-    flops: NDArray[np.int64]
-    """Floating-point operations."""
+    shape: ModelShape
+    """The model's."""
+    lengths: NDArray[np.int64]
+    """Tokens that each example is run with, shape (examples,)."""
+
+    @cached_property
+    def flops(self) -> NDArray[np.int64]:
+        """Floating-point operations, shape (examples, exits)."""
+        lengths, place = np.unique(self.lengths, return_inverse=True)
+        return np.array([self.shape.flops(length) for length in lengths.tolist()])[place]
 
     def at(self, exits: NDArray[np.int64]) -> NDArray[np.int64]:
         """The answers when example i leaves at exit ``exits[..., i]``, of the same shape."""

@@ -238,9 +238,9 @@ def _from_config(config: Mapping[str, Any], source: str) -> Architecture:
 
 def other_family(source: str, family: str, expected: str) -> str | None:
     """Say that a student is of another family than the backbone; None where it is not."""
-    if family == expected:
-        return None
-    return (
-        f"model.student: '{source}' is a {family} model, the backbone a {expected} model; choose a student "
-        "of its family"
-    )
+    if family != expected:
+        return (
+            f"model.student: '{source}' is a {family} model, the backbone a {expected} model; choose a "
+            "student of its family"
+        )
+    return None

@@ -32,7 +32,7 @@ except ImportError as error:
     sys.exit(f"error: {error}; run `pip install onnxruntime tokenizers numpy`")
 
 AGAIN = "deploy the model again"
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """How many tokens are run together where answers do not depend on it; more is no faster."""
 READ = 1 << 16
 """Bytes of texts that are read at a time, at most."""
@@ -88,6 +88,8 @@ class Classifier:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self.graph = "batch.onnx" if self.batch_tokens else "model.onnx"
+        # By default layers of 1 GiB together are refused; the file of a graph holds at most twice that.
+        options.add_session_config_entry("session.function_expansion_byte_limit", str(1 << 31))
         self.session = _load(
             folder / self.graph,
             lambda path: onnxruntime.InferenceSession(

@@ -4,6 +4,9 @@ Either way every stage becomes a function of the model, with its weights as cons
 ONNX Runtime inlines a function where it is called, so the weights end up in the branch that uses them, where
 they are packed once (those of an outer graph are packed anew at every run). Written into the nested branches
 themselves they would also be packed once, but copied at every level when the model is loaded.
+
+The table of word embeddings is the graph's, which passes it to the first stage. Nothing packs it, and it can
+be most of the file: ONNX Runtime inlines 1 GiB at most, unless a session asks for more.
 """
 
 import json
@@ -29,7 +32,7 @@ from onnx.inliner import inline_local_functions
 from pipeops import __version__
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
-from pipeops.onnx.stages import make_model, tensor, token_inputs
+from pipeops.onnx.stages import WORDS_TABLE, make_model, tensor, token_inputs
 from pipeops.settings import Confidence
 
 GraphKind = Literal["early-exit", "straight", "batch"]
@@ -155,7 +158,7 @@ def with_confidence(model: ModelProto, confidence: Confidence) -> ModelProto:
     if confidence == "max_probability" or not shape.has_exits:
         return model
     changed = _model("early-exit", [], shape, confidence=confidence)
-    changed.functions.extend(model.functions)
+    _take_stages(changed, model)
     _stitch_early_exits(changed, _calls(model), shape, "entropy" if confidence == "entropy" else "patience")
     return changed
 
@@ -169,7 +172,7 @@ def straightened(model: ModelProto) -> ModelProto:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
     straight = _model("straight", [], shape)
-    straight.functions.extend(model.functions)
+    _take_stages(straight, model)
     _stitch_straight(straight, _calls(model), shape)
     return straight
 
@@ -189,7 +192,7 @@ def batch_graph(model: ModelProto) -> ModelProto:
     confidence = metadata.get("pipeops.confidence", "max_probability")
     batch = _model("batch", [], shape)
     with_metadata(batch, metadata | {"pipeops.graph": "batch"})
-    batch.functions.extend(model.functions)
+    _take_stages(batch, model)
     graph = batch.graph
     graph.input.extend(token_inputs("batch"))
     score: Score = "stage" if confidence == "max_probability" else confidence
@@ -254,9 +257,7 @@ class _Batch(NamedTuple):
     def _go_on(self, graph: GraphProto, layer: int, here: Mapping[str, str]) -> list[str]:
         """Run what follows on the inputs that are not sure, and put their answers where they were."""
         name, stay = f"exit.{layer}", f"exit.{layer}.stay"
-        axis = _constant(graph, f"{name}.axis", [1])
-        graph.node.append(_node("Not", [f"{name}.sure"], f"{name}.unsure"))
-        graph.node.append(_node("Squeeze", [f"{name}.unsure", axis], stay))
+        graph.node.append(_node("Not", [f"{name}.sure"], stay))
         known = dict(here)
         later = {given for call in self.calls[layer:] for given in call.inputs}
         for value in self._by_input(layer):
@@ -373,9 +374,12 @@ def _stitch_straight(model: ModelProto, calls: Sequence[_Interface], shape: Mode
     graph.output.append(tensor("confidence", TensorProto.FLOAT, "batch", exits))
     for call in calls:
         _call(graph, call)
-    for output, joined in (("logits", "logits"), ("confidence", "confidence.rounded")):
-        every = [f"{output}.{layer}" for layer in shape.exit_layers]
-        graph.node.append(_node("Concat", every, joined, axis=1))
+    axis = _constant(graph, "exits.axis", [1])
+    columns = [f"confidence.{layer}.column" for layer in shape.exit_layers]
+    for layer, column in zip(shape.exit_layers, columns, strict=True):
+        graph.node.append(_node("Unsqueeze", [f"confidence.{layer}", axis], column))
+    graph.node.append(_node("Concat", [f"logits.{layer}" for layer in shape.exit_layers], "logits", axis=1))
+    graph.node.append(_node("Concat", columns, "confidence.rounded", axis=1))
     one = _constant(graph, "confidence.most", np.float32(1))
     graph.node.append(_node("Min", ["confidence.rounded", one], "confidence"))
 
@@ -394,16 +398,32 @@ def _model(kind: GraphKind, stages: Sequence[ModelProto], shape: ModelShape, **m
 def _add_function(model: ModelProto, stage: ModelProto) -> None:
     """Add a stage to the functions of the model, in place: every further copy of the weights costs memory."""
     function = model.functions.add(domain=DOMAIN, name=stage.graph.name, opset_import=stage.opset_import)
-    function.input.extend(value.name for value in stage.graph.input)
+    function.input.extend(_interface(stage).inputs)
     function.output.extend(value.name for value in stage.graph.output)
     for weight in stage.graph.initializer:
+        if _is_of_words(weight):
+            model.graph.initializer.append(weight)
+            continue
         constant = function.node.add(op_type="Constant", name=weight.name, output=[weight.name])
         constant.attribute.add(name="value", type=AttributeProto.TENSOR).t.CopyFrom(weight)
     function.node.extend(stage.graph.node)
 
 
+def _take_stages(model: ModelProto, source: ModelProto) -> None:
+    """Give the model the stages of another, and what they take of its graph."""
+    model.functions.extend(source.functions)
+    model.graph.initializer.extend(filter(_is_of_words, source.graph.initializer))
+
+
+def _is_of_words(weight: TensorProto) -> bool:
+    """Whether it is the table of word embeddings; in int8 its scale and zero point are too."""
+    return weight.name.startswith(WORDS_TABLE)
+
+
 def _interface(stage: ModelProto) -> _Interface:
-    return _Interface(stage.graph.name, [value.name for value in stage.graph.input], list(stage.graph.output))
+    held = filter(_is_of_words, stage.graph.initializer)
+    inputs = [value.name for value in (*stage.graph.input, *held)]
+    return _Interface(stage.graph.name, inputs, list(stage.graph.output))
 
 
 def _call(graph: GraphProto, stage: _Interface) -> None:
@@ -440,11 +460,11 @@ def _take_thresholds(graph: GraphProto, shape: ModelShape, score: Score) -> None
 def _score(
     graph: GraphProto, layer: int, shape: ModelShape, score: Score, here: Mapping[str, str] | None = None
 ) -> str:
-    """Append what the threshold of the exit after ``layer`` is compared with, (batch, 1); return its name."""
+    """Append what the threshold of the exit after ``layer`` is compared with, (batch,); return its name."""
     here = here or {}
     name, logits = f"exit.{layer}", f"logits.{layer}"
     if score == "entropy":  # exp(-entropy), as the stage would compute it
-        axis = _constant(graph, f"{name}.axes", [-1])
+        axis = _constant(graph, f"{name}.axes", [1, 2])
         graph.node.extend(
             [
                 _node("Softmax", [logits], f"{name}.shares", axis=-1),
@@ -456,7 +476,9 @@ def _score(
         )
         return f"{name}.by_entropy"
     if score == "patience":
-        graph.node.append(_node("ArgMax", [logits], f"{name}.class", axis=-1, keepdims=0))
+        axis = _constant(graph, f"{name}.of_inputs", [1])
+        graph.node.append(_node("ArgMax", [logits], f"{name}.said", axis=-1, keepdims=0))
+        graph.node.append(_node("Squeeze", [f"{name}.said", axis], f"{name}.class"))
         if layer == shape.exit_layers[0]:
             first = numpy_helper.from_array(np.ones(1, np.float32))
             graph.node.append(_node("Shape", [f"{name}.class"], f"{name}.inputs"))

@@ -7,7 +7,7 @@ Tensors are named after the stage they belong to, so stages share no name but th
     input_ids, attention_mask -> stage 1 -> mask, hidden.1, logits.1, confidence.1
     mask, hidden.1            -> stage 2 -> hidden.2, logits.2, confidence.2 ...
 
-``hidden.k`` is (batch, length, hidden_size), ``logits.k`` (batch, 1, num_labels), ``confidence.k`` (batch, 1)
+``hidden.k`` is (batch, length, hidden_size), ``logits.k`` (batch, 1, num_labels), ``confidence.k`` (batch,)
 and ``mask`` the attention mask as int32. Where layers share more than it (rotary positions, the weights of a
 mean over tokens), every stage takes that from the first. A confidence may be rounded to just above 1.
 """
@@ -32,6 +32,8 @@ WORDS = "embeddings.words"
 """The node that looks up the word embeddings."""
 POOLING = "pooling"
 """One divided by the number of tokens, and 0 on padding."""
+WORDS_TABLE = f"{WORDS}.table"
+"""Their table; what quantising makes of it begins with this name."""
 
 
 def emit_stages(
@@ -70,7 +72,7 @@ def _emit_stage(layer: int, shape: ModelShape, weights: Weights, confidence: Con
     if layer in shape.exit_layers:
         stage.exit(encoder.read(stage, layer), layer, confidence)
         outputs.append(tensor(f"logits.{layer}", TensorProto.FLOAT, "batch", 1, shape.num_labels))
-        outputs.append(tensor(f"confidence.{layer}", TensorProto.FLOAT, "batch", 1))
+        outputs.append(tensor(f"confidence.{layer}", TensorProto.FLOAT, "batch"))
     name = f"stage.{layer}"
     graph = helper.make_graph(stage.nodes, name, inputs, outputs, stage.initializers, value_info=stage.types)
     return make_model(graph)
@@ -119,7 +121,7 @@ class Stage:
             x = self.layer_norm(x, f"{name}.normed", f"{source}.norm", bias=False)
         logits = self.linear(x, f"logits.{layer}", f"{source}.out_proj")
         probabilities = self.node("Softmax", [logits], f"{name}.probabilities", axis=-1)
-        axis = self.constant(f"{name}.axis", np.array([-1]))
+        axis = self.constant(f"{name}.axis", np.array([1, 2]))
         sure = f"confidence.{layer}"
         if confidence == "entropy":
             logarithms = self.node("LogSoftmax", [logits], f"{name}.logarithms", axis=-1)
@@ -171,7 +173,7 @@ class Stage:
         """Look the words up; where the table is of a low rank, widen its rows."""
         factorised = self.shape.embedding_rank > 0
         weight = self.weights(f"{source}.table.weight" if factorised else f"{source}.weight")
-        found = self.node("Gather", [self.constant(f"{WORDS}.table", weight), "input_ids"], WORDS)
+        found = self.node("Gather", [self.constant(WORDS_TABLE, weight), "input_ids"], WORDS)
         if not factorised:
             return found
         # The projection is a product too, so padding must have no say in its scale either.

@@ -233,6 +233,19 @@ class BaseConfig(Section):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _answers_are_of_this_study(self) -> Self:
+        if self.answers is not None:
+            from pipeops.study.published import refuse_other_study, refuse_several_cpus
+
+            folder = Path(self.answers).expanduser()
+            try:
+                refuse_other_study(self, folder)
+                refuse_several_cpus(self, folder)
+            except PipeOpsError as error:
+                raise ValueError(f"answers: {error}") from None
+        return self
+
     @field_validator("glue")
     @classmethod
     def _glue_exists(cls, source: str) -> str:

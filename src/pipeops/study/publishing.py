@@ -10,8 +10,9 @@ from pipeops.files import replaced
 from pipeops.integrity import sealed, sums_of
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.prices import read_prices
-from pipeops.provenance import common_provenance
+from pipeops.provenance import common_provenance, json_text
 from pipeops.study.config import Config
+from pipeops.study.published import SETTINGS, deciding, refuse_several_cpus
 from pipeops.text import markdown_table
 
 MOST_BYTES = 30_000_000
@@ -27,8 +28,8 @@ def publish(study: Config, output: Path, *, configfiles: Sequence[Path]) -> None
         configfiles: where the study was read from, for the command in the README.
 
     Raises:
-        PipeOpsError: a file is absent, damaged or of another run, they are larger than 30 MB together, or the
-            folder holds something else.
+        PipeOpsError: a file is absent, damaged or of another run, prices are of several CPUs, they are larger
+            than 30 MB together, or the folder holds something else.
     """
     results, records = Path(study.pathvars.results), []
     artefacts: list[tuple[Path, ...]] = []
@@ -41,6 +42,7 @@ def publish(study: Config, output: Path, *, configfiles: Sequence[Path]) -> None
             said = read_answers(results / answers, dataset=dataset, pipeline=str(pipeline), seed=seed)
             records.append(said.record["provenance"] | {"int8_kernels": said.record["int8_kernels"]})
             artefacts.append((answers,))
+    refuse_several_cpus(study, results)
     artefacts = list(dict.fromkeys(artefacts))
     size = sum((results / name).stat().st_size for names in artefacts for name in names)
     if size > MOST_BYTES:
@@ -48,7 +50,8 @@ def publish(study: Config, output: Path, *, configfiles: Sequence[Path]) -> None
             f"{results}: prices and answers are {size / 1e6:.0f} MB, more than {MOST_BYTES / 1e6:.0f}; "
             "publish fewer seeds or pipelines, or set data.validation_examples"
         )
-    wanted = {str(name) for first, *others in artefacts for name in (first, sums_of(first), *others)}
+    ours = [*artefacts, (Path(SETTINGS),)]
+    wanted = {str(name) for first, *others in ours for name in (first, sums_of(first), *others)}
     there = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     if strange := sorted(there - wanted - {"README.md"}):
         raise PipeOpsError(f"{output / strange[0]}: is not of this study; delete it, or name another folder")
@@ -56,6 +59,8 @@ def publish(study: Config, output: Path, *, configfiles: Sequence[Path]) -> None
         with sealed(*(output / name for name in names)) as paths:
             for name, path in zip(names, paths, strict=True):
                 shutil.copyfile(results / name, path)
+    with sealed(output / SETTINGS) as (path,):
+        path.write_text(json_text(deciding(study)))
     with replaced(output / "README.md") as path:
         path.write_text(_readme(study, output, configfiles, records, size))
 
@@ -76,6 +81,7 @@ def _readme(
             "`answers/{dataset}/{pipeline}/seed{seed}.parquet`",
             "a row per validation example; no text",
         ],
+        [f"`{SETTINGS}`", "the settings that these depend on; a study with others is refused"],
         ["`*.sha256`", "digests, which are checked when the files are read"],
     ]
     columns = [

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from pipeops.analysis.curves import best_within
 from pipeops.analysis.metrics import capitalised, quality
 from pipeops.analysis.predict import MEASURED, Predictor, predict
 from pipeops.analysis.recommend import (
@@ -108,11 +109,8 @@ def predictions(asked: Asked) -> pd.DataFrame:
         and pipeline.operators in prices
     }
     _refuse_too_few({name for name, _ in found}, asked)
-    replays = Replays.read(
-        found.values(),
-        [measured_in / f"prices/{dataset}/{operators}.csv" for operators in prices],
-        metrics=asked.metrics,
-        **jobs.rule_of_exits(study),
+    replays = Replays.join(
+        found.values(), prices.values(), metrics=asked.metrics, **jobs.rule_of_exits(study)
     )
     return predict(dataset, replays, prices, pipelines)
 
@@ -121,15 +119,17 @@ def predictions_text(asked: Asked, table: pd.DataFrame) -> str:
     """A line per pipeline: the accuracy, or other metric, that fractions of O's time afford."""
     rows = []
     first = table.drop_duplicates(["pipeline", "inference"])
+    by_name: Any = table.groupby(["pipeline", "inference"], sort=False)
+    curves = dict(list(by_name))
     for names, row in _alike(first):
-        points = table[(table["pipeline"] == row["pipeline"]) & (table["inference"] == row["inference"])]
+        points = curves[row["pipeline"], row["inference"]]
         cells = []
         for budget in BUDGETS.values():
-            fitting = points[points["time_relative"] <= budget]
-            cells.append("-" if fitting.empty else _accuracy(fitting.loc[fitting["accuracy"].idxmax()]))
+            at = best_within(points["time_relative"], points["accuracy"], budget)
+            cells.append("-" if at is None else _accuracy(points.iloc[at]))
         rows.append([", ".join(names), f"{row['kind']}, {row['n_seeds']}", *cells])
     listed = markdown_table(["pipeline", "seeds", *(f"t = {name}" for name in BUDGETS)], rows)
-    what = f"{capitalised(asked.quality)} within a time t of O's, with 90% intervals:"
+    what = f"{capitalised(asked.quality)} within a time t of O's, at the best threshold, with 90% intervals:"
     return "\n\n".join(filter(None, [what, listed, _left_out(asked, table)]))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeops.data.own import LEAST_OF_A_CLASS
 from pipeops.data.rows import read_table
 from pipeops.data.sources import CHARACTERS_PER_TOKEN
 from pipeops.data.tasks import TASKS
@@ -107,6 +108,7 @@ def start(
             f"validation: {validation or f'{HELD_OUT:.0%} of these rows, held out'}",
             f"longest input: {found.max_length} tokens",
             f"model: {about_model}",
+            f"results: results/{task}, logs: logs/{task}",
             f"{output} has all of this: correct what was guessed wrongly, then run",
             f"  snakemake -n --configfile {output} -- parts",
         ]
@@ -123,7 +125,8 @@ def guess(data: Path, *, text: Sequence[str], label: str | None, longest: int) -
         longest: what the model takes at most, in tokens.
 
     Raises:
-        PipeOpsError: the file cannot be read, a column is missing, or none looks like texts or labels.
+        PipeOpsError: the file cannot be read, a column is missing, none looks like texts or labels, or a
+            class has a single row.
     """
     table = read_table(data)
     names = [str(column) for column in table.columns]
@@ -135,16 +138,32 @@ def guess(data: Path, *, text: Sequence[str], label: str | None, longest: int) -
             )
     label = label or _label_column(table.drop(columns=list(text)), data)
     text = tuple(text) or _text_columns(table.drop(columns=[label]), data)
+    classes = _classes(table[label], data)
     characters = table[list(text)].astype(str).agg("".join, axis="columns").str.len()
     wanted = characters.quantile(COVERED) / CHARACTERS_PER_TOKEN + 2
     fitting = next((length for length in LENGTHS if length >= wanted), LENGTHS[-1])
     return Guess(
         text=tuple(text),
         label=label,
-        classes=table[label].astype(str).value_counts(),
+        classes=classes,
         max_length=min(fitting, longest),
         rows=len(table),
     )
+
+
+def _classes(labels: pd.Series, data: Path) -> pd.Series:
+    """Rows of each class, the largest first; rows without a label are counted when they are read."""
+    names = labels.dropna().astype(str).str.split().str.join(" ")
+    classes = names[names != ""].value_counts()
+    if len(classes) < 2:
+        found = f"one class only, {listed(list(classes.index))}" if len(classes) else "no label at all"
+        raise PipeOpsError(f"--label: column '{labels.name}' of {data} has {found}; name another")
+    if rare := sorted(classes.index[classes < LEAST_OF_A_CLASS]):
+        raise PipeOpsError(
+            f"--label: {listed(rare)} of '{labels.name}': fewer than {LEAST_OF_A_CLASS} rows of {data} in "
+            f"{len(rare)} of {len(classes)} classes; add rows, leave theirs out, or name another column"
+        )
+    return classes
 
 
 def _label_column(table: pd.DataFrame, data: Path) -> str:
@@ -239,6 +258,8 @@ def _yaml(
     return "\n".join(
         [
             f"# A study of {data}. config.yaml explains every key, and has the defaults of the others.",
+            f"pathvars: {_flow({name: f'{name}/{task}' for name in ('results', 'logs')})}",
+            "",
             "tasks:",
             f"  {_flow(task)}:",
             f"    files: {_flow(files)}",

@@ -32,9 +32,13 @@ def _refuses(config: Mapping[str, Any]) -> str | None:
     for key in ("attention_bias", "mlp_bias", "norm_bias"):
         if config.get(key):
             return f"{key} is true"
-    for kind in config.get("layer_types") or ():
-        if kind not in _ATTENTION:
-            return f"layer_types has '{kind}', where {' or '.join(_ATTENTION)} is known"
+    kinds, layers = config.get("layer_types") or (), config.get("num_hidden_layers")
+    for key, named in (("layer_types", kinds), ("rope_parameters", config.get("rope_parameters") or ())):
+        for kind in named:
+            if kind not in _ATTENTION:
+                return f"{key} has '{kind}', where {' or '.join(_ATTENTION)} is known"
+    if kinds and len(kinds) != layers:
+        return f"layer_types has {len(kinds)} layers, num_hidden_layers is {layers}"
     if int(config.get("local_attention", 2)) < 2:
         return f"local_attention is {config['local_attention']}, less than 2"
     if config.get("rope_scaling"):
