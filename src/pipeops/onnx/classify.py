@@ -33,7 +33,7 @@ except ImportError as error:
 
 AGAIN = "deploy the model again"
 BATCH_TOKENS = 512
-"""How many tokens are run together where answers do not depend on it; more is no faster."""
+"""How many tokens are run together where answers do not depend on it. More is no faster."""
 READ = 1 << 16
 """Bytes of texts that are read at a time, at most."""
 MOSTLY = 0.5
