@@ -22,6 +22,7 @@ from pipeops.measuring.evaluate import answers
 from pipeops.measuring.policies import first_reached, scores
 from pipeops.models.shape import ModelShape
 from pipeops.models.weights import WEIGHTS
+from pipeops.onnx.classify import BATCH_TOKENS
 from pipeops.onnx.export import export
 from pipeops.onnx.paths import graph_path
 from pipeops.onnx.runtime import NEVER, EarlyExitModel, Profiler, force_exit
@@ -172,13 +173,19 @@ def open_ours(sources: Sources, folder: Path, threads: int, *, quantised: bool) 
 
 def open_exits(sources: Sources, folder: Path, threads: int, *, quantised: bool, policy: bool) -> Opened:  # noqa: ARG001
     """Early exits: by the policy, with random tokens leaving where it does on average, or at full depth."""
-    model = EarlyExitModel.load(graph_path(folder, "model", quantised=quantised), threads=threads)
-    return _leaving(
-        lambda ids, mask, thresholds: model.run(ids, mask, thresholds).logits,
-        model.shape.exit_layers,
-        folder,
-        _precision(quantised) if policy else None,
-    )
+    path = graph_path(folder, "model", quantised=quantised)
+    model, batched = EarlyExitModel.load(path, threads=threads), list[EarlyExitModel]()
+
+    def run(
+        ids: NDArray[np.int64], mask: NDArray[np.int64], thresholds: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        if len(ids) == 1:
+            return model.run(ids, mask, thresholds).logits
+        if not batched:
+            batched.append(EarlyExitModel.load(path, threads=threads, batch_tokens=BATCH_TOKENS))
+        return batched[0].run_batch(ids, mask, thresholds).logits
+
+    return _leaving(run, model.shape.exit_layers, folder, _precision(quantised) if policy else None)
 
 
 def _leaving(
@@ -509,7 +516,6 @@ def _ours() -> dict[str, Engine]:
                 made="pipeops-exits",
                 make=partial(make_ours, exits=True),
                 open=partial(open_exits, quantised=quantised, policy=policy),
-                batches=False,
                 files=file,
             )
     return found

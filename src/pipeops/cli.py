@@ -394,12 +394,16 @@ def export(
     inline: Annotated[
         bool, typer.Option("--inline", help="Write no ONNX functions, for runtimes that know none.")
     ] = False,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="End the model at the exit after this layer: a plain graph for any batch."),
+    ] = None,
 ) -> None:
     """Export a checkpoint: `model[-int8].onnx` to deploy, `profile[-int8].onnx` to measure."""
     from pipeops.onnx.export import export as run
 
     with writing(output, folder=True):
-        run(checkpoint, output, confidence=confidence, inline=inline)
+        run(checkpoint, output, confidence=confidence, inline=inline, layer=layer)
 
 
 @command("""

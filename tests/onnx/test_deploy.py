@@ -29,7 +29,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from pipeops.errors import PipeOpsError
 from pipeops.onnx import classify
 from pipeops.onnx import deploy as deploying
-from pipeops.onnx.classify import Classifier, Refused
+from pipeops.onnx.classify import BATCH_TOKENS, Classifier, Refused, batches
 from pipeops.onnx.deploy import FILES, thresholds_per_exit
 
 ODD = [
@@ -154,6 +154,7 @@ def test_the_folder_is_whole_and_says_how_the_model_is_run(folder, results):
         "max_length": MAX_LENGTH,
         "padding": False,
         "text_columns": ["sentence"],
+        "batch_tokens": BATCH_TOKENS,
     }
     metadata = {entry.key: entry.value for entry in onnx.load(folder / "model.onnx").metadata_props}
     assert json.loads(metadata["pipeops.labels"]) == ["no", "yes"]
@@ -476,3 +477,57 @@ def test_pairs_are_cut_as_the_library_cuts_them_and_long_ones_need_no_more_memor
 def test_the_tests_tokenizer_truncates_and_pads_otherwise():
     tokens = word_tokenizer("roberta").encode(" ".join(["w1"] * 9))
     assert (len(tokens.ids), np.sum(tokens.attention_mask)) == (7, 5)
+
+
+def test_batches_are_of_like_length_and_hold_every_input_once():
+    lengths = [7, 3, 9, 3, 8, 4, 30, 7]
+    found = list(batches(lengths, 16))
+    assert found == [[1, 3, 5], [0, 7], [4], [2], [6]]
+    assert list(batches(lengths, 0)) == [[1], [3], [5], [0], [7], [4], [2], [6]]
+    assert list(batches([], 16)) == []
+
+
+def test_texts_run_together_get_the_answers_that_they_get_alone(folder, tmp_path, capsys, monkeypatch):
+    """In their order, whatever their lengths, and leaving where they leave alone."""
+    texts = [text for (text,) in random_texts(120, pair=False)]
+    alone = [Classifier(folder)(text) for text in texts]
+    classifier = Classifier(folder, batch_tokens=100)
+    together = classifier.answers([classifier.prepare(text) for text in texts])
+    assert [answer._replace(confidence=0) for answer in together] == [a._replace(confidence=0) for a in alone]
+    assert len({answer.exit_layer for answer in alone}) > 1
+    expected = [answer.confidence for answer in alone]
+    assert [answer.confidence for answer in together] == pytest.approx(expected, abs=1e-5)
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(texts))
+    for more in ([], ["--batch-tokens", "0"], ["--batch-tokens", "5"]):
+        status, out, _ = lines_of(["--file", path, *more], capsys, monkeypatch, folder)
+        assert (status, [line.split("\t")[0] for line in out]) == (0, [answer.label for answer in alone])
+
+
+def test_a_model_that_pads_or_is_int8_takes_texts_together_too(results, tmp_path):
+    texts = [text for (text,) in random_texts(40, pair=False)]
+    for pipeline, tokens in (("EP", BATCH_TOKENS), ("EPLQ", 0)):
+        output = deployed(results, pipeline, tmp_path / pipeline)
+        assert read_policy(output)["batch_tokens"] == tokens
+        alone = [Classifier(output)(text) for text in texts]
+        classifier = Classifier(output, batch_tokens=100)
+        together = classifier.answers([classifier.prepare(text) for text in texts])
+        expected = [answer.confidence for answer in alone]
+        near = 1e-5 if tokens else 0.2
+        assert [answer.confidence for answer in together] == pytest.approx(expected, abs=near)
+
+
+def test_what_is_typed_is_answered_at_once(folder):
+    command = [sys.executable, str(folder / "classify.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={}) as run:
+        for text in ("w1 w2", "w3"):
+            run.stdin.write(f"{text}\n")
+            run.stdin.flush()
+            assert run.stdout.readline().split("\t")[0] in ("no", "yes")
+
+
+def test_more_threads_than_cores_are_said(folder, capsys, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    status, out, err = lines_of(["--threads", 3, "w1"], capsys, monkeypatch, folder)
+    assert (status, len(out)) == (0, 1)
+    assert err == ["warning: --threads: 3 on 2 cores, so they wait in turns"]

@@ -275,3 +275,29 @@ def test_openvino_reads_an_inlined_file_and_answers_the_same(tmp_path):
         assert exit_layer[0] == answer.exit_layer == layer
     with pytest.raises(RuntimeError, match="QAttention"):
         openvino.Core().read_model(tmp_path / "model-int8.onnx")
+
+
+@pytest.mark.parametrize("name", ["bert-mean", "roberta-sparse", "modernbert"])
+def test_a_model_cut_at_an_exit_answers_as_that_exit_for_any_batch(name, tmp_path):
+    shape = SHAPES[name]
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", shape)
+    _, profiler = exported(checkpoint, tmp_path / "whole")
+    ids, mask = random_tokens(shape, [9, 14, 5])
+    expected = profiler.run(ids, mask).logits[:, shape.exit_layers.index(2)]
+    export(checkpoint, tmp_path / "cut", layer=2)
+    cut = EarlyExitModel.load(tmp_path / "cut/model.onnx", threads=1)
+    logits, exit_layers = cut.session.run(None, {"input_ids": ids, "attention_mask": mask})
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert exit_layers.tolist() == [2, 2, 2]
+    sizes = [(tmp_path / folder / "model.onnx").stat().st_size for folder in ("cut", "whole")]
+    assert sizes[0] < sizes[1]
+    onnx.checker.check_model(onnx.load(tmp_path / "cut/model.onnx"), full_check=True)
+
+
+def test_a_model_is_cut_at_an_exit_only(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", SHAPES["roberta-sparse"])
+    with pytest.raises(
+        PipeOpsError, match=r"--layer: .*checkpoint has no exit after layer 1; give one of 2, 3"
+    ):
+        export(checkpoint, tmp_path / "out", layer=1)
+    assert not (tmp_path / "out").exists()

@@ -131,7 +131,9 @@ def test_thresholds_of_the_wrong_length_are_refused(roberta, thresholds):
 def test_a_batch_is_refused_by_the_model_and_by_its_file(roberta):
     model, _ = roberta
     ids, mask = random_tokens(model.shape, [9, 9])
-    with pytest.raises(PipeOpsError, match=r"batch of 2: .* one input at a time"):
+    with pytest.raises(
+        PipeOpsError, match=r"batch of 2: the model was loaded for one input at a time; load it with"
+    ):
         model.run(ids, mask, [0.5, 0.5])
     inputs = {"input_ids": ids, "attention_mask": mask, "thresholds": np.zeros(2, dtype=np.float32)}
     with pytest.raises(
@@ -149,6 +151,8 @@ def test_tokens_of_the_wrong_shape_are_refused(roberta):
             runnable.run(np.zeros(5), np.ones(5), *more)
         with pytest.raises(PipeOpsError, match=r"input_ids \[1, 5\], attention_mask \[1, 4\]"):
             runnable.run(np.zeros((1, 5)), np.ones((1, 4)), *more)
+        with pytest.raises(PipeOpsError, match="input_ids: inputs of different lengths; pad them"):
+            runnable.run([[0, 5, 2], [0, 2]], [[1, 1, 1], [1, 1]], *more)
         runnable.run(*random_tokens(runnable.shape, [longest]), *more)
 
 

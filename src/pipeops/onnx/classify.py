@@ -7,6 +7,10 @@
 A file has one text a line, in UTF-8. A task with two texts takes both in one line, separated by a tab, or as
 two arguments. The answer is a line with the label, a tab and the probability that the model gives it.
 
+Texts of like length are run together; answers keep the order of the texts. Where the weights are int8 an
+answer then depends a little on the texts beside it, so such a model runs them one by one, unless
+--batch-tokens is given.
+
 A longer input than the model was trained with is cut, as in training, and standard error says so.
 Needs onnxruntime, tokenizers, numpy, and the files beside this one.
 """
@@ -16,7 +20,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +32,10 @@ except ImportError as error:
     sys.exit(f"error: {error}; run `pip install onnxruntime tokenizers numpy`")
 
 AGAIN = "deploy the model again"
+BATCH_TOKENS = 512
+"""How many tokens are run together where answers do not depend on it. More is no faster."""
+READ = 1 << 16
+"""Bytes of texts that are read at a time, at most."""
 MOSTLY = 0.5
 """Part of unknown words from which on an answer means little."""
 
@@ -52,14 +60,16 @@ class Classifier:
     """The model of a deployed folder. ``Classifier(folder)("a text")`` is an :class:`Answer`.
 
     Args:
-        folder: holds model.onnx, tokenizer.json, labels.json and policy.json.
+        folder: holds model.onnx, batch.onnx, tokenizer.json, labels.json and policy.json.
         threads: how many compute.
+        batch_tokens: how many tokens of inputs are run together; None: as the policy says; 0: one input at a
+            time, in the least time.
 
     Raises:
         Refused: a file is absent or damaged, or the files are not of one model.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, threads: int = 1, *, batch_tokens: int | None = 0) -> None:
         _check_digests(folder)
         policy, labels = (_read_json(folder / name) for name in ("policy.json", "labels.json"))
         try:
@@ -68,6 +78,7 @@ class Classifier:
             self.max_length = int(policy["max_length"])
             self.padding = bool(policy["padding"])
             self.thresholds = np.array(policy["thresholds"], dtype=np.float32)
+            self.batch_tokens = int(policy["batch_tokens"]) if batch_tokens is None else batch_tokens
             if not 1 <= len(self.columns) <= 2:
                 raise ValueError(f"{len(self.columns)} columns of texts")
         except (KeyError, TypeError, ValueError) as error:
@@ -76,10 +87,11 @@ class Classifier:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        self.graph = "batch.onnx" if self.batch_tokens else "model.onnx"
         # By default layers of 1 GiB together are refused; the file of a graph holds at most twice that.
         options.add_session_config_entry("session.function_expansion_byte_limit", str(1 << 31))
         self.session = _load(
-            folder / "model.onnx",
+            folder / self.graph,
             lambda path: onnxruntime.InferenceSession(
                 str(path),
                 options,
@@ -105,14 +117,28 @@ class Classifier:
 
     def answer(self, ids: Any, mask: Any, truncated: bool) -> Answer:
         """Answer one input as :meth:`prepare` returns it."""
-        inputs = {"input_ids": ids[None], "attention_mask": mask[None]}
+        return self._run(ids[None], mask[None], [truncated])[0]
+
+    def answers(self, inputs: Sequence[tuple[Any, Any, bool]]) -> list[Answer]:
+        """Answer inputs as :meth:`prepare` returns them, in their order."""
+        found: dict[int, Answer] = {}
+        for batch in batches([len(ids) for ids, _, _ in inputs], self.batch_tokens):
+            ids, mask = stacked(*([inputs[index][kind] for index in batch] for kind in (0, 1)))
+            answers = self._run(ids, mask, [inputs[index][2] for index in batch])
+            found |= zip(batch, answers, strict=True)
+        return [found[index] for index in range(len(inputs))]
+
+    def _run(self, ids: Any, mask: Any, truncated: Sequence[bool]) -> list[Answer]:
+        inputs = {"input_ids": ids, "attention_mask": mask}
         if len(self.thresholds):
             inputs["thresholds"] = self.thresholds
-        logits, exit_layer = self.session.run(None, inputs)
-        probabilities = np.exp(logits[0].astype(np.float64) - logits[0].max())
-        probabilities /= probabilities.sum()
-        best = int(logits[0].argmax())
-        return Answer(self.labels[best], float(probabilities[best]), int(exit_layer[0]), truncated)
+        logits, exit_layers = self.session.run(None, inputs)
+        probabilities = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+        probabilities /= probabilities.sum(axis=-1, keepdims=True)
+        best = logits.argmax(axis=-1)
+        sure = probabilities[np.arange(len(best)), best]
+        labels = [self.labels[number] for number in best]
+        return list(map(Answer, labels, sure.tolist(), exit_layers.tolist(), truncated))
 
     def unknown(self, ids: Any, mask: Any) -> float:
         """Part of the texts' tokens that stand for words which the model does not know, 0 to 1."""
@@ -169,13 +195,13 @@ class Classifier:
         """Refuse files of several models, such as a copy that was interrupted leaves."""
         found = self.session.get_modelmeta().custom_metadata_map
         if json.loads(found.get("pipeops.labels", "null")) != self.labels:
-            raise Refused(f"{folder}: model.onnx and labels.json name other labels; {AGAIN}")
+            raise Refused(f"{folder}: {self.graph} and labels.json name other labels; {AGAIN}")
         if found.get("pipeops.max_length") != str(self.max_length):
-            raise Refused(f"{folder}: model.onnx and policy.json name another longest input; {AGAIN}")
+            raise Refused(f"{folder}: {self.graph} and policy.json name another longest input; {AGAIN}")
         takes = {value.name: value.shape for value in self.session.get_inputs()}
         if takes.get("thresholds", [0])[0] != len(self.thresholds):
             raise Refused(
-                f"{folder}: model.onnx takes another number of thresholds than policy.json; {AGAIN}"
+                f"{folder}: {self.graph} takes another number of thresholds than policy.json; {AGAIN}"
             )
         if bool(self.tokenizer.padding) != self.padding:
             raise Refused(f"{folder}: tokenizer.json and policy.json differ in padding; {AGAIN}")
@@ -198,11 +224,21 @@ def main(arguments: list[str] | None = None) -> int:
         help="end with an error where an input is too long; default: cut it",
     )
     parser.add_argument("--threads", type=int, default=1, help="threads that compute (default: 1)")
+    parser.add_argument(
+        "--batch-tokens",
+        type=int,
+        help="tokens of texts that are run together, padding included; 0: one text at a time "
+        f"(default: {BATCH_TOKENS}, and 0 where the weights are int8)",
+    )
     asked = parser.parse_args(arguments)
     if asked.text and asked.file:
         parser.error("give texts or --file, not both")
     if asked.threads < 1:
         parser.error(f"--threads: {asked.threads} is no number of threads; give 1 or more")
+    if asked.threads > (cores := os.cpu_count() or 1):
+        print(f"warning: --threads: {asked.threads} on {cores} cores, so they wait in turns", file=sys.stderr)
+    if (asked.batch_tokens or 0) < 0:
+        parser.error(f"--batch-tokens: {asked.batch_tokens} is no number of tokens; give 0 or more")
     try:
         _run(asked)
     except Refused as error:
@@ -219,35 +255,91 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(asked: argparse.Namespace) -> None:
-    classifier = Classifier(Path(__file__).resolve().parent, asked.threads)
+    together = 0 if asked.text else asked.batch_tokens
+    classifier = Classifier(Path(__file__).resolve().parent, asked.threads, batch_tokens=together)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    cut = strange = 0
-    for where, texts in _inputs(asked, pair=len(classifier.columns) > 1):
-        try:
-            ids, mask, truncated = classifier.prepare(*texts)
-        except Refused as error:
-            raise Refused(f"{where}: {error}") from None
-        answer = classifier.answer(ids, mask, truncated)
-        if classifier.unknown(ids, mask) >= MOSTLY:
-            strange += 1
-            if strange == 1:
-                print(f"warning: {where}: the model knows hardly any of these words", file=sys.stderr)
-        if answer.truncated:
-            cut += 1
-            remedy = "shorten it, or leave --refuse-long out" if asked.refuse_long else "its end was cut"
-            message = f"{where}: too long, the model takes at most {classifier.max_length} tokens; {remedy}"
-            if asked.refuse_long:
+    prepared = _Prepared(classifier, refuse_long=asked.refuse_long)
+    for group in _inputs(asked, pair=len(classifier.columns) > 1):
+        inputs, refused = prepared.of(group)
+        for answer in classifier.answers(inputs):
+            if asked.json:
+                print(json.dumps(answer._asdict(), ensure_ascii=False))
+            else:
+                print(f"{answer.label}\t{answer.confidence:.4f}")
+        sys.stdout.flush()
+        if refused:
+            raise refused
+    prepared.say_how_many()
+
+
+class _Prepared:
+    """Prepares inputs for the model, and warns of those that it can say little of."""
+
+    def __init__(self, classifier: Classifier, *, refuse_long: bool) -> None:
+        self.classifier, self.refuse_long = classifier, refuse_long
+        self.cut = self.strange = 0
+
+    def of(self, group: list[tuple[str, list[str]]]) -> tuple[list[tuple[Any, Any, bool]], Refused | None]:
+        """Prepare inputs up to the first that is refused, if one is."""
+        found = []
+        for where, texts in group:
+            try:
+                found.append(self._one(where, texts))
+            except Refused as error:
+                return found, Refused(f"{where}: {error}")
+        return found, None
+
+    def _one(self, where: str, texts: list[str]) -> tuple[Any, Any, bool]:
+        ids, mask, truncated = self.classifier.prepare(*texts)
+        if truncated:
+            remedy = "shorten it, or leave --refuse-long out" if self.refuse_long else "its end was cut"
+            message = f"too long, the model takes at most {self.classifier.max_length} tokens; {remedy}"
+            if self.refuse_long:
                 raise Refused(message)
-            if cut == 1:
-                print(f"warning: {message}", file=sys.stderr)
-        if asked.json:
-            print(json.dumps(answer._asdict(), ensure_ascii=False), flush=True)
-        else:
-            print(f"{answer.label}\t{answer.confidence:.4f}", flush=True)
-    if cut > 1:
-        print(f"warning: {cut} texts were cut in all", file=sys.stderr)
-    if strange > 1:
-        print(f"warning: {strange} texts have hardly any words that the model knows", file=sys.stderr)
+            self.cut += 1
+            if self.cut == 1:
+                print(f"warning: {where}: {message}", file=sys.stderr)
+        if self.classifier.unknown(ids, mask) >= MOSTLY:
+            self.strange += 1
+            if self.strange == 1:
+                print(f"warning: {where}: the model knows hardly any of these words", file=sys.stderr)
+        return ids, mask, truncated
+
+    def say_how_many(self) -> None:
+        if self.cut > 1:
+            print(f"warning: {self.cut} texts were cut in all", file=sys.stderr)
+        if self.strange > 1:
+            print(
+                f"warning: {self.strange} texts have hardly any words that the model knows", file=sys.stderr
+            )
+
+
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Say which inputs to run together: those of like length, so that little is padding.
+
+    Args:
+        lengths: of the inputs, in tokens.
+        tokens: of a batch, padding included, at most; a longer input is a batch of its own.
+
+    Yields:
+        Numbers of inputs.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[index] > tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def stacked(*kinds: Sequence[Any]) -> list[Any]:
+    """Pad the rows of each kind with 0 to one length, int64 (rows, length). Which token pads is no matter."""
+    return [
+        np.stack([np.pad(row, (0, max(map(len, rows)) - len(row))) for row in rows]).astype(np.int64)
+        for rows in kinds
+    ]
 
 
 def _longest_first(lengths: list[int], room: int) -> list[int]:
@@ -261,26 +353,44 @@ def _longest_first(lengths: list[int], room: int) -> list[int]:
     return [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
 
 
-def _inputs(asked: argparse.Namespace, *, pair: bool) -> Iterator[tuple[str, list[str]]]:
-    """Yield each input and where it is from. In a single text a tab is part of the text."""
+def _inputs(asked: argparse.Namespace, *, pair: bool) -> Iterator[list[tuple[str, list[str]]]]:
+    """Yield inputs and where they are from, as many as can be read without waiting.
+
+    In a single text a tab is part of the text.
+    """
     if asked.text:
-        yield "text", asked.text[0].split("\t") if pair and len(asked.text) == 1 else asked.text
+        yield [("text", asked.text[0].split("\t") if pair and len(asked.text) == 1 else asked.text)]
         return
-    name = str(asked.file or "standard input")
+    name, number = str(asked.file or "standard input"), 0
+    for lines in _lines(asked.file, name):
+        group: list[tuple[str, list[str]]] = []
+        for line in lines:
+            number += 1
+            where = f"{name}, line {number}"
+            line = line.removesuffix(b"\r")
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                yield group
+                raise Refused(f"{where}: is not UTF-8 ({error.reason}); convert it") from None
+            group.append((where, text.split("\t") if pair else [text]))
+        yield group
+
+
+def _lines(path: Path | None, name: str) -> Iterator[list[bytes]]:
+    """Yield the lines of a file or of standard input as they come."""
+    rest = b""
     try:
-        with asked.file.open("rb") if asked.file else sys.stdin.buffer as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{name}, line {number}"
-                line = line.removesuffix(b"\n").removesuffix(b"\r")
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                try:
-                    text = line.decode()
-                except UnicodeDecodeError as error:
-                    raise Refused(f"{where}: is not UTF-8 ({error.reason}); convert it") from None
-                yield where, text.split("\t") if pair else [text]
+        with path.open("rb") if path else sys.stdin.buffer as file:
+            while block := file.read1(READ):  # type: ignore[union-attr]
+                *lines, rest = (rest + block).split(b"\n")
+                yield lines
     except OSError as error:
         raise Refused(f"{name}: cannot be read ({error.strerror}); name a file of texts") from None
+    if rest:
+        yield [rest]
 
 
 def _check_digests(folder: Path) -> None:
@@ -291,7 +401,7 @@ def _check_digests(folder: Path) -> None:
         return
     lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
     digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in ("model.onnx", "tokenizer.json", "labels.json", "policy.json"):
+    for name in ("model.onnx", "batch.onnx", "tokenizer.json", "labels.json", "policy.json"):
         path = folder / name
         if path.is_file():
             with path.open("rb") as file:

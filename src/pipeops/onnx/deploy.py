@@ -16,17 +16,24 @@ from pipeops.integrity import SUMS, sealed_folder
 from pipeops.models.foreign import refuse_unsafe_tokenizer
 from pipeops.models.shape import ModelShape, read_config
 from pipeops.onnx import graphs
+from pipeops.onnx.classify import BATCH_TOKENS
 from pipeops.onnx.export import write
-from pipeops.onnx.graphs import with_metadata
+from pipeops.onnx.graphs import batch_graph, with_metadata, with_weights_in
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
 from pipeops.provenance import json_text
 from pipeops.reading import reading
 from pipeops.settings import Confidence
 
-MODEL, TOKENIZER, LABELS, POLICY = "model.onnx", "tokenizer.json", "labels.json", "policy.json"
+MODEL, BATCH, TOKENIZER, LABELS, POLICY = (
+    "model.onnx",
+    "batch.onnx",
+    "tokenizer.json",
+    "labels.json",
+    "policy.json",
+)
 SCRIPT, CARD = "classify.py", "README.md"
-FILES = (MODEL, TOKENIZER, LABELS, POLICY, SCRIPT, CARD, SUMS)
+FILES = (MODEL, BATCH, TOKENIZER, LABELS, POLICY, SCRIPT, CARD, SUMS)
 """What a deployed folder holds."""
 MOST_SURE = 2.0
 """Largest threshold of a confidence: any above 1 never leaves early."""
@@ -64,6 +71,8 @@ class Policy:
     """Whether inputs are padded to ``max_length``: not with L."""
     text_columns: tuple[str, ...]
     """What the texts of an input are: one name, or two for a pair."""
+    batch_tokens: int
+    """Tokens of inputs that are run together: 0, one at a time, with Q, whose answers would depend on it."""
 
     @property
     def thresholds_text(self) -> str:
@@ -176,6 +185,7 @@ def policy_of(
         max_length=longest,
         padding="L" not in pipeline.inference,
         text_columns=text_columns,
+        batch_tokens=0 if "Q" in pipeline.inference else BATCH_TOKENS,
     )
 
 
@@ -211,7 +221,9 @@ def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None
     """
     refuse_other_content(folder)
     with sealed_folder(folder, last=POLICY) as written:
-        write(_with_metadata(trained, policy), written / MODEL)
+        model = _with_metadata(trained, policy)
+        write(model, written / MODEL)
+        write(with_weights_in(batch_graph(model), written / MODEL), written / BATCH)
         tokenizer = _prepared(trained, policy).to_str() + "\n"
         (written / TOKENIZER).write_text(tokenizer, encoding="utf-8")
         labels = {str(number): label for number, label in enumerate(trained.labels)}

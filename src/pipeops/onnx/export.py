@@ -8,6 +8,7 @@ from typing import Any
 
 from onnx import ModelProto
 
+from pipeops.errors import PipeOpsError
 from pipeops.files import replaced
 from pipeops.integrity import sealed_folder
 from pipeops.models.shape import ModelShape, read_config
@@ -21,7 +22,12 @@ from pipeops.settings import Confidence
 
 
 def export(
-    checkpoint: Path, output: Path, *, confidence: Confidence = "max_probability", inline: bool = False
+    checkpoint: Path,
+    output: Path,
+    *,
+    confidence: Confidence = "max_probability",
+    inline: bool = False,
+    layer: int | None = None,
 ) -> None:
     """Write a checkpoint as graphs, in fp32 and in int8. Same weights, same bytes.
 
@@ -31,12 +37,18 @@ def export(
             ``profile[-int8].onnx``, the one that returns every exit's answer (``stitching.straight_graph``).
         confidence: how sure an exit is of its answer; see ``sections.ExitsSection``.
         inline: write graphs without functions, for runtimes that know none.
+        layer: end the model at the exit after this layer, counted from 1; None: at its last one.
 
     Raises:
-        PipeOpsError: the checkpoint is damaged, disagrees with its configuration, or cannot be exported.
+        PipeOpsError: there is no such exit, or the checkpoint is damaged, disagrees with its configuration,
+            or cannot be exported.
     """
     shape = ModelShape.from_checkpoint(checkpoint)
+    if layer not in (None, *shape.exit_layers):
+        layers = ", ".join(map(str, shape.exit_layers))
+        raise PipeOpsError(f"--layer: {checkpoint} has no exit after layer {layer}; give one of {layers}")
     with checked_weights(checkpoint / WEIGHTS, shape) as weights:
+        shape = shape if layer is None else shape.cut(layer)
         stages = emit_stages(shape, weights, confidence=confidence)
     origin = _origin(read_config(checkpoint))
     with sealed_folder(output, last=graph_path(output, "profile", quantised=True).name) as folder:

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
+from pipeops.onnx.classify import batches, stacked
+from pipeops.onnx.graphs import batch_graph, load
 from pipeops.reading import reading
 from pipeops.settings import Confidence
 from pipeops.text import as_given
@@ -31,6 +33,15 @@ class Answer(NamedTuple):
     """The layer that it left after, counted from 1."""
 
 
+class Answers(NamedTuple):
+    """What a model with early exits says of many inputs, in their order."""
+
+    logits: NDArray[np.float32]
+    """Shape (inputs, num_labels)."""
+    exit_layers: NDArray[np.int64]
+    """The layers that they left after, counted from 1, shape (inputs,)."""
+
+
 class Profile(NamedTuple):
     """What every exit says of a batch."""
 
@@ -42,17 +53,21 @@ class Profile(NamedTuple):
 
 @dataclass(frozen=True)
 class EarlyExitModel:
-    """``model.onnx``: one input at a time, which leaves at the first exit that is sure enough."""
+    """``model.onnx``: every input leaves at the first exit that is sure enough."""
 
     session: onnxruntime.InferenceSession
     shape: ModelShape
+    batch_tokens: int = 0
+    """How many tokens of inputs it runs together; 0: it takes one input at a time, in the least time."""
 
     @classmethod
-    def load(cls, path: Path, *, threads: int, cores: Sequence[int] = ()) -> Self:
+    def load(cls, path: Path, *, threads: int, cores: Sequence[int] = (), batch_tokens: int = 0) -> Self:
         """Load a model to run on ``threads`` threads.
 
         Args:
             path: the graph.
+            batch_tokens: how many tokens are run together, padding included, such as
+                :data:`pipeops.onnx.classify.BATCH_TOKENS`; 0: one input at a time, in the least time.
             threads: how many compute, the calling one among them.
             cores: one per thread; the threads of the session stay on all but the first, which is the
                 caller's. Empty: anywhere.
@@ -60,7 +75,8 @@ class EarlyExitModel:
         Raises:
             PipeOpsError: the file is absent, damaged, or not such a model.
         """
-        return cls(*_open(path, kind="early-exit", threads=threads, cores=cores))
+        opened = _open(path, kind="early-exit", threads=threads, cores=cores, batch=batch_tokens > 0)
+        return cls(*opened, batch_tokens)
 
     @property
     def confidence(self) -> Confidence:
@@ -80,18 +96,54 @@ class EarlyExitModel:
         Raises:
             PipeOpsError: more than one input, an input that is too long, or the wrong number of thresholds.
         """
+        logits, exit_layers = self.run_batch(input_ids, attention_mask, thresholds)
+        if len(logits) != 1:
+            raise PipeOpsError(f"batch of {len(logits)}: `run` takes one input, `run_batch` takes more")
+        return Answer(logits, int(exit_layers[0]))
+
+    def run_many(self, inputs: Sequence[ArrayLike], thresholds: ArrayLike = ()) -> Answers:
+        """Classify inputs, those of like length together, if the model was loaded to do so.
+
+        In fp32 answers are those of one input at a time. In int8 the inputs of a batch share the scale of
+        every product, so an answer depends a little on the others.
+
+        Args:
+            inputs: token ids of each, shape (length,), without padding.
+            thresholds: as :meth:`run` takes them.
+
+        Raises:
+            PipeOpsError: an input that is too long, or the wrong number of thresholds.
+        """
+        rows = [np.asarray(ids, dtype=np.int64) for ids in inputs]
+        logits = np.zeros((len(rows), self.shape.num_labels), dtype=np.float32)
+        exit_layers = np.zeros(len(rows), dtype=np.int64)
+        for batch in batches([len(ids) for ids in rows], self.batch_tokens):
+            ids, mask = stacked(
+                [rows[index] for index in batch], [np.ones_like(rows[index]) for index in batch]
+            )
+            logits[batch], exit_layers[batch] = self.run_batch(ids, mask, thresholds)
+        return Answers(logits, exit_layers)
+
+    def run_batch(
+        self, input_ids: ArrayLike, attention_mask: ArrayLike, thresholds: ArrayLike = ()
+    ) -> Answers:
+        """Classify a batch, (batch, length), as it is; :meth:`run` says the rest.
+
+        Raises:
+            PipeOpsError: inputs that are too long or of different lengths, the wrong number of thresholds, or
+                more than one input where the model was not loaded to take them.
+        """
         tokens = _tokens(input_ids, attention_mask, self.shape)
-        if (batch := len(tokens["input_ids"])) != 1:
+        if (batch := len(tokens["input_ids"])) > 1 and not self.batch_tokens:
             raise PipeOpsError(
-                f"batch of {batch}: a model with early exits takes one input at a time; run them one by one"
+                f"batch of {batch}: the model was loaded for one input at a time; load it with `batch_tokens`"
             )
         given, wanted = np.asarray(thresholds, dtype=np.float32), len(self.shape.exit_layers) - 1
         if given.shape != (wanted,):
             raise PipeOpsError(
                 f"thresholds: {given.size} given, the model takes {wanted}, one per exit but the last"
             )
-        logits, exit_layer = self.session.run(None, tokens | {"thresholds": given} if wanted else tokens)
-        return Answer(logits, int(exit_layer[0]))
+        return Answers(*self.session.run(None, tokens | {"thresholds": given} if wanted else tokens))
 
 
 @dataclass(frozen=True)
@@ -162,7 +214,12 @@ def _tokens(
     input_ids: ArrayLike, attention_mask: ArrayLike, shape: ModelShape
 ) -> dict[str, NDArray[np.int64]]:
     """The inputs that both graphs share, checked."""
-    ids, mask = np.asarray(input_ids, dtype=np.int64), np.asarray(attention_mask, dtype=np.int64)
+    try:
+        ids, mask = np.asarray(input_ids, dtype=np.int64), np.asarray(attention_mask, dtype=np.int64)
+    except ValueError:
+        raise PipeOpsError(
+            "input_ids: inputs of different lengths; pad them, with a mask of 0 there"
+        ) from None
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise PipeOpsError(
             f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be (batch, length)"
@@ -175,9 +232,9 @@ def _tokens(
 
 
 def _open(
-    path: Path, *, kind: str, threads: int, cores: Sequence[int] = ()
+    path: Path, *, kind: str, threads: int, cores: Sequence[int] = (), batch: bool = False
 ) -> tuple[onnxruntime.InferenceSession, ModelShape]:
-    """Open a graph of the given kind and read the shape that it carries."""
+    """Open a graph of the given kind, or what takes batches of it, and read the shape that it carries."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -193,13 +250,13 @@ def _open(
     with reading(path, absent="export the model first", wrong="not a readable model", again=again):
         path.open("rb").close()
         session = onnxruntime.InferenceSession(
-            path,
+            batch_graph(load(path)).SerializeToString() if batch else path,
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["SkipLayerNormFusion"],  # the fused kernel is slower than its parts
         )
         metadata = session.get_modelmeta().custom_metadata_map
-        if (found := metadata.get("pipeops.graph", "unknown")) != kind:
+        if (found := metadata.get("pipeops.graph", "unknown")) != ("batch" if batch else kind):
             raise PipeOpsError(
                 f"{path}: a graph of kind {found!r} where {kind!r} is needed; export the model again"
             )

@@ -7,9 +7,9 @@ Tensors are named after the stage they belong to, so stages share no name but th
     input_ids, attention_mask -> stage 1 -> mask, hidden.1, logits.1, confidence.1
     mask, hidden.1            -> stage 2 -> hidden.2, logits.2, confidence.2 ...
 
-``hidden.k`` is (batch, length, hidden_size), ``logits.k`` (batch, num_labels), ``confidence.k`` (batch,) and
-``mask`` the attention mask as int32. Where layers share more than it (rotary positions), every stage takes
-that from the first.
+``hidden.k`` is (batch, length, hidden_size), ``logits.k`` (batch, 1, num_labels), ``confidence.k`` (batch,)
+and ``mask`` the attention mask as int32. Where layers share more than it (rotary positions, the weights of a
+mean over tokens), every stage takes that from the first. A confidence may be rounded to just above 1.
 """
 
 from importlib import import_module
@@ -30,6 +30,8 @@ ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu"}
 _HEAD_ACTIVATIONS = ACTIVATIONS | {"tanh": "Tanh"}
 WORDS = "embeddings.words"
 """The node that looks up the word embeddings."""
+POOLING = "pooling"
+"""One divided by the number of tokens, and 0 on padding."""
 WORDS_TABLE = f"{WORDS}.table"
 """Their table; what quantising makes of it begins with this name."""
 
@@ -55,7 +57,7 @@ def emit_stages(
 
 def _emit_stage(layer: int, shape: ModelShape, weights: Weights, confidence: Confidence) -> ModelProto:
     stage, encoder = Stage(shape, weights), import_module(shape.layout.onnx)
-    shared = encoder.shared(shape)
+    shared = [*encoder.shared(shape), *_pooling(shape)]
     mask = tensor("mask", TensorProto.INT32, "batch", "length")
     before, after = (
         tensor(f"hidden.{k}", TensorProto.FLOAT, "batch", "length", shape.hidden_size)
@@ -65,14 +67,20 @@ def _emit_stage(layer: int, shape: ModelShape, weights: Weights, confidence: Con
     if layer == 1:
         inputs, outputs = token_inputs("batch"), [mask, *shared, after]
         encoder.embeddings(stage)
+        stage.pooling()
     encoder.layer(stage, layer)
     if layer in shape.exit_layers:
         stage.exit(encoder.read(stage, layer), layer, confidence)
-        outputs.append(tensor(f"logits.{layer}", TensorProto.FLOAT, "batch", shape.num_labels))
+        outputs.append(tensor(f"logits.{layer}", TensorProto.FLOAT, "batch", 1, shape.num_labels))
         outputs.append(tensor(f"confidence.{layer}", TensorProto.FLOAT, "batch"))
     name = f"stage.{layer}"
     graph = helper.make_graph(stage.nodes, name, inputs, outputs, stage.initializers, value_info=stage.types)
     return make_model(graph)
+
+
+def _pooling(shape: ModelShape) -> list[ValueInfoProto]:
+    """The weights of a mean over tokens, if exits take it."""
+    return [tensor(POOLING, TensorProto.FLOAT, "batch", "length", 1)] if shape.pooling == "mean" else []
 
 
 def make_model(graph: GraphProto) -> ModelProto:
@@ -106,38 +114,42 @@ class Stage:
     def exit(self, read: str, layer: int, confidence: Confidence) -> str:
         """Classify what is pooled of the states that the exit reads, and say how sure the answer is."""
         source, name, head = f"exits.{layer}", f"exit.{layer}", self.shape.declared.head
-        x = self._pooled(read, name)
+        x = self._pooled(read, name)  # few operators from here on: each costs a run some microseconds
         x = self.linear(x, f"{name}.dense", f"{source}.dense")
         x = self.node(_HEAD_ACTIVATIONS[head.activation], [x], f"{name}.{head.activation}")
         if head.normed:
             x = self.layer_norm(x, f"{name}.normed", f"{source}.norm", bias=False)
         logits = self.linear(x, f"logits.{layer}", f"{source}.out_proj")
         probabilities = self.node("Softmax", [logits], f"{name}.probabilities", axis=-1)
-        axis = self.constant(f"{name}.axis", np.array([-1]))
+        axis = self.constant(f"{name}.axis", np.array([1, 2]))
+        sure = f"confidence.{layer}"
         if confidence == "entropy":
             logarithms = self.node("LogSoftmax", [logits], f"{name}.logarithms", axis=-1)
             products = self.node("Mul", [probabilities, logarithms], f"{name}.products")
             negative = self.node("ReduceSum", [products, axis], f"{name}.negative_entropy", keepdims=0)
-            sure = self.node("Exp", [negative], f"{name}.sure_by_entropy")
-        else:
-            sure = self.node("ReduceMax", [probabilities, axis], f"{name}.largest", keepdims=0)
-        # Rounding must not carry it past 1: a threshold above 1 means never.
-        one = self.constant(f"{name}.one", np.array(1, dtype=np.float32))
-        return self.node("Min", [sure, one], f"confidence.{layer}")
+            return self.node("Exp", [negative], sure)
+        return self.node("ReduceMax", [probabilities, axis], sure, keepdims=0)
+
+    def pooling(self) -> None:
+        """Compute what :meth:`_pooled` weighs tokens by, once for all exits."""
+        if self.shape.pooling == "first":
+            return
+        axis, last = (
+            self.constant(f"{POOLING}.{name}", np.array([at])) for name, at in (("axis", 1), ("last", 2))
+        )
+        kept = self.node("Cast", ["mask"], f"{POOLING}.kept", to=TensorProto.FLOAT)
+        count = self.node("ReduceSum", [kept, axis], f"{POOLING}.count", keepdims=1)
+        weights = self.node("Div", [kept, count], f"{POOLING}.weights")
+        self.node("Unsqueeze", [weights, last], POOLING)
 
     def _pooled(self, x: str, name: str) -> str:
-        """The first token's state, or the mean over the tokens that are not padding: (batch, hidden)."""
+        """The first token's state, or the mean over the tokens that are not padding: (batch, 1, hidden)."""
         if self.shape.pooling == "first":
-            first = self.constant(f"{name}.index", np.array(0))
+            first = self.constant(f"{name}.index", np.array([0]))
             return self.node("Gather", [x, first], f"{name}.token", axis=1)
-        last_axis = self.constant(f"{name}.last_axis", np.array([-1]))
-        token_axis = self.constant(f"{name}.token_axis", np.array([1]))
-        column = self.node("Unsqueeze", ["mask", last_axis], f"{name}.column")
-        kept = self.node("Cast", [column], f"{name}.kept", to=TensorProto.FLOAT)
-        states = self.node("Mul", [x, kept], f"{name}.states")
-        total = self.node("ReduceSum", [states, token_axis], f"{name}.total", keepdims=0)
-        count = self.node("ReduceSum", [kept, token_axis], f"{name}.count", keepdims=0)
-        return self.node("Div", [total, count], f"{name}.mean")
+        self.types.append(tensor(f"{name}.mean", TensorProto.FLOAT, "batch", 1, self.shape.hidden_size))
+        # Transposed: a product that begins with one row is summed in an order that depends on its length.
+        return self.node("FusedMatMul", [POOLING, x], f"{name}.mean", domain="com.microsoft", transA=1)
 
     def node(
         self,

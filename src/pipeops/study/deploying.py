@@ -19,6 +19,7 @@ from pipeops.measuring.classes import ACCURACY, Metric
 from pipeops.measuring.policies import scores
 from pipeops.measuring.prices import read_prices
 from pipeops.measuring.replay import Replay
+from pipeops.onnx.classify import BATCH_TOKENS
 from pipeops.onnx.deploy import (
     FILES,
     Policy,
@@ -206,7 +207,13 @@ def _card(choice: Choice, trained: Trained, policy: Policy) -> str:
         f"python classify.py {_example(policy)}\npython classify.py --help\n```",
         "Each line of the output is a label, a tab, and the probability that the model gives the label.\n"
         "A file or standard input has one input a line"
-        + (", both texts separated by a tab." if len(policy.text_columns) > 1 else "."),
+        + (", both texts separated by a tab." if len(policy.text_columns) > 1 else ".")
+        + (
+            ""
+            if policy.batch_tokens
+            else f" With `--batch-tokens {BATCH_TOKENS}` inputs of like length are run "
+            "together. That is faster, but an answer then depends a little on the others."
+        ),
         "The same without the script:",
         f"```python\n{_snippet(policy)}\n```",
         markdown_table(["File", "What it holds"], _FILES),
@@ -220,9 +227,10 @@ _FILES = [
         FILES,
         (
             "weights and early exits; class names and longest input in its metadata",
+            "the same for many inputs at once; its weights are those of model.onnx, which it needs beside it",
             "of the `tokenizers` library, with truncation and padding set",
             "class names by id",
-            "thresholds, longest input, padding, pipeline",
+            "thresholds, longest input, padding, pipeline, tokens that are run together",
             "the command line above",
             "this text",
             "digests of the files above; the script checks them, and so does `sha256sum --check`",

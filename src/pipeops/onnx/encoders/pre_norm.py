@@ -36,7 +36,7 @@ def shared(shape: ModelShape) -> list[ValueInfoProto]:
         span = BLOCK_SPAN * cast(PreNorm, shape.layout).window
         found += [
             tensor(WINDOW, TensorProto.FLOAT, 1, 1, "near", "near"),
-            tensor(f"{BLOCKS}.mask", TensorProto.INT32, "blocks", span),
+            tensor(f"{BLOCKS}.mask", TensorProto.INT32, "batch", "blocks", span),
             tensor(f"{BLOCKS}.are_few", TensorProto.BOOL, 1),
             *(tensor(f"{BLOCKS}.{name}", TensorProto.INT64, size) for name, size in _SIZES.items()),
         ]
@@ -163,11 +163,14 @@ def _blocks(stage: "Stage") -> None:
     # Begin of each axis, then end of each: (batch, length, states).
     stage.node("Concat", [zero, zero, zero, zero, missing, zero], f"{BLOCKS}.pads_of_queries", axis=0)
     stage.node("Concat", [zero, block, zero, zero, after, zero], f"{BLOCKS}.pads_of_keys", axis=0)
-    stage.node("Concat", [batch, infer, zero], f"{BLOCKS}.joined", axis=0)
+    padded_length = stage.node("Add", [length, missing], f"{BLOCKS}.padded_length")
+    stage.node("Concat", [infer, padded_length, zero], f"{BLOCKS}.joined", axis=0)
     pads = stage.node("Concat", [zero, block, zero, after], f"{BLOCKS}.pads_of_mask", axis=0)
     padded = stage.node("Pad", ["mask", pads], f"{BLOCKS}.padded")
     flat = stage.constant(f"{BLOCKS}.flat", np.array([-1, size]))
-    _with_neighbours(stage, padded, f"{BLOCKS}.mask", size, flat)
+    spans = _with_neighbours(stage, padded, f"{BLOCKS}.spans", size, flat)
+    by_input = stage.node("Concat", [batch, infer, span], f"{BLOCKS}.by_input", axis=0)
+    stage.node("Reshape", [spans, by_input], f"{BLOCKS}.mask")
 
 
 def _in_blocks(stage: "Stage", parts: list[str], name: str, number: int) -> str:
@@ -184,9 +187,9 @@ def _in_blocks(stage: "Stage", parts: list[str], name: str, number: int) -> str:
     apart = np.abs(np.arange(size)[:, None] + size - np.arange(BLOCK_SPAN * size))
     added = np.where(apart > size, FAR, np.float32(0)).astype(np.float32)[None, None]
     band = stage.constant(f"{name}.band", added)
-    blocks = stage.attention(
-        [queries, keys, values], f"{name}.blocks", number, mask=f"{BLOCKS}.mask", bias=band
-    )
+    of_blocks = stage.constant(f"{name}.of_blocks", np.array([-1, BLOCK_SPAN * size]))
+    mask = stage.node("Reshape", [f"{BLOCKS}.mask", of_blocks], f"{name}.mask")
+    blocks = stage.attention([queries, keys, values], f"{name}.blocks", number, mask=mask, bias=band)
     joined = stage.node("Reshape", [blocks, f"{BLOCKS}.joined"], f"{name}.joined")
     first, axis = (stage.constant(f"{name}.{n}", np.array([v])) for n, v in (("first", 0), ("axis", 1)))
     return stage.node("Slice", [joined, first, f"{BLOCKS}.length", axis], f"{name}.cut")
