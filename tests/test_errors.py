@@ -33,6 +33,15 @@ def test_a_disk_that_fails_within_a_library_is_one_line(error, capsys):
     assert capsys.readouterr().err == "error: input/output error; the disk fails; name a place on another\n"
 
 
+@pytest.mark.parametrize(("where", "said"), [("", ""), (' at path "a/b"', "a/b: ")])
+def test_a_library_that_may_not_write_is_one_line(where, said, capsys):
+    with pytest.raises(SystemExit), errors_in_one_line():
+        raise RuntimeError(f"{rust(errno.EACCES)}{where}")
+    assert capsys.readouterr().err == (
+        f"error: {said}permission denied; change its permissions, or name another\n"
+    )
+
+
 @pytest.mark.parametrize(
     "error", [rust(errno.ENOENT), while_handling(OSError(errno.ENOENT, "absent")), ValueError()]
 )

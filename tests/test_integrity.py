@@ -144,6 +144,15 @@ def test_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
     assert events[-1] == f"sync {tmp_path / 'model'}"
 
 
+def test_a_file_that_tells_whose_folder_it_is_comes_first(tmp_path, monkeypatch):
+    moved, replace = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, to: (moved.append(to.name), replace(path, to)))
+    with sealed_folder(tmp_path / "model", first="c", last="a") as folder:
+        for name in ("a", "b", "c"):
+            (folder / name).write_text(name)
+    assert moved[1:] == ["c", SUMS, "b", "a"]  # after the digests got their name
+
+
 def test_what_killed_processes_left_is_removed_and_that_of_running_ones_is_not(tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()

@@ -33,8 +33,10 @@ _REMEDIES: Mapping[int, str] = {
 
 _DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 """What a disk says that fails or is full."""
-_RUST = re.compile(r"\(os error (\d+)\)")
-"""How libraries written in Rust give the system's number."""
+_REFUSED = (*_DISK, errno.EACCES, errno.EPERM, errno.EROFS)
+"""And what a system says that lets nobody write."""
+_RUST = re.compile(r"\(os error (\d+)\)(?: at path \"([^\"]*)\")?")
+"""How libraries written in Rust give the system's number, and the file."""
 
 
 class PipeOpsError(Exception):
@@ -109,7 +111,7 @@ def _of_the_disk(error: BaseException) -> OSError | None:
     """The failure of a disk that a library wraps into an error of its own, or stumbles over."""
     if isinstance(error, OSError) and error.errno in _DISK:
         return error
-    if (found := _RUST.search(str(error))) and int(found[1]) in _DISK:
-        return OSError(int(found[1]), found[0])
+    if (found := _RUST.search(str(error))) and int(found[1]) in _REFUSED:
+        return OSError(int(found[1]), found[0], found[2])
     before = error.__cause__ or error.__context__
     return _of_the_disk(before) if before else None

@@ -36,19 +36,22 @@ def sealed(first: Path, *others: Path) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def sealed_folder(output: Path, *, last: str) -> Iterator[Path]:
+def sealed_folder(output: Path, *, last: str, first: str | None = None) -> Iterator[Path]:
     """Yield a folder within ``output`` to write into; then its files move up with their digests.
 
     Args:
         output: the folder.
         last: the file that is moved last: where it is, the others are.
+        first: the file that is moved first: where any is, it is.
     """
     with temporary_folder(output) as folder:
         yield folder
         for path in folder.iterdir():
             make_shareable(path)
         seal(folder)
-        for path in sorted(folder.iterdir(), key=lambda path: (path.name == last, path.name)):
+        for path in sorted(
+            folder.iterdir(), key=lambda path: (path.name == last, path.name != first, path.name)
+        ):
             path.replace(output / path.name)
         flush(output)
 

@@ -8,6 +8,7 @@ from helpers import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import quantize_dynamic
 
 import pipeops.onnx.quantisation
 from pipeops.errors import PipeOpsError
@@ -225,8 +226,17 @@ def test_padded_and_unpadded_int8_agree_on_real_sentences(glue, minilm, tmp_path
     assert np.mean(agree) >= 0.995
 
 
-def test_a_stage_that_is_not_written_whole_is_refused(monkeypatch):
+def to_an_empty_file(_, path, **__):
+    path.touch()
+
+
+def from_an_empty_file(_, path, **options):
+    quantize_dynamic(onnx.ModelProto(), path, **options)
+
+
+@pytest.mark.parametrize("written", [to_an_empty_file, from_an_empty_file])
+def test_a_stage_that_is_not_written_whole_is_refused(written, monkeypatch):
     stage = emit_stages(shape := tiny_shape(), random_weights(shape).__getitem__)[0]
-    monkeypatch.setattr(pipeops.onnx.quantisation, "quantize_dynamic", lambda _, path, **__: path.touch())
+    monkeypatch.setattr(pipeops.onnx.quantisation, "quantize_dynamic", written)
     with pytest.raises(PipeOpsError, match="files there are not written whole; look at its disk"):
         quantise(stage)

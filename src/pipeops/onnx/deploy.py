@@ -220,7 +220,7 @@ def deploy(trained: Trained, policy: Policy, folder: Path, *, card: str) -> None
         PipeOpsError: the folder holds something else.
     """
     refuse_other_content(folder)
-    with sealed_folder(folder, last=POLICY) as written:
+    with sealed_folder(folder, first=MODEL, last=POLICY) as written:
         model = _with_metadata(trained, policy)
         write(model, written / MODEL)
         write(with_weights_in(batch_graph(model), written / MODEL), written / BATCH)

@@ -32,7 +32,7 @@ def quantise(stage: ModelProto) -> ModelProto:
         stage: as ``emission.emit_stages`` makes it; it is not changed.
 
     Raises:
-        PipeOpsError: a product with a float weight is left.
+        PipeOpsError: a product with a float weight is left, or a temporary file is lost.
     """
     prepared = ModelProto()
     prepared.CopyFrom(stage)
@@ -41,18 +41,24 @@ def quantise(stage: ModelProto) -> ModelProto:
     targets = [node.name for node in stage.graph.node if node.op_type in _PRODUCTS or node.name == WORDS]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stage.onnx"
-        quantize_dynamic(
-            prepared,
-            path,
-            op_types_to_quantize=[*_PRODUCTS, "Gather"],
-            nodes_to_quantize=targets,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
+        lost = PipeOpsError(f"{folder}: files there are not written whole; look at its disk and run again")
+        # ONNX's shape inference does not look whether its file was written. An empty file is a valid model.
+        try:
+            quantize_dynamic(
+                prepared,
+                path,
+                op_types_to_quantize=[*_PRODUCTS, "Gather"],
+                nodes_to_quantize=targets,
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+            )
+        except ValueError as error:
+            if "ai.onnx domain" in str(error):  # every stage names its version
+                raise lost from None
+            raise
         quantised = onnx.load(path)
-    # ONNX's shape inference does not look whether its file was written. An empty file is a valid model.
     if [value.name for value in quantised.graph.output] != [value.name for value in stage.graph.output]:
-        raise PipeOpsError(f"{folder}: files there are not written whole; look at its disk and run again")
+        raise lost
     _reorder(quantised.graph)
     if left := float_products(quantised):
         raise PipeOpsError(f"Q: {stage.graph.name}: {', '.join(left)} kept a float weight; report this")
