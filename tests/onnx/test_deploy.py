@@ -531,3 +531,11 @@ def test_more_threads_than_cores_are_said(folder, capsys, monkeypatch):
     status, out, err = lines_of(["--threads", 3, "w1"], capsys, monkeypatch, folder)
     assert (status, len(out)) == (0, 1)
     assert err == ["warning: --threads: 3 on 2 cores, so they wait in turns"]
+
+
+@pytest.mark.parametrize("threads", [0, 257, 10**8])
+def test_a_number_of_threads_that_no_machine_has_is_refused(folder, capsys, monkeypatch, threads):
+    with pytest.raises(SystemExit) as end:
+        lines_of(["--threads", threads, "w1"], capsys, monkeypatch, folder)
+    assert end.value.code == 2
+    assert f"--threads: {threads} is no number of threads; give 1 to 256" in capsys.readouterr().err

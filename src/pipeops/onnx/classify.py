@@ -34,6 +34,8 @@ except ImportError as error:
 AGAIN = "deploy the model again"
 BATCH_TOKENS = 512
 """How many tokens are run together where answers do not depend on it. More is no faster."""
+MOST_THREADS = 256
+"""Far more than these take a machine's memory, and never answer."""
 READ = 1 << 16
 """Bytes of texts that are read at a time, at most."""
 MOSTLY = 0.5
@@ -233,8 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.text and asked.file:
         parser.error("give texts or --file, not both")
-    if asked.threads < 1:
-        parser.error(f"--threads: {asked.threads} is no number of threads; give 1 or more")
+    if not 1 <= asked.threads <= MOST_THREADS:
+        parser.error(f"--threads: {asked.threads} is no number of threads; give 1 to {MOST_THREADS}")
     if asked.threads > (cores := os.cpu_count() or 1):
         print(f"warning: --threads: {asked.threads} on {cores} cores, so they wait in turns", file=sys.stderr)
     if (asked.batch_tokens or 0) < 0:
