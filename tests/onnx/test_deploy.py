@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from deployed import (
     PAIR,
@@ -539,3 +541,49 @@ def test_a_number_of_threads_that_no_machine_has_is_refused(folder, capsys, monk
         lines_of(["--threads", threads, "w1"], capsys, monkeypatch, folder)
     assert end.value.code == 2
     assert f"--threads: {threads} is no number of threads; give 1 to 256" in capsys.readouterr().err
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("sums", [True, False])
+def test_batches_with_the_weights_of_another_model_are_refused(copy, sums):
+    content = bytearray((copy / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(content)
+    if not sums:
+        (copy / "SHA256SUMS").unlink()
+    with pytest.raises(Refused, match="damaged" if sums else "batch.onnx and model.onnx are of two models"):
+        Classifier(copy, batch_tokens=512)
+
+
+def test_a_folder_written_anew_while_it_is_read_is_refused(copy, monkeypatch):
+    session = onnxruntime.InferenceSession
+
+    def meanwhile(path, *arguments, **options):
+        opened = session(path, *arguments, **options)
+        model = copy / "model.onnx"
+        model.write_bytes(model.read_bytes() + b"\0")
+        return opened
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", meanwhile)
+    with pytest.raises(Refused, match=r"batch\.onnx and model\.onnx are of two models"):
+        Classifier(copy, batch_tokens=512)
+
+
+def test_a_model_that_is_missing_is_named(copy):
+    (copy / "model.onnx").unlink()
+    with pytest.raises(Refused, match=r"model\.onnx: not found"):
+        Classifier(copy, batch_tokens=512)
+
+
+def test_files_may_be_links_as_in_the_cache_of_a_hub(copy, tmp_path):
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for number, path in enumerate(sorted(path for path in copy.iterdir() if path.is_file())):
+        (snapshot / path.name).symlink_to(path.rename(copy / str(number)))
+    command = [sys.executable, str(snapshot / "classify.py")]
+    run = subprocess.run(command, input="w1\n", capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")

@@ -196,3 +196,16 @@ def test_chosen_exits_against_a_loop(data, exits, batch):
         next((k for k in range(exits - 1) if row[k] >= thresholds[k]), exits - 1) for row in confidence
     ]
     assert chosen_exits(confidence, thresholds).tolist() == expected
+
+
+def test_what_cannot_be_run_together_is_refused(tmp_path):
+    load(SHAPES["roberta"], tmp_path)
+    model = EarlyExitModel.load(tmp_path / "model.onnx", threads=1, batch_tokens=64)
+    for inputs in ([[0, 5, 2], []], [[]], [0, 5, 2]):
+        with pytest.raises(PipeOpsError, match="has no tokens; each is a list of token ids"):
+            model.run_many(inputs, [0.5, 0.5])
+    for tokens in (-5, 9.5):
+        with pytest.raises(PipeOpsError, match=f"batch_tokens: {tokens} is no number of tokens"):
+            EarlyExitModel.load(tmp_path / "model.onnx", threads=1, batch_tokens=tokens)
+    with pytest.raises(PipeOpsError, match=r"profile\.onnx: a graph of kind 'straight' where 'early-exit'"):
+        EarlyExitModel.load(tmp_path / "profile.onnx", threads=1, batch_tokens=64)

@@ -92,6 +92,8 @@ class Classifier:
         self.graph = "batch.onnx" if self.batch_tokens else "model.onnx"
         # By default layers of 1 GiB together are refused; the file of a graph holds at most twice that.
         options.add_session_config_entry("session.function_expansion_byte_limit", str(1 << 31))
+        if not (folder / "model.onnx").is_file():
+            raise Refused(f"{folder / 'model.onnx'}: not found; {AGAIN}")
         self.session = _load(
             folder / self.graph,
             lambda path: onnxruntime.InferenceSession(
@@ -200,6 +202,9 @@ class Classifier:
             raise Refused(f"{folder}: {self.graph} and labels.json name other labels; {AGAIN}")
         if found.get("pipeops.max_length") != str(self.max_length):
             raise Refused(f"{folder}: {self.graph} and policy.json name another longest input; {AGAIN}")
+        # Whose weights these are is asked after they were read: a folder may be written anew meanwhile.
+        if self.graph == "batch.onnx" and found.get("pipeops.weights") != _sha256(folder / "model.onnx"):
+            raise Refused(f"{folder}: batch.onnx and model.onnx are of two models; {AGAIN}")
         takes = {value.name: value.shape for value in self.session.get_inputs()}
         if takes.get("thresholds", [0])[0] != len(self.thresholds):
             raise Refused(
@@ -258,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(asked: argparse.Namespace) -> None:
     together = 0 if asked.text else asked.batch_tokens
-    classifier = Classifier(Path(__file__).resolve().parent, asked.threads, batch_tokens=together)
+    classifier = Classifier(Path(__file__).absolute().parent, asked.threads, batch_tokens=together)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     prepared = _Prepared(classifier, refuse_long=asked.refuse_long)
     for group in _inputs(asked, pair=len(classifier.columns) > 1):
@@ -405,10 +410,13 @@ def _check_digests(folder: Path) -> None:
     digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in ("model.onnx", "batch.onnx", "tokenizer.json", "labels.json", "policy.json"):
         path = folder / name
-        if path.is_file():
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digests.get(name):
-                    raise Refused(f"{path}: damaged (its bytes are not those of SHA256SUMS); {AGAIN}")
+        if path.is_file() and _sha256(path) != digests.get(name):
+            raise Refused(f"{path}: damaged (its bytes are not those of SHA256SUMS); {AGAIN}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path) -> Any:

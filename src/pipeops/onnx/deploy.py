@@ -265,6 +265,8 @@ def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
         kind = metadata.get("pipeops.graph", "unknown")
         if kind != "early-exit":
             raise PipeOpsError(f"{path}: a graph of kind {kind!r} where 'early-exit' is needed; {again}")
+        if not graph.functions:
+            raise PipeOpsError(f"{path}: a graph without functions; {again}, without --inline")
         shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
         return graph, shape, metadata.get("pipeops.confidence", "max_probability")
 

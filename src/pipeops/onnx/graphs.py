@@ -9,6 +9,7 @@ The table of word embeddings is the graph's, which passes it to the first stage.
 be most of the file: ONNX Runtime inlines 1 GiB at most, unless a session asks for more.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -90,13 +91,15 @@ def early_exit_graph(
 def with_weights_in(model: ModelProto, path: Path) -> ModelProto:
     """Return the model itself, with its large weights left where they are already: in another graph's file.
 
-    ONNX Runtime looks for that file beside the model's.
+    ONNX Runtime looks for that file beside the model's. Its SHA-256 stands in the metadata as
+    ``pipeops.weights``: another file has other bytes where the weights are.
 
     Args:
         model: with the weights of that graph; whatever is not found there it keeps.
         path: of the graph.
     """
     held, place = path.read_bytes(), 0
+    with_metadata(model, {"pipeops.weights": hashlib.sha256(held).hexdigest()})
     functions = [node for function in model.functions for node in function.node]
     for weight in (*model.graph.initializer, *_tensors(model.graph.node), *_tensors(functions)):
         size = len(weight.raw_data)
@@ -186,8 +189,13 @@ def batch_graph(model: ModelProto) -> ModelProto:
 
     Args:
         model: as :func:`early_exit_graph` makes it, with any confidence; it is not changed.
+
+    Raises:
+        PipeOpsError: it is no such graph.
     """
     metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if (kind := metadata.get("pipeops.graph", "unknown")) != "early-exit":
+        raise PipeOpsError(f"a graph of kind {kind!r} where 'early-exit' is needed; export the model again")
     shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
     confidence = metadata.get("pipeops.confidence", "max_probability")
     batch = _model("batch", [], shape)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
+from onnx import ModelProto
 
 from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
@@ -73,8 +74,10 @@ class EarlyExitModel:
                 caller's. Empty: anywhere.
 
         Raises:
-            PipeOpsError: the file is absent, damaged, or not such a model.
+            PipeOpsError: the file is absent, damaged, or not such a model, or a number of tokens is none.
         """
+        if batch_tokens != int(batch_tokens) or batch_tokens < 0:
+            raise PipeOpsError(f"batch_tokens: {batch_tokens} is no number of tokens; give 0 or more")
         opened = _open(path, kind="early-exit", threads=threads, cores=cores, batch=batch_tokens > 0)
         return cls(*opened, batch_tokens)
 
@@ -112,9 +115,12 @@ class EarlyExitModel:
             thresholds: as :meth:`run` takes them.
 
         Raises:
-            PipeOpsError: an input that is too long, or the wrong number of thresholds.
+            PipeOpsError: an input that is too long or has no tokens, or the wrong number of thresholds.
         """
         rows = [np.asarray(ids, dtype=np.int64) for ids in inputs]
+        for number, row in enumerate(rows):
+            if row.ndim != 1 or not row.size:
+                raise PipeOpsError(f"inputs: number {number} has no tokens; each is a list of token ids")
         logits = np.zeros((len(rows), self.shape.num_labels), dtype=np.float32)
         exit_layers = np.zeros(len(rows), dtype=np.int64)
         for batch in batches([len(ids) for ids in rows], self.batch_tokens):
@@ -250,7 +256,7 @@ def _open(
     with reading(path, absent="export the model first", wrong="not a readable model", again=again):
         path.open("rb").close()
         session = onnxruntime.InferenceSession(
-            batch_graph(load(path)).SerializeToString() if batch else path,
+            _batch_graph(path).SerializeToString() if batch else path,
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["SkipLayerNormFusion"],  # the fused kernel is slower than its parts
@@ -261,3 +267,10 @@ def _open(
                 f"{path}: a graph of kind {found!r} where {kind!r} is needed; export the model again"
             )
         return session, ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
+
+
+def _batch_graph(path: Path) -> ModelProto:
+    try:
+        return batch_graph(load(path))
+    except PipeOpsError as error:
+        raise PipeOpsError(f"{path}: {error}") from None
