@@ -12,8 +12,8 @@ that all times of a column are of one run.
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -293,6 +293,19 @@ def measure_costs(folders: Mapping[str, Path], sources: Sources, findings: Findi
         findings.add(name, **found, file_mib=sum(path.stat().st_size for path in files) / 2**20)
 
 
+@contextmanager
+def working(folders: Mapping[str, Path], sources: Sources, findings: Findings) -> Iterator[dict[str, Worker]]:
+    """Open all engines, by name; those that cannot be are left out of the findings."""
+    with ExitStack() as opened:
+        workers: dict[str, Worker] = {}
+        for name, folder in folders.items():
+            try:
+                workers[name] = opened.enter_context(Worker(name, sources, folder, findings.threads))
+            except PipeOpsError as error:
+                findings.leave_out(name, str(error))
+        yield workers
+
+
 def measure_times(
     folders: Mapping[str, Path],
     sources: Sources,
@@ -303,13 +316,7 @@ def measure_times(
 ) -> None:
     """Let all engines run in turns, column by column."""
     split, words = load_tokenised(sources.validation), sources.shape.vocab_size
-    with ExitStack() as opened:
-        workers: dict[str, Worker] = {}
-        for name, folder in folders.items():
-            try:
-                workers[name] = opened.enter_context(Worker(name, sources, folder, findings.threads))
-            except PipeOpsError as error:
-                findings.leave_out(name, str(error))
+    with working(folders, sources, findings) as workers:
         for column, (batch, shortest, longest) in columns.items():
             able = {name: one for name, one in workers.items() if batch == 1 or ENGINES[name].batches}
             rng = np.random.default_rng(longest)

@@ -11,18 +11,17 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from common import introduce, turns
 from engine_kinds import ENGINES, Opened
-from engines import BASE, Findings, chosen, console, make_all, sources_of
+from engines import BASE, Findings, chosen, console, make_all, sources_of, working
 from numpy.typing import NDArray
 from workers import SPINNING, Worker
 
 from pipeops.data.tokenised import load_tokenised
-from pipeops.errors import PipeOpsError, errors_in_one_line
+from pipeops.errors import errors_in_one_line
 from pipeops.files import replaced
 from pipeops.onnx.classify import batches, stacked
 from pipeops.text import markdown_table
@@ -38,13 +37,7 @@ def main() -> None:
     sources, findings = sources_of(args), Findings(args.output, threads=args.threads)
     folders = make_all(chosen(args.engines), sources, findings)
     page = []
-    with ExitStack() as opened:
-        workers: dict[str, Worker] = {}
-        for name, folder in folders.items():
-            try:
-                workers[name] = opened.enter_context(Worker(name, sources, folder, args.threads))
-            except PipeOpsError as error:
-                findings.leave_out(name, str(error))
+    with working(folders, sources, findings) as workers:
         for what, path in (("sentences", sources.validation), ("pairs", args.pairs)):
             if path:
                 page.append(
