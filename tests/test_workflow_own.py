@@ -22,12 +22,15 @@ SHARES = {"bad": 40, "fine, really": 80, "so-so": 20}
 PAGE = (ROOT / "docs/own-data.md").read_text()
 COMMANDS = re.search(r"```\n(snakemake .*?)```", PAGE, flags=re.DOTALL)[1].splitlines()
 TARGET = COMMANDS[0].split()[-1]
-TABLE = "results/table2.csv"
 
 
 def documented(language):
     """The study of the page."""
     return yaml.safe_load(re.search(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)[1])
+
+
+RESULTS = documented("yaml")["pathvars"]["results"]
+TABLE = f"{RESULTS}/table2.csv"
 
 
 def write_reviews(path, *, copies=1, seed=0):
@@ -49,7 +52,8 @@ def finished(tmp_path_factory):
     few = {"pretraining": {"examples": 64, "threads": 1}, "training": STUDY["training"]}
     few |= {"prices": ANYWHERE, "pipelines": ["O"], "table2": ["O"], "operator_sets": ["PE"]}
     few["cumulativeness"] = []
-    (folder / "study.yaml").write_text(yaml.safe_dump(documented("yaml") | few))
+    for name in ("study.yaml", "my-study.yaml"):  # as the tests' helper and as the page calls it
+        (folder / name).write_text(yaml.safe_dump(documented("yaml") | few))
     run = snakemake(folder, "--cores", "1", TARGET, TABLE)
     (folder / "output.txt").write_text(run.stdout + run.stderr)
     return folder
@@ -60,13 +64,13 @@ def test_what_the_rows_are_is_printed_before_anything_trains(finished):
     counted, trained = output.index("reviews: 3 classes"), output.index("train O, reviews, seed 1")
     assert counted < output.index("reviews, train: 140 examples, ") < trained
     assert "| class fine, really | 80 (57.1%) | 80 (57.1%) |" in output
-    about = json.loads((finished / "results/rows/reviews/about.json").read_text())
+    about = json.loads((finished / RESULTS / "rows/reviews/about.json").read_text())
     assert about["classes"]["train"] == SHARES
 
 
 def test_class_names_reach_the_checkpoint_and_the_deployed_folder(finished):
     names = {str(number): label for number, label in enumerate(sorted(SHARES))}
-    config = json.loads((finished / "results/models/reviews/O/seed1/config.json").read_text())
+    config = json.loads((finished / RESULTS / "models/reviews/O/seed1/config.json").read_text())
     assert config["id2label"] == names
     command = [sys.executable, "-m", *shlex.split(COMMANDS[1])]
     subprocess.run(command, cwd=finished, check=True)
@@ -107,7 +111,7 @@ def test_another_metric_runs_nothing_but_curves_and_analyses(finished):
     assert before["metric"].tolist() == ["accuracy"]
     snakemake(finished, "--cores", "1", TABLE, config=config)
     assert pd.read_csv(finished / TABLE)["metric"].tolist() == ["mcc"]
-    assert "| reviews (MCC) " in (finished / "results/table2.md").read_text()
+    assert "| reviews (MCC) " in (finished / RESULTS / "table2.md").read_text()
     snakemake(finished, "--cores", "1", TABLE)
     pd.testing.assert_frame_equal(pd.read_csv(finished / TABLE), before)
 

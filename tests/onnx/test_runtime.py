@@ -153,6 +153,10 @@ def test_tokens_of_the_wrong_shape_are_refused(roberta):
             runnable.run(np.zeros((1, 5)), np.ones((1, 4)), *more)
         with pytest.raises(PipeOpsError, match="input_ids: inputs of different lengths; pad them"):
             runnable.run([[0, 5, 2], [0, 2]], [[1, 1, 1], [1, 1]], *more)
+        known = runnable.shape.vocab_size
+        for other in (known, -1, -known, 2**40):
+            with pytest.raises(PipeOpsError, match=f"token {other}, the model knows 0 to {known - 1}; use its"):
+                runnable.run([[0, other, 2]], [[1, 1, 1]], *more)
         runnable.run(*random_tokens(runnable.shape, [longest]), *more)
 
 

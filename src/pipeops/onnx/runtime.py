@@ -97,7 +97,8 @@ class EarlyExitModel:
                 patience: how many exits in a row, this one included, must agree.
 
         Raises:
-            PipeOpsError: more than one input, an input that is too long, or the wrong number of thresholds.
+            PipeOpsError: more than one input, an input that is too long, a token that the model does not
+                know, or the wrong number of thresholds.
         """
         logits, exit_layers = self.run_batch(input_ids, attention_mask, thresholds)
         if len(logits) != 1:
@@ -115,7 +116,8 @@ class EarlyExitModel:
             thresholds: as :meth:`run` takes them.
 
         Raises:
-            PipeOpsError: an input that is too long or has no tokens, or the wrong number of thresholds.
+            PipeOpsError: an input that is too long or has no tokens, a token that the model does not know, or
+                the wrong number of thresholds.
         """
         rows = [np.asarray(ids, dtype=np.int64) for ids in inputs]
         for number, row in enumerate(rows):
@@ -136,8 +138,9 @@ class EarlyExitModel:
         """Classify a batch, (batch, length), as it is; :meth:`run` says the rest.
 
         Raises:
-            PipeOpsError: inputs that are too long or of different lengths, the wrong number of thresholds, or
-                more than one input where the model was not loaded to take them.
+            PipeOpsError: inputs that are too long or of different lengths, a token that the model does not
+                know, the wrong number of thresholds, or more than one input where the model was not loaded to
+                take them.
         """
         tokens = _tokens(input_ids, attention_mask, self.shape)
         if (batch := len(tokens["input_ids"])) > 1 and not self.batch_tokens:
@@ -172,7 +175,7 @@ class Profiler:
         """Ask every exit about a batch: ``input_ids`` and ``attention_mask`` (0 on padding), (batch, length).
 
         Raises:
-            PipeOpsError: inputs that are too long.
+            PipeOpsError: inputs that are too long, or a token that the model does not know.
         """
         return Profile(*self.session.run(None, _tokens(input_ids, attention_mask, self.shape)))
 
@@ -233,6 +236,12 @@ def _tokens(
     if ids.shape[1] > shape.max_length:
         raise PipeOpsError(
             f"input_ids: {ids.shape[1]} tokens, the model takes at most {shape.max_length}; truncate"
+        )
+    # As unsigned numbers, negative ones are too large as well; the graph would count them from the end.
+    if ids.size and ids.view(np.uint64).max() >= shape.vocab_size:
+        other = ids[(ids < 0) | (ids >= shape.vocab_size)][0]
+        raise PipeOpsError(
+            f"input_ids: token {other}, the model knows 0 to {shape.vocab_size - 1}; use its own tokenizer"
         )
     return {"input_ids": ids, "attention_mask": mask}
 
