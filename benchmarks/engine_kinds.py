@@ -381,6 +381,8 @@ def make_ctranslate2(sources: Sources, folder: Path) -> None:
     import transformers
     from safetensors.numpy import load_file
 
+    from pipeops.models.backbones import load_tokenizer
+
     shape, family = sources.shape, sources.shape.declared
     model = _torch_model(sources).model.backbone
     config = type(model.config).from_dict(model.config.to_dict() | {"position_embedding_type": "absolute"})
@@ -388,6 +390,7 @@ def make_ctranslate2(sources: Sources, folder: Path) -> None:
     with_pooler = getattr(transformers, f"{family.runs_as}Model")(config)
     with_pooler.load_state_dict(model.state_dict(), strict=False)
     with_pooler.save_pretrained(folder / "transformers")
+    load_tokenizer(sources.single).save_pretrained(folder / "transformers")
     converter = ctranslate2.converters.TransformersConverter(str(folder / "transformers"))
     converter.convert(str(folder / "ctranslate2"), quantization="int8")
     weights = load_file(sources.single / WEIGHTS)

@@ -155,7 +155,9 @@ def test_tokens_of_the_wrong_shape_are_refused(roberta):
             runnable.run([[0, 5, 2], [0, 2]], [[1, 1, 1], [1, 1]], *more)
         known = runnable.shape.vocab_size
         for other in (known, -1, -known, 2**40):
-            with pytest.raises(PipeOpsError, match=f"token {other}, the model knows 0 to {known - 1}; use its"):
+            with pytest.raises(
+                PipeOpsError, match=f"token {other}, the model knows 0 to {known - 1}; use its"
+            ):
                 runnable.run([[0, other, 2]], [[1, 1, 1]], *more)
         runnable.run(*random_tokens(runnable.shape, [longest]), *more)
 
