@@ -13,6 +13,7 @@ Prices are not taken: they belong to the CPU that models are deployed on.
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -88,7 +89,7 @@ def run_studies(arguments: argparse.Namespace, deadline: float) -> int:
         }
         command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), "--rerun-incomplete"]
         command += ["--keep-going", "--configfile", str(configuration), "--config"]
-        command += [f"{key}={value}" for key, value in settings.items()]
+        command += [f"{key}={json.dumps(value)}" for key, value in settings.items()]
         begun = time.monotonic()
         status = within([*command, "--", *answers], deadline)
         there = sum(Path(path).exists() for path in answers)
