@@ -106,7 +106,9 @@ def test_prices_of_several_cpus_are_refused_unless_they_are_allowed(asked, tmp_p
 
 
 @pytest.mark.parametrize(
-    "configs", [["sst2-minilm"], ["sst2-minilm", "sst2-matched"]], ids=lambda names: names[-1]
+    "configs",
+    [["sst2-minilm"], ["sst2-minilm", "sst2-matched"], ["sst2-minilm", "sst2-plateau"]],
+    ids=lambda names: names[-1],
 )
 def test_published_settings_are_those_of_their_study(configs):
     study = read_study([ROOT / f"configs/{name}.yaml" for name in configs])
