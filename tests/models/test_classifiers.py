@@ -52,6 +52,14 @@ def test_classes_are_matched_by_name_whatever_the_case():
     assert class_rows(unnamed, ["LABEL_2", "LABEL_0", "LABEL_1"]) == [2, 0, 1]
 
 
+@pytest.mark.parametrize("id2label", [{0: "a", 5: "b"}, {0: 0, 1: 1}, {1: "a", 2: "b"}, {0: "a", 1: None}])
+def test_names_that_are_none_are_refused(id2label):
+    with pytest.raises(
+        PipeOpsError, match="id2label .* must name its classes by ids from 0 on, and does not: {"
+    ):
+        class_rows(id2label, ["a", "b"])
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "message"),
     [

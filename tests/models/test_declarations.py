@@ -12,9 +12,10 @@ from pipeops.models.architectures import KNOWN, architecture, architecture_of
 from pipeops.models.backbones import fetch_backbone, load_backbone
 from pipeops.models.families.declaration import EVERY
 from pipeops.models.families.pre_norm import PreNorm
-from pipeops.models.families.registry import FAMILIES, supported_family
+from pipeops.models.families.registry import ACTIVATIONS, FAMILIES, supported_family
 from pipeops.models.multi_exit import from_pretrained_backbone
 from pipeops.models.shape import ModelShape, alternate_layers, encoder_tensors
+from pipeops.onnx.stages import ACTIVATIONS as EXPORTED
 
 MODERNBERT_BASE = {
     "model_type": "modernbert",
@@ -139,6 +140,20 @@ def test_other_families_are_refused_and_the_nearest_named_first():
 )
 def test_attention_that_is_not_handled_is_refused(changes, reason):
     refused(MODERNBERT_BASE | changes, "'theirs' is a modernbert model that is not supported", reason)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_no_encoder_or_cannot_be_exported_is_refused_whatever_the_family(family):
+    key, config = FAMILIES[family].keys.activation, tiny_encoder_config(family).to_dict()
+    assert set(ACTIVATIONS) == set(EXPORTED)
+    for activation in ACTIVATIONS:
+        assert supported_family(config | {key: activation}, "theirs").name == family
+    refused(config | {key: "gelu_new"}, f"{key} is 'gelu_new', which cannot be exported; gelu or relu can")
+    refused(config | {key: ["gelu"]}, f"{key} is ['gelu'], which cannot be exported")
+    refused(
+        config | {"is_decoder": True}, "'theirs' is a ", "is_decoder is true, so it is no encoder; choose"
+    )
+    refused(config | {"add_cross_attention": True}, "add_cross_attention is true, so it is no encoder")
 
 
 def test_relative_positions_of_bert_are_refused():

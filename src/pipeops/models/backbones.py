@@ -132,9 +132,8 @@ def read_source(auto_class: Any, source: str) -> Any:
     try:
         return auto_class.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # of damaged files the libraries raise anything
-        raise PipeOpsError(
-            f"backbone '{source}' cannot be read ({reason(error)}); name a folder, or reach the hub"
-        ) from None
+        remedy = "mend or fetch it again" if Path(source).is_dir() else "name a folder, or reach the hub"
+        raise PipeOpsError(f"backbone '{source}' cannot be read ({reason(error)}); {remedy}") from None
 
 
 def _load_weights(source: str) -> PreTrainedModel:

@@ -28,7 +28,7 @@ from pipeops.models.multi_exit import (
     from_pretrained_backbone,
 )
 from pipeops.reading import reason
-from pipeops.text import listed
+from pipeops.text import as_given, listed
 
 
 def fetch_classifier(source: str, output: Path) -> None:
@@ -89,8 +89,15 @@ def class_rows(id2label: Mapping[int, str], labels: Sequence[str]) -> list[int]:
         labels: the data's names, in the order of their ids.
 
     Raises:
-        PipeOpsError: one side has classes that the other lacks, or two that differ in case only.
+        PipeOpsError: names are none, one side has classes that the other lacks, or two that differ in case
+            only.
     """
+    named = all(isinstance(name, str) for name in id2label.values())
+    if not named or sorted(id2label) != list(range(len(id2label))):
+        raise PipeOpsError(
+            "model.finetuned: id2label of the classifier's config.json must name its classes by ids from 0 "
+            f"on, and does not: {as_given(dict(id2label))}; mend it there"
+        )
     names, integers = list(id2label.values()), [str(number) for number in range(len(labels))]
     unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names) and set(names) != set(labels)
     if unnamed and list(labels) != integers:

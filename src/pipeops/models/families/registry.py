@@ -11,12 +11,14 @@ from pipeops.models.families.electra import ELECTRA
 from pipeops.models.families.modernbert import MODERNBERT
 from pipeops.models.families.mpnet import MPNET
 from pipeops.models.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
-from pipeops.text import nearest_first
+from pipeops.text import as_given, nearest_first
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, MPNET, MODERNBERT)
 }
+ACTIVATIONS = ("gelu", "relu")
+"""Of FFNs, as transformers names them: those that can be exported."""
 
 
 def supported_family(config: Mapping[str, Any], source: str) -> Family:
@@ -38,6 +40,17 @@ def supported_family(config: Mapping[str, Any], source: str) -> Family:
         known = ", ".join(nearest_first(name, FAMILIES))
         raise PipeOpsError(f"'{source}' is a {name} model; PipeOps supports the families {known}")
     family = FAMILIES[name]
-    if reason := family.refuses(config):
+    if reason := _of_any_family(config, family) or family.refuses(config):
         raise PipeOpsError(f"'{source}' is a {name} model that is not supported: {reason}; choose another")
     return family
+
+
+def _of_any_family(config: Mapping[str, Any], family: Family) -> str | None:
+    """Why an encoder cannot be taken, whatever its family; None if it can."""
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            return f"{key} is true, so it is no encoder"
+    key = family.keys.activation
+    if (activation := config.get(key, "gelu")) not in ACTIVATIONS:
+        return f"{key} is {as_given(activation)}, which cannot be exported; {' or '.join(ACTIVATIONS)} can"
+    return None
