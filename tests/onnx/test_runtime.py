@@ -153,6 +153,11 @@ def test_tokens_of_the_wrong_shape_are_refused(roberta):
             runnable.run(np.zeros((1, 5)), np.ones((1, 4)), *more)
         with pytest.raises(PipeOpsError, match="input_ids: inputs of different lengths; pad them"):
             runnable.run([[0, 5, 2], [0, 2]], [[1, 1, 1], [1, 1]], *more)
+        for strange in (None, 2**64):
+            with pytest.raises(PipeOpsError, match="input_ids, attention_mask: must be integers; use the"):
+                runnable.run([[0, strange, 2]], [[1, 1, 1]], *more)
+        with pytest.raises(PipeOpsError, match="input_ids: no tokens; use the model's tokenizer"):
+            runnable.run([[]], [[]], *more)
         known = runnable.shape.vocab_size
         for other in (known, -1, -known, 2**40):
             with pytest.raises(
@@ -160,6 +165,15 @@ def test_tokens_of_the_wrong_shape_are_refused(roberta):
             ):
                 runnable.run([[0, other, 2]], [[1, 1, 1]], *more)
         runnable.run(*random_tokens(runnable.shape, [longest]), *more)
+
+
+def test_thresholds_that_are_no_numbers_are_refused(roberta):
+    model, _ = roberta
+    inputs = random_tokens(model.shape, [5])
+    with pytest.raises(
+        PipeOpsError, match="thresholds: nan is none; give 0 to leave always, above 1 never to"
+    ):
+        model.run(*inputs, [0.5, float("nan")])
 
 
 def test_files_that_are_no_model_are_refused(tmp_path):

@@ -152,6 +152,10 @@ class EarlyExitModel:
             raise PipeOpsError(
                 f"thresholds: {given.size} given, the model takes {wanted}, one per exit but the last"
             )
+        if np.isnan(given).any():
+            raise PipeOpsError(
+                "thresholds: nan is none; give 0 to leave always, above 1 never to leave early"
+            )
         return Answers(*self.session.run(None, tokens | {"thresholds": given} if wanted else tokens))
 
 
@@ -229,10 +233,14 @@ def _tokens(
         raise PipeOpsError(
             "input_ids: inputs of different lengths; pad them, with a mask of 0 there"
         ) from None
+    except (TypeError, OverflowError):
+        raise PipeOpsError("input_ids, attention_mask: must be integers; use the model's tokenizer") from None
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise PipeOpsError(
             f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be (batch, length)"
         )
+    if not ids.shape[1]:
+        raise PipeOpsError("input_ids: no tokens; use the model's tokenizer, which adds special ones")
     if ids.shape[1] > shape.max_length:
         raise PipeOpsError(
             f"input_ids: {ids.shape[1]} tokens, the model takes at most {shape.max_length}; truncate"
