@@ -24,7 +24,6 @@ from pathlib import Path
 
 import torch
 
-from pipeops.files import replaced
 from pipeops.hardware import device_name
 from pipeops.study.config import read_study
 
@@ -101,20 +100,17 @@ def run_studies(arguments: argparse.Namespace, deadline: float) -> int:
 
 
 def kept(command: Sequence[str], path: Path, deadline: float) -> int:
-    """Run a command unless what it said is there already; keep that if it succeeds. Returns its status."""
+    """Run a command unless what it said is there already; return its status. It is kept if that is 0."""
     if path.exists():
         print(f"{path}: done", flush=True)
         return 0
-    with replaced(path) as being_written:
-        with being_written.open("w") as file:
-            status = within(command, deadline, stdout=file)
-        said = being_written.read_text()
-        if status:
-            path = path.with_suffix(".failed.txt")
-            path.write_text(said)
-            raise SystemExit(f"{said}\n{path}: exit status {status}")
-    print(said, flush=True)
-    return 0
+    said = path.with_suffix(".log")
+    with said.open("w") as file:
+        status = within(command, deadline, stdout=file)
+    print(said.read_text(), flush=True)
+    if status == 0:
+        said.replace(path)
+    return status
 
 
 def within(command: Sequence[str], deadline: float, **pipes) -> int:
@@ -123,13 +119,19 @@ def within(command: Sequence[str], deadline: float, **pipes) -> int:
     try:
         return process.wait(timeout=max(1.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
+        return STOPPED
+    finally:  # of an interrupted part too
+        if process.poll() is None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(timeout=SECONDS_TO_SAVE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return STOPPED
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,21 +3,23 @@
     python benchmarks/thresholds.py docs/results/data/sst2-minilm --dataset sst2
 
 For every int8 model with exits of a study's published answers: thresholds are chosen on 600 random examples,
-so that leaving early costs at most so many points there, and applied to the others. Those per exit start from
-the common one, and change one by one as long as that asks fewer exits.
+so that leaving early costs at most so many points there, and applied to the others. The common one is what
+`pipeops deploy` takes. Those per exit start from it, and change one by one as long as that asks fewer exits.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeops.measuring.answers import read_answers
+from pipeops.measuring.answers import Answers, read_answers
 from pipeops.measuring.policies import scores
 from pipeops.onnx.runtime import chosen_exits
 from pipeops.settings import MeasuringSection
+from pipeops.study.deploying import fastest
 from pipeops.text import markdown_table
 
 ALLOWED = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
@@ -41,18 +43,8 @@ class Exits:
         return float(100 * (self.right[:, -1].mean() - accuracy)), float(taken.mean() + 1)
 
 
-def common(exits: Exits, allowed: float) -> NDArray[np.float32]:
-    """The lowest candidate for all exits that costs no more, as `pipeops deploy` takes it."""
-    inner = exits.right.shape[1] - 1
-    for threshold in CANDIDATES:
-        if exits.cost(np.full(inner, threshold))[0] <= allowed + 1e-9:
-            break
-    return np.full(inner, threshold, dtype=np.float32)
-
-
-def per_exit(exits: Exits, allowed: float) -> NDArray[np.float32]:
-    """From the common one: the change of one exit that saves most, as long as one saves any."""
-    best = common(exits, allowed)
+def per_exit(exits: Exits, best: NDArray[np.float32], allowed: float) -> NDArray[np.float32]:
+    """From these thresholds on: the change of one that saves most, as long as one saves any."""
     least = exits.cost(best)[1]
     while True:
         changed = []
@@ -67,6 +59,16 @@ def per_exit(exits: Exits, allowed: float) -> NDArray[np.float32]:
             return best
         least, found = min(changed)
         best = np.array(found, dtype=np.float32)
+
+
+def part(answers: Answers, examples: NDArray[np.int64]) -> Answers:
+    """The int8 answers to these examples."""
+    return replace(
+        answers,
+        lengths=answers.lengths[examples],
+        label_ids=answers.label_ids[examples],
+        logits={"int8": answers.of("Q")[examples]},
+    )
 
 
 def main() -> None:
@@ -86,18 +88,16 @@ def main() -> None:
         right = logits.argmax(axis=-1) == answers.label_ids[:, None]
         model = Exits(scores(logits, "max_probability"), right)
         for _ in range(arguments.splits):
-            shuffled = random.permutation(len(right))
-            seen, unseen = np.split(shuffled, [arguments.examples])
-            found += [
-                [allowed, choose.__name__, *model.of(unseen).cost(choose(model.of(seen), allowed))]
-                for allowed in ALLOWED
-                for choose in (common, per_exit)
-            ]
-    means = pd.DataFrame(found, columns=["allowed", "choice", "lost", "exits"])
-    means = means.pivot_table(index="allowed", columns="choice", values=["lost", "exits"])[["lost", "exits"]]
-    rows = [[f"{value:.2f}" for value in (allowed, *row)] for allowed, *row in means.itertuples()]
-    header = ["allowed", "lost, common", "lost, per exit", "exits asked, common", "exits asked, per exit"]
-    print(markdown_table(header, rows))
+            seen, unseen = np.split(random.permutation(len(right)), [arguments.examples])
+            for allowed in ALLOWED:
+                one = fastest(part(answers, seen), "Q", "max_probability", within=allowed)
+                common = np.full(right.shape[1] - 1, one, dtype=np.float32)
+                several = per_exit(model.of(seen), common, allowed)
+                found.append([allowed, *model.of(unseen).cost(common), *model.of(unseen).cost(several)])
+    columns = ["lost, common", "exits asked, common", "lost, per exit", "exits asked, per exit"]
+    means = pd.DataFrame(found, columns=["allowed", *columns]).groupby("allowed").mean()
+    rows = [[f"{value:.2f}" for value in row] for row in means.itertuples()]
+    print(markdown_table(["allowed", *columns], rows))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Shared by the tests: tiny random models and data, and where real ones are, if they are."""
 
+import json
 import math
 import os
 import re
@@ -126,6 +127,39 @@ def write_backbone(folder: Path, *, family: str = "roberta", layers: int = 4, hi
     return folder
 
 
+def stop_dropping_out(backbone: Path) -> Path:
+    """Set a backbone's dropout to 0: then trainings differ by rounding only."""
+    config = json.loads((backbone / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (backbone / "config.json").write_text(json.dumps(config))
+    (backbone / SUMS).unlink()
+    return backbone
+
+
+def training_command(job, output: Path, state: Path, *options: str) -> list[str]:
+    """The command line of a training."""
+    from pipeops.operators.registry import OPERATORS
+
+    document = {"training": job.settings.model_dump(), "exits": job.exits.model_dump()}
+    if section := OPERATORS[job.operator].section:
+        document[section] = job.own_settings.model_dump()
+    return [
+        sys.executable, "-m", "pipeops", "train", job.operator,
+        *(["--parent", str(job.parent)] if job.parent else []),
+        "--backbone", str(job.backbone), "--data", str(job.data), "--output", str(output), "--seed", "1",
+        "--settings", json.dumps(document), "--state", str(state), *options,
+    ]  # fmt: skip
+
+
+def same_weights(one: Path, two: Path, *, atol: float = 1e-3) -> bool:
+    """Whether two checkpoints have the same weights but for rounding."""
+    import torch
+    from safetensors.torch import load_file
+
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, two))
+    return all(torch.allclose(theirs[name], weight, atol=atol) for name, weight in ours.items())
+
+
 CLASSES = {0: "Negative", 1: "neutral", 2: "POSITIVE"}
 
 
@@ -146,8 +180,6 @@ def write_classifier(folder: Path, family: str, *, names=CLASSES, model_class=No
 
 def write_examples(path: Path, *, rows: int = 48, seed: int = 0, pad_token_id: int = 1) -> Path:
     """A tokenised split that can be learned: the label is whether the second token is below 30."""
-    import json
-
     random = np.random.default_rng(seed)
     ids = [[0, *random.integers(5, 60, random.integers(2, 8)).tolist(), 2] for _ in range(rows)]
     labels = [int(row[1] < 30) for row in ids]

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import write_backbone, write_classifier, write_examples
+from helpers import (
+    same_weights,
+    stop_dropping_out,
+    training_command,
+    write_backbone,
+    write_classifier,
+    write_examples,
+)
 from safetensors.torch import load_file
 
 from pipeops.data.tokenised import load_tokenised, pad
@@ -26,7 +33,6 @@ from pipeops.onnx.runtime import Profiler
 from pipeops.operators import base, costeff
 from pipeops.operators.builtin import CostEffSection, PruningSection
 from pipeops.operators.declaration import NoSettings
-from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline, closure, orderings
 from pipeops.settings import ExitTraining, TrainingSettings
 from pipeops.training.checkpoints import last_checkpoint, load_model
@@ -134,19 +140,6 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not(trained, workshop, 
     assert (other / "model.safetensors").read_bytes() != expected
 
 
-def command_of(given: Job, output, state) -> list[str]:
-    """The command line of a training."""
-    document = {"training": given.settings.model_dump(), "exits": given.exits.model_dump()}
-    if section := OPERATORS[given.operator].section:
-        document[section] = given.own_settings.model_dump()
-    return [
-        sys.executable, "-m", "pipeops", "train", given.operator,
-        *(["--parent", str(given.parent)] if given.parent else []),
-        "--backbone", str(given.backbone), "--data", str(given.data), "--output", str(output), "--seed", "1",
-        "--settings", json.dumps(document), "--state", str(state),
-    ]  # fmt: skip
-
-
 @contextmanager
 def interrupted_in(stage: str, step: int):
     """While open, a training gets SIGTERM in this step of this stage."""
@@ -174,7 +167,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(
     train(undisturbed, tmp_path / "undisturbed", state_root=tmp_path / "other-state")
 
     state, output = tmp_path / "state", tmp_path / "killed"
-    command = command_of(undisturbed, output, state)
+    command = training_command(undisturbed, output, state)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
     while not list(state.glob("*/*/checkpoint-*/SHA256SUMS")) and time.monotonic() < deadline:
@@ -229,7 +222,7 @@ def test_a_stage_that_is_finished_when_the_signal_comes_is_kept(trained, worksho
 def test_a_signal_ends_a_training_within_seconds(trained, workshop, tmp_path):
     settings = SETTINGS.model_copy(update={"epochs": 500.0, "checkpoint_every": 0.01})
     state = tmp_path / "state"
-    arguments = command_of(job(workshop, settings=settings), tmp_path / "O", state)
+    arguments = training_command(job(workshop, settings=settings), tmp_path / "O", state)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not list(state.glob("*/*/checkpoint-*/SHA256SUMS")) and time.monotonic() < deadline:
@@ -248,7 +241,7 @@ def test_a_signal_ends_a_training_within_seconds(trained, workshop, tmp_path):
 def test_the_successor_of_an_orphan_waits_and_takes_what_it_made(trained, workshop, tmp_path):
     settings = SETTINGS.model_copy(update={"epochs": 100.0})
     state, output = tmp_path / "state", tmp_path / "O"
-    arguments = command_of(job(workshop, settings=settings), output, state)
+    arguments = training_command(job(workshop, settings=settings), output, state)
     # As Snakemake does, whose jobs go on when it is killed.
     parent = subprocess.Popen(["sh", "-c", f"{shlex.join(arguments)} & wait"], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -446,19 +439,10 @@ def test_exits_that_the_parent_contradicts_are_refused(
 def without_dropout(workshop, tmp_path):
     """A job whose result does not depend on how a batch is divided, but for rounding."""
     backbone = tmp_path / "without-dropout"
-    shutil.copytree(workshop / "base", backbone)
-    config = json.loads((backbone / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (backbone / "config.json").write_text(json.dumps(config))
-    (backbone / "SHA256SUMS").unlink()
+    stop_dropping_out(shutil.copytree(workshop / "base", backbone))
     changes = {"learning_rate": 1e-3, "weight_decay": 0.0, "precision": "fp32"}
     settings = SETTINGS.model_copy(update=changes)
     return job(workshop, backbone=backbone, settings=settings)
-
-
-def same_weights(one, two) -> bool:
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, two))
-    return all(torch.allclose(theirs[name], weight, atol=1e-3) for name, weight in ours.items())
 
 
 def out_of_memory_above(rows, monkeypatch):

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import write_backbone, write_examples
-from safetensors.torch import load_file
+from helpers import same_weights, stop_dropping_out, training_command, write_backbone, write_examples
 
 from pipeops.operators.declaration import NoSettings
 from pipeops.settings import TrainingSettings
@@ -24,6 +23,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that PyTorch can use"),
 ]
 ROWS, BATCH = 4096, 512
+ROUNDING = 5e-3
+"""TF32 products and atomic sums: two trainings on a GPU are not the same bytes."""
 LEASE = """
 import os, sys
 from pipeops.training.gpus import leased
@@ -39,11 +40,7 @@ with leased("gpu", slots=int(sys.argv[1])):
 def plain(tmp_path_factory) -> Job:
     """O of a small encoder without dropout, so that two trainings differ by rounding only."""
     folder = tmp_path_factory.mktemp("gpu")
-    base = write_backbone(folder / "base", hidden_size=256)
-    config = json.loads((base / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (base / "config.json").write_text(json.dumps(config))
-    (base / "SHA256SUMS").unlink()
+    base = stop_dropping_out(write_backbone(folder / "base", hidden_size=256))
     return Job(
         operator="O",
         parent=None,
@@ -76,12 +73,6 @@ def change(job: Job, **settings) -> Job:
     return replace(job, settings=job.settings.model_copy(update=settings))
 
 
-def weights_close(one, two, atol=5e-3) -> bool:
-    """TF32 products and atomic sums: two trainings on a GPU are not the same bytes."""
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, two))
-    return all(torch.allclose(theirs[name], weight, atol=atol) for name, weight in ours.items())
-
-
 def derived(plain, original, operator) -> Job:
     return plain if operator == "O" else replace(plain, operator=operator, parent=original)
 
@@ -111,7 +102,7 @@ def test_compiled_with_cuda_graphs_the_weights_are_the_same_but_for_rounding(
     for name, compiled in (("eager", False), ("compiled", True)):
         train(replace(given, compiled=compiled), tmp_path / name, state_root=tmp_path / "state")
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=0.05, abs=0.01)
-    assert weights_close(tmp_path / "eager", tmp_path / "compiled", atol=2e-2)
+    assert same_weights(tmp_path / "eager", tmp_path / "compiled", atol=2e-2)
 
 
 def test_a_gpu_that_is_too_small_gets_half_the_batch(plain, tmp_path, capfd):
@@ -129,17 +120,13 @@ def test_a_gpu_that_is_too_small_gets_half_the_batch(plain, tmp_path, capfd):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "out of GPU memory: again, with half the examples at a time" in capfd.readouterr().err
-    assert weights_close(tmp_path / "whole", tmp_path / "halves")
+    assert same_weights(tmp_path / "whole", tmp_path / "halves", atol=ROUNDING)
 
 
 def test_a_killed_training_resumes_on_the_gpu(plain, original, tmp_path):
     given = change(plain, epochs=200.0, checkpoint_every=0.01)
     state, output = tmp_path / "state", tmp_path / "O"
-    command = [
-        sys.executable, "-m", "pipeops", "train", "O", "--backbone", str(given.backbone), "--device", "gpu",
-        "--data", str(given.data), "--output", str(output), "--seed", "1", "--state", str(state),
-        "--settings", json.dumps({"training": given.settings.model_dump()}),
-    ]  # fmt: skip
+    command = training_command(given, output, state, "--device", "gpu")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(state.glob("*/*/checkpoint-*/SHA256SUMS")) and time.monotonic() < deadline:
