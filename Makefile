@@ -66,7 +66,7 @@ $(ENGINES)/installed: $(VENV)/installed benchmarks/engines-requirements.txt
 	touch $@
 
 mutations: setup
-	$(BIN)/python tests/random_configs.py 2000
+	$(BIN)/python tests/random_configs.py 2000 10
 
 ablations: setup
 	$(BIN)/python benchmarks/ablations.py --cores $(CORES)

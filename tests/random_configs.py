@@ -1,10 +1,12 @@
 """Random mutations of the shipped configurations: accepted ones plan, refused ones are told shortly.
 
-``python tests/random_configs.py 2000`` prints the figures. Each mutation is known by its number.
+``python tests/random_configs.py 2000 10`` tries 2,000 of each, lets Snakemake plan ten accepted ones of each,
+and prints the figures. Each mutation is known by its number.
 """
 
 import copy
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -153,6 +155,8 @@ class Figures:
 
     told: Counter[str] = field(default_factory=Counter)
     """``accepted`` and ``refused``."""
+    by_snakemake: Counter[Path] = field(default_factory=Counter)
+    """How many accepted mutations of a configuration Snakemake planned too."""
     wrong: list[str] = field(default_factory=list)
     """What must not be: a traceback, a long or empty message, a slow one, something run or written."""
     slowest: float = 0.0
@@ -161,14 +165,19 @@ class Figures:
     def __str__(self) -> str:
         return (
             f"{self.told.total()} mutations: {self.told['accepted']} accepted, {self.told['refused']} "
-            f"refused, {len(self.wrong)} wrong; the slowest took {self.slowest:.2f} s"
+            f"refused, {len(self.wrong)} wrong; the slowest took {self.slowest:.2f} s; "
+            f"{self.by_snakemake.total()} planned by Snakemake"
         )
+
+
+def shipped(number: int) -> Path:
+    """The configuration that a mutation changes."""
+    return SHIPPED[number % len(SHIPPED)]
 
 
 def mutated(number: int) -> str:
     """The text of a mutation: one to three changes of a shipped configuration, or of its text."""
-    chance = random.Random(number)
-    path = chance.choice(SHIPPED)
+    chance, path = random.Random(number), shipped(number)
     if chance.random() < 0.15:
         return _mutated_text(path.read_text(), chance)
     values = Config().model_dump(mode="json") if chance.random() < 0.5 else {}
@@ -271,8 +280,17 @@ def planned(path: Path) -> None:
     assert load_config(study.model_dump(mode="json")) == study
 
 
-def try_all(numbers: range) -> Figures:
-    """Try mutations one by one."""
+def snakemake_plans(path: Path) -> str:
+    """Dry-run the workflow; returns what it says where it fails, else nothing."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "all"]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(path.parent)]
+    command += ["--configfile", str(path), "--", "all"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    return (ran.stdout + ran.stderr).strip() or "exit status not 0" if ran.returncode else ""
+
+
+def try_all(numbers: range, *, by_snakemake: int = 0) -> Figures:
+    """Try mutations one by one; of each configuration Snakemake plans so many accepted ones too."""
     found = Figures()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "study.yaml"
@@ -296,6 +314,10 @@ def try_all(numbers: range) -> Figures:
                 found.wrong.append(f"{number}: took {seconds:.1f} s")
             if message is not None and not _is_short(message):
                 found.wrong.append(f"{number}: {message!r}"[:300])
+            if message is None and found.by_snakemake[shipped(number)] < by_snakemake:
+                found.by_snakemake[shipped(number)] += 1
+                if failed := snakemake_plans(path):
+                    found.wrong.append(f"{number}: Snakemake: {failed[-300:]!r}")
     return found
 
 
@@ -307,6 +329,7 @@ def _is_short(message: str) -> bool:
 
 
 if __name__ == "__main__":
-    figures = try_all(range(int(sys.argv[1]) if len(sys.argv) > 1 else 2000))
+    each, planned_too = map(int, sys.argv[1:])
+    figures = try_all(range(each * len(SHIPPED)), by_snakemake=planned_too)
     print(figures, *figures.wrong, sep="\n")
     sys.exit(bool(figures.wrong))

@@ -1,4 +1,4 @@
-"""A hundred random mutations of the shipped configurations; `make mutations` tries 2,000."""
+"""A hundred random mutations of the shipped configurations; `make mutations` tries 2,000 of each."""
 
 from random_configs import mutated, try_all
 
