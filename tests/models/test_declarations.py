@@ -130,6 +130,11 @@ def test_other_families_are_refused_and_the_nearest_named_first():
         ({"norm_bias": True}, "norm_bias is true"),
         ({"layer_types": ["full_attention", "chunked_attention"]}, "layer_types has 'chunked_attention'"),
         ({"layer_types": ["full_attention"] * 21}, "layer_types has 21 layers, num_hidden_layers is 22"),
+        ({"global_attn_every_n_layers": 0}, "global_attn_every_n_layers is 0, no number of layers"),
+        ({"global_attn_every_n_layers": 2.5}, "global_attn_every_n_layers is 2.5, no number of layers"),
+        ({"global_rope_theta": -1}, "rope_theta of full_attention is -1, no positive number"),
+        ({"local_rope_theta": None}, "rope_theta of sliding_attention is None, no positive number"),
+        ({"local_rope_theta": float("inf")}, "rope_theta of sliding_attention is inf, no positive number"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling is set"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters has 'rope_type', where full_attention"),
         (

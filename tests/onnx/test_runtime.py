@@ -148,12 +148,12 @@ def test_tokens_of_the_wrong_shape_are_refused(roberta):
         with pytest.raises(PipeOpsError, match=f"input_ids: {longest + 1} tokens, .* at most {longest}"):
             runnable.run(*random_tokens(runnable.shape, [longest + 1]), *more)
         with pytest.raises(PipeOpsError, match=r"input_ids \[5\], attention_mask \[5\]"):
-            runnable.run(np.zeros(5), np.ones(5), *more)
+            runnable.run(np.zeros(5, int), np.ones(5, int), *more)
         with pytest.raises(PipeOpsError, match=r"input_ids \[1, 5\], attention_mask \[1, 4\]"):
-            runnable.run(np.zeros((1, 5)), np.ones((1, 4)), *more)
+            runnable.run(np.zeros((1, 5), int), np.ones((1, 4), int), *more)
         with pytest.raises(PipeOpsError, match="input_ids: inputs of different lengths; pad them"):
             runnable.run([[0, 5, 2], [0, 2]], [[1, 1, 1], [1, 1]], *more)
-        for strange in (None, 2**64):
+        for strange in (None, 2**64, 1.5, "5"):
             with pytest.raises(PipeOpsError, match="input_ids, attention_mask: must be integers; use the"):
                 runnable.run([[0, strange, 2]], [[1, 1, 1]], *more)
         with pytest.raises(PipeOpsError, match="input_ids: no tokens; use the model's tokenizer"):
@@ -164,7 +164,13 @@ def test_tokens_of_the_wrong_shape_are_refused(roberta):
                 PipeOpsError, match=f"token {other}, the model knows 0 to {known - 1}; use its"
             ):
                 runnable.run([[0, other, 2]], [[1, 1, 1]], *more)
+        for mask in ([2, 1, 1], [1, -1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]):
+            with pytest.raises(
+                PipeOpsError, match="attention_mask: must be 1 on tokens and 0 on the padding"
+            ):
+                runnable.run([[0, 5, 2]], [mask], *more)
         runnable.run(*random_tokens(runnable.shape, [longest]), *more)
+        runnable.run([[0, 5, 2]], [[True, True, False]], *more)
 
 
 def test_thresholds_that_are_no_numbers_are_refused(roberta):

@@ -215,6 +215,8 @@ class ModelShape:
             return "a size below 1"
         if min(self.pad_token_id, self.sep_token_id, self.embedding_rank, self.ffn_rank) < 0:
             return "a number below 0"
+        if self.pad_token_id >= self.vocab_size:
+            return f"pad_token_id: {self.pad_token_id} of {self.vocab_size} tokens"
         if not 0 <= self.layer_norm_eps < 1:
             return f"layer_norm_eps: {self.layer_norm_eps}"
         return f"{self.parameters:,} weights" if self.parameters > MOST_PARAMETERS else ""

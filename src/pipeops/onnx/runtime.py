@@ -91,7 +91,7 @@ class EarlyExitModel:
 
         Args:
             input_ids: shape (1, length), padded on the right, if at all.
-            attention_mask: same shape, 0 on padding.
+            attention_mask: same shape, 1 on tokens and 0 on padding.
             thresholds: one per exit before the last layer: the input leaves at the first exit whose
                 confidence is at least its threshold; 0 always leaves, above 1 never does. Of a model with
                 patience: how many exits in a row, this one included, must agree.
@@ -227,14 +227,7 @@ def _tokens(
     input_ids: ArrayLike, attention_mask: ArrayLike, shape: ModelShape
 ) -> dict[str, NDArray[np.int64]]:
     """The inputs that both graphs share, checked."""
-    try:
-        ids, mask = np.asarray(input_ids, dtype=np.int64), np.asarray(attention_mask, dtype=np.int64)
-    except ValueError:
-        raise PipeOpsError(
-            "input_ids: inputs of different lengths; pad them, with a mask of 0 there"
-        ) from None
-    except (TypeError, OverflowError):
-        raise PipeOpsError("input_ids, attention_mask: must be integers; use the model's tokenizer") from None
+    ids, mask = _integers(input_ids), _integers(attention_mask)
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise PipeOpsError(
             f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be (batch, length)"
@@ -251,7 +244,29 @@ def _tokens(
         raise PipeOpsError(
             f"input_ids: token {other}, the model knows 0 to {shape.vocab_size - 1}; use its own tokenizer"
         )
+    if (mask != 1).any() and not _is_of_padding(mask):
+        raise PipeOpsError(
+            "attention_mask: must be 1 on tokens and 0 on the padding behind them; pad inputs on the right"
+        )
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def _integers(given: ArrayLike) -> NDArray[np.int64]:
+    try:
+        found = np.asarray(given)
+    except ValueError:
+        raise PipeOpsError(
+            "input_ids: inputs of different lengths; pad them, with a mask of 0 there"
+        ) from None
+    if found.size and found.dtype.kind not in "iub":
+        raise PipeOpsError("input_ids, attention_mask: must be integers; use the model's tokenizer")
+    return found.astype(np.int64, copy=False)
+
+
+def _is_of_padding(mask: NDArray[np.int64]) -> bool:
+    """Whether every row is ones, one at least, and then zeros."""
+    first, before, after = mask[:, 0], mask[:, :-1], mask[:, 1:]
+    return bool((first == 1).all() and ((after == 0) | ((after == 1) & (before == 1))).all())
 
 
 def _open(
