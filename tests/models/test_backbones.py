@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -47,7 +49,11 @@ def test_an_incomplete_backbone_is_refused(tmp_path):
     deeper = unsealed(write_backbone(tmp_path / "deeper"))
     config = json.loads((deeper / "config.json").read_text())
     (deeper / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 6}))
-    refused("lacks 32 tensors of its config.json, encoder.layer.4", deeper, tmp_path / "out")
+    message = f"{deeper}/model.safetensors: lacks 32 tensors of its config.json, encoder.layer.4"
+    refused(message, deeper, tmp_path / "out")
+    command = [sys.executable, "-m", "pipeops", "backbone", deeper, "--output", tmp_path / "out"]
+    (said,) = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    assert said.startswith(f"error: {message}")  # and transformers says nothing
     (deeper / "config.json").write_text(json.dumps(config | {"intermediate_size": 12}))
     refused("no safetensors weights can be loaded", deeper, tmp_path / "out")
     bare = unsealed(write_backbone(tmp_path / "bare"))

@@ -136,8 +136,14 @@ def read_source(auto_class: Any, source: str) -> Any:
         raise PipeOpsError(f"backbone '{source}' cannot be read ({reason(error)}); {remedy}") from None
 
 
-def _load_weights(source: str) -> PreTrainedModel:
+def quiet_transformers() -> None:
+    """Let transformers print errors only: what else there is to say, callers say."""
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+def _load_weights(source: str) -> PreTrainedModel:
+    quiet_transformers()
     refuse_unsafe(source)
     refuse_fewer_weights(source)
     try:

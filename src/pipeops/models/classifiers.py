@@ -14,11 +14,10 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging as transformers_logging
 
 from pipeops.errors import PipeOpsError
 from pipeops.integrity import verify
-from pipeops.models.backbones import LOADING, WEIGHTS, read_source, save_backbone
+from pipeops.models.backbones import LOADING, WEIGHTS, quiet_transformers, read_source, save_backbone
 from pipeops.models.families.declaration import Family
 from pipeops.models.families.registry import supported_family
 from pipeops.models.foreign import refuse_fewer_weights, refuse_unsafe
@@ -143,7 +142,7 @@ def _refuse_other_forms(config: PreTrainedConfig, family: Family, source: str) -
 
 
 def _load(source: str) -> PreTrainedModel:
-    transformers_logging.disable_progress_bar()
+    quiet_transformers()
     refuse_unsafe(source)
     refuse_fewer_weights(source)
     try:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
@@ -21,7 +20,7 @@ from pipeops.hardware import device_name, has_compiler, prepare_device
 from pipeops.integrity import digest, is_whole, sealed_folder
 from pipeops.locks import alone
 from pipeops.models.architectures import known_architecture
-from pipeops.models.backbones import WEIGHTS, load_tokenizer
+from pipeops.models.backbones import WEIGHTS, load_tokenizer, quiet_transformers
 from pipeops.models.shape import ModelShape, read_config
 from pipeops.operators.base import Context, Stage
 from pipeops.operators.registry import OPERATORS, training_function
@@ -93,8 +92,7 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
 
 
 def _train(job: Job, make_stages: Callable[..., Sequence[Stage]], output: Path, state: Path) -> None:
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_transformers()
     device = prepare_device(job.device, threads=job.settings.threads)
     training = load_tokenised(job.data)
     encoder = known_architecture(str(job.backbone), "--backbone")

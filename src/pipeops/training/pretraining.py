@@ -16,13 +16,12 @@ from transformers import (
     RobertaForMaskedLM,
     set_seed,
 )
-from transformers.utils import logging as transformers_logging
 
 from pipeops.data.own import TEXTS, row_batches
 from pipeops.data.synthetic import pretraining_text, vocabulary
 from pipeops.errors import PipeOpsError
 from pipeops.models.architectures import TINY_ARCHITECTURE, TINY_OF_OWN_ARCHITECTURE, Architecture
-from pipeops.models.backbones import save_backbone
+from pipeops.models.backbones import quiet_transformers, save_backbone
 from pipeops.settings import PretrainingSection
 from pipeops.training.trainer import ReproducibleTrainer, trainer_arguments
 
@@ -85,8 +84,7 @@ def _pretrain(
     encoded: Sequence[list[int]],
 ) -> None:
     """Train on token ids, example by example; without any the weights stay random."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_transformers()
     torch.set_num_threads(settings.threads)
     set_seed(settings.seed)
     model = RobertaForMaskedLM(_config(architecture, tokenizer))
