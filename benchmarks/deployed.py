@@ -111,7 +111,7 @@ def make_checkpoint(encoder: Path, output: Path, texts: Sequence[str], max_lengt
 def deploy_never_early(folder: Path, columns: tuple[str, ...], max_length: int) -> None:
     """Deploy the export in fp32 with a threshold above 1, as ``folder`` / the first column's name."""
     pipeline = Pipeline("EL")
-    trained = read_trained(folder / "checkpoint", folder / "onnx", pipeline=pipeline)
+    trained = read_trained(folder / "checkpoint", folder / "onnx", pipeline=pipeline, seed=1)
     policy = policy_of(
         trained,
         pipeline,

@@ -92,7 +92,7 @@ def deployed(
     """Deploy seed 1 of a pipeline, with one threshold or one per exit but the last."""
     chosen = Pipeline(pipeline)
     place = Path(dataset, chosen.trained, "seed1")
-    trained = read_trained(results / "models" / place, results / "onnx" / place, pipeline=chosen)
+    trained = read_trained(results / "models" / place, results / "onnx" / place, pipeline=chosen, seed=1)
     policy = policy_of(
         trained,
         chosen,

@@ -9,10 +9,11 @@ import sys
 import pandas as pd
 import pytest
 import typer
-from helpers import BIN, ROOT
+from helpers import BIN, ROOT, tiny_model
 from typer.testing import CliRunner
 
 from pipeops import __version__
+from pipeops.__main__ import main as start
 from pipeops.cli import EXIT_STATUS, app, main
 from pipeops.operators.builtin import PruningSection
 from pipeops.settings import (
@@ -211,6 +212,52 @@ def test_an_interrupted_command_ends_with_130():
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == ("", "")
     assert process.returncode == 130
+
+
+def test_interrupted_while_it_is_imported_it_ends_with_130(monkeypatch):
+    class Interrupted:
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "pipeops.cli", Interrupted())
+    with pytest.raises(SystemExit) as end:
+        start()
+    assert end.value.code == 130
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_standard_streams_are_no_mistake(closed, tmp_path):
+    command = [sys.executable, "-m", "pipeops", "export", "absent", "--output", "o"]
+    run = subprocess.run(
+        ["bash", "-c", f'exec "$@" {closed}', "bash", *command], capture_output=True, text=True, cwd=tmp_path
+    )
+    line = "error: absent/config.json: not found; absent is not a checkpoint\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", "" if "2>" in closed else line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_standard_output_cannot_encode_is_escaped(tmp_path):
+    (tmp_path / "\u00fc.csv").write_text("text,label\n" + "a b,x\nc d,y\n" * 4)
+    run = subprocess.run(
+        [sys.executable, "-m", "pipeops", "init", "\u00fc.csv", "tiny", "--output", "study.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("\\xfc.csv: 8 rows\n")
+
+
+def test_an_export_into_its_own_checkpoint_is_refused(tmp_path, monkeypatch, capsys):
+    tiny_model().save_pretrained(tmp_path)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["pipeops", "export", str(tmp_path), "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert (
+        capsys.readouterr().err == f"error: {tmp_path}: is an input, and would be overwritten; name another\n"
+    )
 
 
 HEAVY = {"torch", "transformers", "datasets", "onnx", "onnxruntime", "numpy", "pandas", "rich.progress"}

@@ -25,6 +25,12 @@ def while_handling(first):
         return error
 
 
+def test_a_file_that_may_not_be_so_large_is_one_line(capsys):
+    with pytest.raises(SystemExit), errors_in_one_line():
+        raise rust(errno.EFBIG)
+    assert capsys.readouterr().err == "error: file too large; raise the limit (ulimit -f) and run again\n"
+
+
 @pytest.mark.parametrize("error", [rust(errno.EIO), while_handling(OSError(errno.EIO, "failed"))])
 def test_a_disk_that_fails_within_a_library_is_one_line(error, capsys):
     with pytest.raises(SystemExit) as end, errors_in_one_line():
@@ -57,6 +63,7 @@ def test_the_boundary_says_what_the_system_says_and_leaves_mistakes_alone(tmp_pa
             "error: f: permission denied; change its permissions, or name another",
         ),
         (IsADirectoryError(21, "x", "f"), "error: f: is a directory; name a file"),
+        (OSError(27, "x", "f"), "error: f: file too large; raise the limit (ulimit -f) and run again"),
         (FileExistsError(17, "x", "f"), "error: f: file exists; delete it, or name another"),
         (MemoryError(), "error: out of memory; lower batch_size, max_length or the number of examples"),
         (PipeOpsError("as it is"), "error: as it is"),

@@ -1,11 +1,12 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import disk_full_in_one_line, replaced
+from pipeops.files import UnknownHome, disk_full_in_one_line, expanded, replaced, temporary_folder
 from pipeops.hardware import cpu
 from pipeops.provenance import provenance, write_json
 
@@ -46,3 +47,25 @@ def test_a_full_disk_is_one_line_and_other_errors_stay_as_they_are(tmp_path):
         raise KeyError("other")
     with pytest.raises(PipeOpsError, match="as it is"), disk_full_in_one_line(tmp_path):
         raise PipeOpsError("as it is")
+
+
+def test_what_a_killed_process_left_is_removed_whatever_its_number_and_kind(tmp_path):
+    path, elsewhere = tmp_path / "file.txt", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    absent = next(number for number in range(2**22 - 1, 0, -1) if not Path(f"/proc/{number}").exists())
+    left = [tmp_path / f".file.txt.{number}.tmp" for number in (os.getpid(), absent, 10**12)]
+    left[0].mkdir()  # in a container every program may have this number
+    left[1].symlink_to(elsewhere)
+    left[2].touch()
+    running = tmp_path / f".file.txt.{os.getppid()}.tmp"
+    running.touch()
+    (tmp_path / f".files.{os.getpid()}.tmp").mkdir()
+    with replaced(path) as temporary, temporary_folder(tmp_path):
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, elsewhere, running])
+
+
+def test_a_home_of_nobody_is_refused():
+    assert expanded("~") == Path.home()
+    with pytest.raises(UnknownHome, match="'~nobody-here/x': there is no home of that user; write the path"):
+        expanded("~nobody-here/x")

@@ -3,6 +3,7 @@
 Heavy modules are imported by the commands that need them, so that each job starts as fast as it can.
 """
 
+import io
 import json
 import os
 import signal
@@ -63,6 +64,8 @@ EXIT_STATUS = {
     130: "interrupted",
     Terminated.STATUS: "terminated (SIGTERM); a training has saved the step that it was in",
 }
+_FIRST_OF_OURS = 3
+"""The first number of a file that is no standard stream."""
 app = typer.Typer(
     no_args_is_help=True,
     help="Apply efficiency operators to transformers, measure them, recommend one and deploy it.",
@@ -402,7 +405,7 @@ def export(
     """Export a checkpoint: `model[-int8].onnx` to deploy, `profile[-int8].onnx` to measure."""
     from pipeops.onnx.export import export as run
 
-    with writing(output, folder=True):
+    with writing(output, folder=True, inputs=[checkpoint]):
         run(checkpoint, output, confidence=confidence, inline=inline, layer=layer)
 
 
@@ -818,12 +821,28 @@ def _named_paths(texts: Sequence[str]) -> dict[str, Path]:
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error, with exit status 1."""
+    _open_standard_streams()
     signal.signal(signal.SIGTERM, _terminated)
     with errors_in_one_line():
         try:
             app()
         finally:
             _flush()
+
+
+def _open_standard_streams() -> None:
+    """Where a standard stream is closed, open it on nothing, before a file of ours gets its number.
+
+    What standard output cannot encode is escaped, as it is on standard error.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < _FIRST_OF_OURS:
+        pass
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.dup(number), mode))
+    os.close(number)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:

@@ -25,14 +25,15 @@ _REMEDIES: Mapping[int, str] = {
     errno.ELOOP: "its links lead in a circle; name another",
     errno.ENOSPC: "free some and run again",
     errno.EDQUOT: "free some and run again",
+    errno.EFBIG: "raise the limit (ulimit -f) and run again",
     errno.ENOMEM: "free some and run again",
     errno.EMFILE: "raise the limit (ulimit -n) and run again",
     errno.EIO: "the disk fails; name a place on another",
 }
 
 
-_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
-"""What a disk says that fails or is full."""
+_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk says that fails or is full, or a system that lets no file be so large."""
 _REFUSED = (*_DISK, errno.EACCES, errno.EPERM, errno.EROFS)
 """And what a system says that lets nobody write."""
 _RUST = re.compile(r"\(os error (\d+)\)(?: at path \"([^\"]*)\")?")

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
@@ -43,12 +43,38 @@ def temporary_folder(within: Path) -> Iterator[Path]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name beside ``path`` that only this process uses; what killed ones left under theirs is removed."""
+    """A name beside ``path`` that only this process uses; what killed ones left under theirs is removed.
+
+    What has this process's own number is left too: in containers every program may be number 1.
+    """
     for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         pid = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
-        if pid.isdecimal() and not _is_running(int(pid)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
+            with suppress(OSError):  # somebody else's, where only its owner may
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+class UnknownHome(PipeOpsError, ValueError):
+    """A path begins with ``~`` and nobody's name."""
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` replaced by a home.
+
+    Raises:
+        UnknownHome: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UnknownHome(f"'{path}': there is no home of that user; write the path out") from None
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """What tells a file from what it was before: a change of its content or another file has another."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def flush(path: Path) -> None:
@@ -92,8 +118,7 @@ def refuse_unwritable(output: Path, *, folder: bool = False, inputs: Iterable[Pa
         PipeOpsError: it is an input, its name has a line break, something else is there, or the system does
             not allow it.
     """
-    if not str(output).isprintable():
-        raise PipeOpsError(f"{str(output)!r}: a name with line breaks or control characters; name another")
+    refuse_unprintable(output)
     try:
         if output.exists() and any(path and path.exists() and path.samefile(output) for path in inputs):
             raise PipeOpsError(f"{output}: is an input, and would be overwritten; name another")
@@ -109,6 +134,16 @@ def refuse_unwritable(output: Path, *, folder: bool = False, inputs: Iterable[Pa
         raise PipeOpsError(f"{output}: no file can be made there; name another place") from None
     except OSError as error:
         raise of_system(error, output) or error from None
+
+
+def refuse_unprintable(path: Path) -> None:
+    """Refuse a name that no line can hold, such as one with a line break.
+
+    Raises:
+        PipeOpsError: it is one.
+    """
+    if not str(path).isprintable():
+        raise PipeOpsError(f"{str(path)!r}: a name with line breaks or control characters; name another")
 
 
 @contextmanager
@@ -161,7 +196,7 @@ def make_shareable(path: Path) -> None:
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # somebody else's
         return True

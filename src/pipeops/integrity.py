@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import flush, make_shareable, replaced, temporary_folder
+from pipeops.files import flush, make_shareable, replaced, state_of, temporary_folder
 from pipeops.progress import say
 
 SUMS, SUFFIX = "SHA256SUMS", ".sha256"
@@ -113,8 +113,7 @@ def digest(path: Path) -> str:
         PipeOpsError: it is missing.
     """
     try:
-        state = path.stat()
-        return _digest(path, state.st_size, state.st_mtime_ns, state.st_ino)
+        return _digest(path, *state_of(path))
     except FileNotFoundError:
         raise PipeOpsError(f"{path}: not found; run the workflow to make it") from None
 

@@ -6,7 +6,6 @@ Nothing heavy is imported: the Snakefile reads this.
 import codecs
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from annotated_types import Ge, Le
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from pipeops.errors import PipeOpsError
+from pipeops.files import expanded
 from pipeops.text import as_given, shortened, unknown_key
 
 TINY = "tiny"
@@ -40,6 +40,12 @@ def _on_one_line(text: str) -> str:
     if not text.isprintable():
         raise ValueError(f"{text!r}: line breaks and control characters are not allowed; write another")
     return text
+
+
+def _without_braces(path: str) -> str:
+    if "{" in path or "}" in path:
+        raise ValueError(f"'{shortened(path, 100)}': braces are not allowed in a path; rename it")
+    return path
 
 
 # The one home of bounds: the configuration and the command line take theirs from these types. No honest study
@@ -67,6 +73,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
 Rate = Annotated[float, Field(ge=1e-6, le=1e12, allow_inf_nan=False), NUMBER]
 OneLine = Annotated[str, Field(min_length=1), AfterValidator(_on_one_line)]
 """A name of a file, a folder or a model."""
+FilePath = Annotated[OneLine, AfterValidator(_without_braces)]
+"""A path of files that Snakemake knows, where braces would stand for wildcards."""
 Device = Literal["auto", "cpu", "gpu"]
 Precision = Literal["auto", "fp32", "bf16"]
 Confidence = Literal["max_probability", "entropy", "patience"]
@@ -134,7 +142,7 @@ class Pathvars(Section):
 class TaskSection(Section):
     """A classification task of one's own: where its rows are, and which of their columns are used."""
 
-    files: dict[Split, list[OneLine]] = {}
+    files: dict[Split, list[FilePath]] = {}
     """CSV, TSV, JSONL or Parquet files of `train` and of `validation`: a path, or a list of them."""
     hub: OneLine | None = None
     """Instead of files: hub id of a data set, or a folder of the same layout."""
@@ -522,12 +530,11 @@ def _known_keys(section: Any, parents: Sequence[str]) -> list[str]:
 
 def existing_if_path(source: str) -> str:
     """Pass a hub id (``name`` or ``owner/name``) or an existing folder; anything else names no source."""
-    if "{" in source or "}" in source:
-        raise ValueError(f"'{shortened(source, 100)}': braces are not allowed in a path; rename the folder")
+    _without_braces(source)
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
     if not looks_like_path:
         return source
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if not folder.is_dir():
         raise ValueError(f"'{source}' is not a folder; give an existing one or a hub id such as owner/name")
     return str(folder)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeops.data import own
 from pipeops.data.own import gather, held_out, read_about, row_batches, task_of
 from pipeops.errors import PipeOpsError
 from pipeops.settings import TaskSection
@@ -76,6 +77,9 @@ def test_classes_are_sorted_by_name_and_integers_by_number(tmp_path):
     assert gather("mine", section(path, path), tmp_path / "out").labels == ("-1", "9", "10")
     path = write_csv(tmp_path / "x.csv", [("t", name) for name in ("10", "b", " 9 ") for _ in range(2)])
     assert gather("mine", section(path, path), tmp_path / "out").labels == ("10", "9", "b")
+    longest = "9" * 5000  # Python reads no number as long
+    path = write_csv(tmp_path / "x.csv", [("t", name) for name in (longest, "10") for _ in range(2)])
+    assert gather("mine", section(path, path), tmp_path / "out").labels == ("10", longest)
     table = {"text": list("abcd"), "label": [2.0, 1.0, 2.0, 1.0]}
     pq.write_table(pa.table(table), tmp_path / "x.parquet")
     settings = section(tmp_path / "x.parquet", tmp_path / "x.parquet")
@@ -338,6 +342,7 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
         ({"text": [["a"], ["b"]], "label": [0, 1]}, "column 'text' holds list"),
         ({"text": ["a", "b"], "label": [[0], [1]]}, "column 'label' holds list"),
         ({"text": ["a", "b"], "label": [0.5, 1.0]}, "column 'label' holds fractions"),
+        ({"text": ["a", "b"], "label": [float("inf"), 1.0]}, "column 'label' holds fractions"),
         ({"texts": ["a", "b"], "label": [0, 1]}, r"has no column 'text' (did you mean 'texts'?)"),
     ],
 )
@@ -402,3 +407,19 @@ def test_absent_and_damaged_rows_are_named(tmp_path):
         task_of(tmp_path / "train.parquet")
     with pytest.raises(PipeOpsError, match="train.parquet: not found"):
         next(row_batches(tmp_path / "train.parquet", examples=None))
+
+
+@pytest.mark.parametrize("rows", [LEARNABLE[::-1], LEARNABLE + OTHERS, LEARNABLE[:2]])
+def test_a_file_that_changes_between_its_two_readings_is_refused(tmp_path, monkeypatch, rows):
+    path = write_csv(tmp_path / "x.csv", LEARNABLE)
+    settings = section(path, held_out=0.5)
+
+    def meanwhile(*arguments):
+        write_csv(tmp_path / "new.csv", rows).replace(path)
+        return about(*arguments)
+
+    about = own._about
+    monkeypatch.setattr(own, "_about", meanwhile)
+    message = refusal(settings, tmp_path / "out")
+    assert message == f"{path}: changed while it was read; run again once it is whole"
+    assert list((tmp_path / "out").iterdir()) == []

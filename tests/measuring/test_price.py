@@ -1,6 +1,8 @@
 """Pricing on random weights. How long anything takes is not asserted."""
 
+import errno
 import json
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,15 @@ from measured import ANYWHERE, MAX_LENGTH, ORIGINAL, SHAPE
 
 from pipeops.errors import PipeOpsError
 from pipeops.measuring import contention
-from pipeops.measuring.price import price, random_graph, random_input, random_weights, spread_lengths
+from pipeops.measuring import price as prices_of
+from pipeops.measuring.price import (
+    measure_prices,
+    price,
+    random_graph,
+    random_input,
+    random_weights,
+    spread_lengths,
+)
 from pipeops.measuring.prices import COLUMNS, read_prices
 from pipeops.models.shape import tensor_shapes
 from pipeops.onnx.export import write
@@ -76,6 +86,16 @@ def test_a_machine_too_busy_writes_nothing(tmp_path, monkeypatch):
             operators="DE",
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_of_temporary_files_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(prices_of, "random_model", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(PipeOpsError, match=f"^no space left on the disk of {tmp_path}/"):
+        measure_prices(SHAPE, ORIGINAL, lengths=DATA, max_length=MAX_LENGTH, settings=ANYWHERE)
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,11 @@ def test_a_damaged_folder_is_refused_in_one_line(folder, tmp_path, name, content
         ("max_length", 11, "another longest input"),
         ("thresholds", [0.5], "another number of thresholds"),
         ("text_columns", [], "0 columns of texts"),
+        ("thresholds", 0, "thresholds that are no numbers"),
+        ("thresholds", [[0.5, 0.5, 0.5]], "thresholds that are no numbers"),
+        ("thresholds", [float("nan")] * 3, "thresholds that are no numbers"),
+        ("thresholds", None, "thresholds that are no numbers"),
+        ("max_length", float("inf"), "policy.json or labels.json is damaged"),
     ],
 )
 def test_a_policy_of_another_model_is_refused(folder, tmp_path, key, value, message):
@@ -571,6 +576,20 @@ def test_a_folder_written_anew_while_it_is_read_is_refused(copy, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", meanwhile)
     with pytest.raises(Refused, match=r"batch\.onnx and model\.onnx are of two models"):
         Classifier(copy, batch_tokens=512)
+
+
+@pytest.mark.parametrize("batch_tokens", [0, 512])
+def test_a_folder_deployed_anew_while_it_is_read_is_refused(copy, monkeypatch, batch_tokens):
+    session = onnxruntime.InferenceSession
+
+    def meanwhile(*arguments, **options):
+        shutil.copyfile(copy / "policy.json", copy / "new")
+        (copy / "new").replace(copy / "policy.json")
+        return session(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", meanwhile)
+    with pytest.raises(Refused, match="was deployed anew while it was read; run again"):
+        Classifier(copy, batch_tokens=batch_tokens)
 
 
 def test_a_model_that_is_missing_is_named(copy):

@@ -156,8 +156,9 @@ def test_tokens_of_the_wrong_shape_are_refused(roberta):
         for strange in (None, 2**64, 1.5, "5"):
             with pytest.raises(PipeOpsError, match="input_ids, attention_mask: must be integers; use the"):
                 runnable.run([[0, strange, 2]], [[1, 1, 1]], *more)
-        with pytest.raises(PipeOpsError, match="input_ids: no tokens; use the model's tokenizer"):
-            runnable.run([[]], [[]], *more)
+        for nothing in ([[]], np.zeros((0, 4), int)):
+            with pytest.raises(PipeOpsError, match="input_ids: no tokens; use the model's tokenizer"):
+                runnable.run(nothing, nothing, *more)
         known = runnable.shape.vocab_size
         for other in (known, -1, -known, 2**40):
             with pytest.raises(
@@ -180,6 +181,9 @@ def test_thresholds_that_are_no_numbers_are_refused(roberta):
         PipeOpsError, match="thresholds: nan is none; give 0 to leave always, above 1 never to"
     ):
         model.run(*inputs, [0.5, float("nan")])
+    for strange in ("ab", [[0.5], [0.5, 0.5]], [0.5, "x"]):
+        with pytest.raises(PipeOpsError, match="thresholds: no list of numbers; give 2"):
+            model.run(*inputs, strange)
 
 
 def test_files_that_are_no_model_are_refused(tmp_path):

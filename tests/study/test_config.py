@@ -226,6 +226,14 @@ BAD = {
     "pathvars": ({"pathvars": {"resultz": "x"}}, "unknown key 'pathvars.resultz' (did you mean 'results'?)"),
     "huge seed": ({"seeds": [2**32]}, "seeds.0: input should be less than or equal to 4294967295"),
     "braces": ({"model": {"backbone": "a{b}"}}, "model.backbone: 'a{b}': braces are not allowed"),
+    "home": (
+        {"model": {"backbone": "~nobody-here/x"}},
+        "model.backbone: '~nobody-here/x': there is no home of that user; write the path out",
+    ),
+    "braces of rows": (
+        {"tasks": {"own": {"files": {"train": "a{b}.csv"}, "text": "t", "label": "l", "held_out": 0.2}}},
+        "'a{b}.csv': braces are not allowed in a path; rename it",
+    ),
     "tiny student": ({"model": {"student": "tiny"}}, "model.student: 'tiny' is a backbone only"),
     "V behind": ({"pipelines": ["O", "DV"]}, "V cannot come after D: it changes what trainings start from"),
     "no text": (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from deployed import PAIR, SINGLE, read_policy, run_script, write_study
-from helpers import BIN, ROOT
+from helpers import BIN, ROOT, unsealed
 from measured import MAX_LENGTH, costs
 from typer.testing import CliRunner
 
@@ -26,6 +26,7 @@ from pipeops.measuring.classes import MACRO_F1, MCC, confusion, counts_of
 from pipeops.measuring.policies import scores
 from pipeops.onnx.classify import Classifier
 from pipeops.onnx.deploy import FILES
+from pipeops.onnx.export import export
 from pipeops.pipeline import Pipeline
 from pipeops.settings import MeasuringSection, TaskSection
 from pipeops.study.deploying import Choice, deploy_choice, fastest
@@ -225,6 +226,21 @@ def test_a_pipeline_of_another_name_in_its_place_is_refused(results, tmp_path):
         PipeOpsError, match=r"PE/seed1/config\.json: is of pipeline EP, not PE; train it again"
     ):
         deploy_choice(choice(tmp_path / "results", "PEL", thresholds=[0.9]), tmp_path / "out")
+
+
+def test_a_model_or_an_export_of_another_seed_in_its_place_is_refused(results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    models, exported = (tmp_path / "results" / kind / SINGLE / "EP/seed1" for kind in ("models", "onnx"))
+    config = unsealed(models) / "config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps(told | {"seed": 2}))
+    export(models, exported)
+    chosen = choice(tmp_path / "results", "EPL", thresholds=[0.9])
+    with pytest.raises(PipeOpsError, match=r"config\.json: is of seed 2, not 1; train it again"):
+        deploy_choice(chosen, tmp_path / "out")
+    config.write_text(json.dumps(told | {"seed": 1}))
+    with pytest.raises(PipeOpsError, match=r"model\.onnx: seed is 2, where 1 is wanted"):
+        deploy_choice(chosen, tmp_path / "out")
 
 
 def test_the_command_line_deploys_without_torch_and_the_folder_classifies(results, tmp_path):

@@ -104,6 +104,18 @@ def test_what_cannot_be_guessed_is_asked_for(folder, columns, options, message):
         guessed(Path("x.csv"), **options)
 
 
+def test_a_name_with_a_line_break_is_refused(folder):
+    Path("new\nline.csv").write_bytes(Path("reviews.csv").read_bytes())
+    with pytest.raises(PipeOpsError) as raised:
+        started(data="new\nline.csv")
+    assert str(raised.value).startswith(r"'new\nline.csv': a name with line breaks or control characters")
+
+
+def test_the_command_that_follows_can_be_pasted(folder):
+    said = start(Path("reviews.csv"), "tiny", Path("a study.yaml"))
+    assert said.endswith("  snakemake -n --configfile 'a study.yaml' -- parts")
+
+
 def test_a_file_of_another_encoding_is_to_be_converted(folder):
     Path("latin.csv").write_bytes("text,label\nun caf\u00e9,a\nun film,b\n".encode("latin-1"))
     with pytest.raises(PipeOpsError) as raised:

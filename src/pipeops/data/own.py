@@ -26,6 +26,7 @@ from pipeops.data.rows import BATCH, as_texts, batches, label_texts, listed_text
 from pipeops.data.sources import check_columns, glance
 from pipeops.data.tasks import SPLITS, SUBSET_SEED, Task
 from pipeops.errors import PipeOpsError
+from pipeops.files import expanded, state_of
 from pipeops.integrity import sealed_folder
 from pipeops.progress import tracked
 from pipeops.reading import reading
@@ -156,10 +157,11 @@ class Source:
             check_columns(self._hub.column_names, section, where=section.hub, key=key)
         else:
             self.estimated_rows = sum(glance(path, section, key).rows for path in self._paths)
+            self._found = [state_of(path) for path in self._paths]
 
     @property
     def _paths(self) -> list[Path]:
-        return [Path(path).expanduser() for path in self.section.files[self.split]]
+        return [expanded(path) for path in self.section.files[self.split]]
 
     @cached_property
     def _hub(self) -> "Dataset":
@@ -174,14 +176,23 @@ class Source:
         """All rows, with the columns that are used.
 
         Raises:
-            PipeOpsError: see :func:`pipeops.data.rows.batches`.
+            PipeOpsError: see :func:`pipeops.data.rows.batches`; or a file is not what it was: rows are read
+                twice, and must be the same.
         """
         columns, encoding = self.section.columns, self.section.encoding
         if self.section.hub:
             yield from self._hub.select_columns(columns).with_format("arrow").iter(batch_size=BATCH)
             return
-        for path in self._paths:
-            yield from batches(path, columns=columns, encoding=encoding)
+        for path, found in zip(self._paths, self._found, strict=True):
+            for table in batches(path, columns=columns, encoding=encoding):
+                _refuse_changed(path, found)
+                yield table
+            _refuse_changed(path, found)
+
+
+def _refuse_changed(path: Path, found: tuple[int, ...]) -> None:
+    if state_of(path) != found:
+        raise PipeOpsError(f"{path}: changed while it was read; run again once it is whole")
 
 
 def gather(name: str, section: TaskSection, output: Path) -> About:
@@ -325,7 +336,7 @@ def _facts(source: Source) -> Facts:
 def _class_names(facts: Mapping[Split, Facts], section: TaskSection, key: str) -> list[str]:
     """Classes of the training rows in order: by number if all are integers, else by name."""
     labels = sorted(facts["train"].labels)
-    if all(re.fullmatch(r"[+-]?\d+", label) for label in labels):
+    if all(re.fullmatch(r"[+-]?\d{1,1000}", label) for label in labels):  # Python reads no longer ones
         labels.sort(key=int)
     if len(labels) < 2:
         found = f"one class only, '{shortened(labels[0])}'" if labels else "no label at all"

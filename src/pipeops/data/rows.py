@@ -166,7 +166,7 @@ def label_texts(column: pa.ChunkedArray, name: str, where: str) -> list[str]:
     """
     if pa.types.is_floating(column.type):
         values = column.to_pylist()
-        if any(one is not None and one == one and one != int(one) for one in values):
+        if any(one is not None and one == one and not one.is_integer() for one in values):
             raise PipeOpsError(
                 f"{where}: column '{name}' holds fractions; PipeOps studies classification, so name classes"
             )

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeops.data.tasks import Task
 from pipeops.errors import PipeOpsError
+from pipeops.files import expanded
 from pipeops.reading import reading
 from pipeops.settings import TaskSection
 from pipeops.text import nearest, shortened
@@ -80,7 +81,7 @@ def glance(path: str | Path, section: TaskSection, key: str) -> Glance:
     Raises:
         PipeOpsError: see :func:`own_task`.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not file.is_file():
         raise PipeOpsError(f"{key}.files: '{path}' is not a file; name an existing one")
     if file.suffix.lower() not in FORMATS:

@@ -18,9 +18,9 @@ from pipeops.measuring.policies import scores
 from pipeops.measuring.replay import Replay
 from pipeops.measuring.rounds import Run, run_round
 from pipeops.onnx.export import write
-from pipeops.onnx.graphs import load, with_confidence
+from pipeops.onnx.graphs import load, refuse_other_model, with_confidence
 from pipeops.onnx.paths import graph_path
-from pipeops.onnx.runtime import EarlyExitModel, refuse_other_model
+from pipeops.onnx.runtime import EarlyExitModel
 from pipeops.pipeline import INFERENCE
 from pipeops.progress import tracked
 from pipeops.provenance import provenance, write_json
@@ -138,13 +138,13 @@ def _refuse_misfits(
     for one in models.values():
         if one.shape != replay.shape:
             raise PipeOpsError(f"{model}: is of another shape than {replay.answers.path}; evaluate it first")
-        refuse_other_model(model, one.session, pipeline=record["pipeline"], **known)
+        refuse_other_model(model, one.metadata, pipeline=record["pipeline"], **known)
     if original_model.shape != replay.prices.original:
         raise PipeOpsError(
             f"{original}: is of another shape than the O beside which {replay.prices.path} was priced; name "
             "the O of this study"
         )
-    refuse_other_model(original, original_model.session, pipeline="O", **known)
+    refuse_other_model(original, original_model.metadata, pipeline="O", **known)
 
 
 def _deciding_by(confidence: Confidence, path: Path, threads: int, cores: Sequence[int]) -> EarlyExitModel:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeops.data.tokenised import TokenisedSplit, load_tokenised
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.files import expanded, replaced
 from pipeops.locks import alone
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.check import check
@@ -53,7 +53,7 @@ class PriceInputs:
     @cached_property
     def vocabulary(self) -> Vocabulary | None:
         """What V left, where the backbone is one that it made."""
-        folder = Path(self.backbone).expanduser()
+        folder = expanded(self.backbone)
         return read_vocabulary(folder) if has_vocabulary(folder) else None
 
     @cached_property

@@ -16,8 +16,9 @@ from pipeops.errors import PipeOpsError
 from pipeops.hardware import int8_kernels
 from pipeops.integrity import sealed
 from pipeops.measuring.answers import METADATA, PRECISIONS
+from pipeops.onnx.graphs import refuse_other_model
 from pipeops.onnx.paths import graph_path
-from pipeops.onnx.runtime import Profiler, refuse_other_model
+from pipeops.onnx.runtime import Profiler
 from pipeops.progress import tracked
 from pipeops.provenance import provenance
 
@@ -56,7 +57,7 @@ def evaluate(
             f"{model}: answers {shape.num_labels} classes, {data} has {len(split.labels)}; train on this data"
         )
     for profiler in profilers.values():
-        refuse_other_model(model, profiler.session, pipeline=pipeline, seed=seed, labels=list(split.labels))
+        refuse_other_model(model, profiler.metadata, pipeline=pipeline, seed=seed, labels=list(split.labels))
     split.refuse_other_vocabulary(data, vocabulary=shape.vocab_size, longest=shape.max_length, model=model)
     columns: dict[str, pa.Array] = {
         "example": pa.array(np.arange(len(split)), pa.int32()),

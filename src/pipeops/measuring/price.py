@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import beside
+from pipeops.files import beside, disk_full_in_one_line
 from pipeops.hardware import int8_kernels
 from pipeops.integrity import sealed
 from pipeops.measuring.contention import pinned, quietest_cores
@@ -110,11 +110,12 @@ def measure_prices(
     load = psutil.getloadavg()
     cores = quietest_cores(settings.threads)
     with tempfile.TemporaryDirectory() as folder, pinned(cores):
-        models = {
-            quantised: random_model(shape, Path(folder) / "set.onnx", quantised, settings, cores)
-            for quantised in (False, True)
-        }
-        original_model = random_model(original, Path(folder) / "O.onnx", False, settings, cores)
+        with disk_full_in_one_line(Path(folder)):
+            models = {
+                quantised: random_model(shape, Path(folder) / "set.onnx", quantised, settings, cores)
+                for quantised in (False, True)
+            }
+            original_model = random_model(original, Path(folder) / "O.onnx", False, settings, cores)
         padded = random_input(original, int(np.median(lengths)), max_length, seed=settings.seed)
         targets = targets_of(models, lengths, max_length, settings)
         found = steady_rounds(

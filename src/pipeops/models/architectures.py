@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from pipeops.errors import PipeOpsError
+from pipeops.files import expanded
 from pipeops.models.families.declaration import Layout
 from pipeops.models.families.post_norm import PostNorm
 from pipeops.models.families.pre_norm import PreNorm
@@ -167,7 +167,7 @@ def architecture(source: str) -> Architecture | None:
     Raises:
         PipeOpsError: the folder holds no encoder of a supported family.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if source == TINY or not folder.is_dir():
         return KNOWN.get(source)
     path, again = folder / "config.json", "fetch the model again"

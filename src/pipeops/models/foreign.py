@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeops.errors import PipeOpsError
+from pipeops.files import expanded
 from pipeops.models.architectures import MOST_BYTES as OF_A_CONFIG
 from pipeops.models.architectures import architecture_of
 from pipeops.models.weights import WEIGHTS
@@ -75,7 +76,7 @@ def refuse_unsafe_tokenizer(path: Path) -> None:
 
 
 def _file(source: str | Path, name: str) -> Path | None:
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
     from transformers.utils import cached_file

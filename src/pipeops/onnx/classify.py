@@ -30,6 +30,8 @@ try:
     from tokenizers import Tokenizer
 except ImportError as error:
     sys.exit(f"error: {error}; run `pip install onnxruntime tokenizers numpy`")
+except KeyboardInterrupt:
+    sys.exit(130)
 
 AGAIN = "deploy the model again"
 BATCH_TOKENS = 512
@@ -72,6 +74,7 @@ class Classifier:
     """
 
     def __init__(self, folder: Path, threads: int = 1, *, batch_tokens: int | None = 0) -> None:
+        before = _states(folder)
         _check_digests(folder)
         policy, labels = (_read_json(folder / name) for name in ("policy.json", "labels.json"))
         try:
@@ -83,7 +86,9 @@ class Classifier:
             self.batch_tokens = int(policy["batch_tokens"]) if batch_tokens is None else batch_tokens
             if not 1 <= len(self.columns) <= 2:
                 raise ValueError(f"{len(self.columns)} columns of texts")
-        except (KeyError, TypeError, ValueError) as error:
+            if self.thresholds.ndim != 1 or not np.isfinite(self.thresholds).all():
+                raise ValueError("thresholds that are no numbers")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Refused(f"{folder}: policy.json or labels.json is damaged ({error!r}); {AGAIN}") from None
         self.tokenizer = _load(folder / "tokenizer.json", lambda path: Tokenizer.from_file(str(path)))
         options = onnxruntime.SessionOptions()
@@ -104,6 +109,8 @@ class Classifier:
             ),
         )
         self._check(folder)
+        if _states(folder) != before:
+            raise Refused(f"{folder}: was deployed anew while it was read; run again")
         self.cut_left = self.tokenizer.truncation["direction"] == "left"
         self.pad_token_id = self.tokenizer.padding["pad_id"] if self.padding else None
         self.tokenizer.no_truncation()
@@ -218,6 +225,9 @@ class Classifier:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n\n    python")[0],
         epilog="Without a text and without --file, texts are read from standard input, one a line.",
@@ -400,6 +410,18 @@ def _lines(path: Path | None, name: str) -> Iterator[list[bytes]]:
         yield [rest]
 
 
+def _files(folder: Path) -> list[Path]:
+    """Those that are read, as far as they are there."""
+    names = ("model.onnx", "batch.onnx", "tokenizer.json", "labels.json", "policy.json")
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _states(folder: Path) -> list[tuple[Path, int, int, int]]:
+    """What tells the files from others of these names."""
+    found = [(path, path.stat()) for path in _files(folder)]
+    return [(path, state.st_ino, state.st_size, state.st_mtime_ns) for path, state in found]
+
+
 def _check_digests(folder: Path) -> None:
     """Refuse files that are not what was written. A digest finds damage, not malice."""
     sums = folder / "SHA256SUMS"
@@ -408,9 +430,9 @@ def _check_digests(folder: Path) -> None:
         return
     lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
     digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in ("model.onnx", "batch.onnx", "tokenizer.json", "labels.json", "policy.json"):
-        path = folder / name
-        if path.is_file() and _sha256(path) != digests.get(name):
+    for path in _files(folder):
+        name = path.name
+        if _sha256(path) != digests.get(name):
             raise Refused(f"{path}: damaged (its bytes are not those of SHA256SUMS); {AGAIN}")
 
 

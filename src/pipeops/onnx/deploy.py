@@ -18,7 +18,13 @@ from pipeops.models.shape import ModelShape, read_config
 from pipeops.onnx import graphs
 from pipeops.onnx.classify import BATCH_TOKENS
 from pipeops.onnx.export import write
-from pipeops.onnx.graphs import batch_graph, with_metadata, with_weights_in
+from pipeops.onnx.graphs import (
+    batch_graph,
+    metadata_of,
+    refuse_other_model,
+    with_metadata,
+    with_weights_in,
+)
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
 from pipeops.provenance import json_text
@@ -83,27 +89,29 @@ class Policy:
         )
 
 
-def read_trained(checkpoint: Path, exported: Path, *, pipeline: Pipeline) -> Trained:
+def read_trained(checkpoint: Path, exported: Path, *, pipeline: Pipeline, seed: int) -> Trained:
     """Read a trained model and its export.
 
     Args:
         checkpoint: folder with ``config.json`` and ``tokenizer.json``.
         exported: folder with ``model.onnx`` and ``model-int8.onnx``; Q takes the latter.
         pipeline: the pipeline to deploy.
+        seed: of its training.
 
     Raises:
-        PipeOpsError: a file is absent or damaged, or graph and checkpoint are not of one model.
+        PipeOpsError: a file is absent or damaged, or graph and checkpoint are not of this model.
     """
     shape = ModelShape.from_checkpoint(checkpoint)
-    made_by = ModelShape.pipeline_of(checkpoint)
-    if made_by != pipeline.trained:
-        raise PipeOpsError(
-            f"{checkpoint / 'config.json'}: is of pipeline {made_by}, not {pipeline.trained}; train it again"
-        )
+    config = checkpoint / "config.json"
+    made_by, of_seed = ModelShape.pipeline_of(checkpoint), read_config(checkpoint).get("seed", seed)
+    for what, found, wanted in (("pipeline", made_by, pipeline.trained), ("seed", of_seed, seed)):
+        if found != wanted:
+            raise PipeOpsError(f"{config}: is of {what} {found}, not {wanted}; train it again")
     path = graph_path(exported, "model", quantised="Q" in pipeline.inference)
     graph, of_graph, confidence = _read_graph(path)
     if of_graph != shape:
         raise PipeOpsError(f"{path}: is not of the model in {checkpoint}; export it again")
+    refuse_other_model(path, metadata_of(graph), pipeline=made_by, seed=seed)
     return Trained(
         graph=graph,
         shape=shape,
@@ -261,7 +269,7 @@ def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
     again = "export the model again"
     with reading(path, absent=again, wrong="not a readable model", again=again):
         graph = graphs.load(path)
-        metadata = {entry.key: entry.value for entry in graph.metadata_props}
+        metadata = metadata_of(graph)
         kind = metadata.get("pipeops.graph", "unknown")
         if kind != "early-exit":
             raise PipeOpsError(f"{path}: a graph of kind {kind!r} where 'early-exit' is needed; {again}")

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -35,6 +35,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.models.shape import ModelShape
 from pipeops.onnx.stages import WORDS_TABLE, make_model, tensor, token_inputs
 from pipeops.settings import Confidence
+from pipeops.text import as_given
 
 GraphKind = Literal["early-exit", "straight", "batch"]
 DOMAIN = "pipeops"
@@ -150,7 +151,7 @@ def with_confidence(model: ModelProto, confidence: Confidence) -> ModelProto:
     Raises:
         PipeOpsError: it is no such graph.
     """
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     kind, made_with = (metadata.get(f"pipeops.{key}", "unknown") for key in ("graph", "confidence"))
     if (kind, made_with) != ("early-exit", "max_probability"):
         raise PipeOpsError(
@@ -172,7 +173,7 @@ def straightened(model: ModelProto) -> ModelProto:
     Args:
         model: as :func:`early_exit_graph` makes it, with any confidence; it is not changed.
     """
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
     straight = _model("straight", [], shape)
     _take_stages(straight, model)
@@ -193,7 +194,7 @@ def batch_graph(model: ModelProto) -> ModelProto:
     Raises:
         PipeOpsError: it is no such graph.
     """
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = metadata_of(model)
     if (kind := metadata.get("pipeops.graph", "unknown")) != "early-exit":
         raise PipeOpsError(f"a graph of kind {kind!r} where 'early-exit' is needed; export the model again")
     shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
@@ -329,9 +330,32 @@ def inlined(model: ModelProto) -> ModelProto:
 
 def with_metadata(model: ModelProto, added: Mapping[str, str]) -> ModelProto:
     """Return the model itself, with these entries of its metadata, whatever it said of them before."""
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | dict(added)
-    helper.set_model_props(model, metadata)
+    helper.set_model_props(model, metadata_of(model) | dict(added))
     return model
+
+
+def metadata_of(model: ModelProto) -> dict[str, Any]:
+    """What a graph says of itself."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def refuse_other_model(model: Path, metadata: Mapping[str, str], **wanted: Any) -> None:
+    """Refuse a graph that says that it is of another model; some say nothing of it.
+
+    Args:
+        model: where it is, for the message.
+        metadata: the graph's.
+        wanted: ``pipeline``, ``seed`` or ``labels``, a list.
+
+    Raises:
+        PipeOpsError: it is of another pipeline or seed, or has other classes.
+    """
+    for key, value in wanted.items():
+        found = json.loads(metadata.get(f"pipeops.{key}", "null"))
+        if found is not None and found != value:
+            raise PipeOpsError(
+                f"{model}: {key} is {as_given(found)}, where {as_given(value)} is wanted; name another model"
+            )
 
 
 def _calls(model: ModelProto) -> list[_Interface]:

@@ -1,7 +1,7 @@
 """Running exported models on ONNX Runtime's CPU provider, without torch or transformers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -17,7 +17,6 @@ from pipeops.onnx.classify import batches, stacked
 from pipeops.onnx.graphs import batch_graph, load
 from pipeops.reading import reading
 from pipeops.settings import Confidence
-from pipeops.text import as_given
 
 NEVER = float("inf")
 """A threshold that no confidence reaches, and no number of exits that agree."""
@@ -53,11 +52,22 @@ class Profile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EarlyExitModel:
-    """``model.onnx``: every input leaves at the first exit that is sure enough."""
+class _Opened:
+    """A graph, ready to run."""
 
     session: onnxruntime.InferenceSession
     shape: ModelShape
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What it says of itself."""
+        return self.session.get_modelmeta().custom_metadata_map
+
+
+@dataclass(frozen=True)
+class EarlyExitModel(_Opened):
+    """``model.onnx``: every input leaves at the first exit that is sure enough."""
+
     batch_tokens: int = 0
     """How many tokens of inputs it runs together; 0: it takes one input at a time, in the least time."""
 
@@ -76,7 +86,7 @@ class EarlyExitModel:
         Raises:
             PipeOpsError: the file is absent, damaged, or not such a model, or a number of tokens is none.
         """
-        if batch_tokens != int(batch_tokens) or batch_tokens < 0:
+        if not isinstance(batch_tokens, int) or batch_tokens < 0:
             raise PipeOpsError(f"batch_tokens: {batch_tokens} is no number of tokens; give 0 or more")
         opened = _open(path, kind="early-exit", threads=threads, cores=cores, batch=batch_tokens > 0)
         return cls(*opened, batch_tokens)
@@ -84,7 +94,7 @@ class EarlyExitModel:
     @property
     def confidence(self) -> Confidence:
         """What its ``thresholds`` are compared with; see :func:`pipeops.onnx.graphs.early_exit_graph`."""
-        return self.session.get_modelmeta().custom_metadata_map.get("pipeops.confidence", "max_probability")
+        return self.metadata.get("pipeops.confidence", "max_probability")
 
     def run(self, input_ids: ArrayLike, attention_mask: ArrayLike, thresholds: ArrayLike = ()) -> Answer:
         """Classify one input.
@@ -119,7 +129,7 @@ class EarlyExitModel:
             PipeOpsError: an input that is too long or has no tokens, a token that the model does not know, or
                 the wrong number of thresholds.
         """
-        rows = [np.asarray(ids, dtype=np.int64) for ids in inputs]
+        rows = [_integers(ids) for ids in inputs]
         for number, row in enumerate(rows):
             if row.ndim != 1 or not row.size:
                 raise PipeOpsError(f"inputs: number {number} has no tokens; each is a list of token ids")
@@ -147,7 +157,11 @@ class EarlyExitModel:
             raise PipeOpsError(
                 f"batch of {batch}: the model was loaded for one input at a time; load it with `batch_tokens`"
             )
-        given, wanted = np.asarray(thresholds, dtype=np.float32), len(self.shape.exit_layers) - 1
+        wanted = len(self.shape.exit_layers) - 1
+        try:
+            given = np.asarray(thresholds, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise PipeOpsError(f"thresholds: no list of numbers; give {wanted}") from None
         if given.shape != (wanted,):
             raise PipeOpsError(
                 f"thresholds: {given.size} given, the model takes {wanted}, one per exit but the last"
@@ -160,11 +174,8 @@ class EarlyExitModel:
 
 
 @dataclass(frozen=True)
-class Profiler:
+class Profiler(_Opened):
     """``profile.onnx``: the answer of every exit, for a whole batch in one run."""
-
-    session: onnxruntime.InferenceSession
-    shape: ModelShape
 
     @classmethod
     def load(cls, path: Path, *, threads: int) -> Self:
@@ -182,26 +193,6 @@ class Profiler:
             PipeOpsError: inputs that are too long, or a token that the model does not know.
         """
         return Profile(*self.session.run(None, _tokens(input_ids, attention_mask, self.shape)))
-
-
-def refuse_other_model(model: Path, session: onnxruntime.InferenceSession, **wanted: Any) -> None:
-    """Refuse a graph that says that it is of another model; some say nothing of it.
-
-    Args:
-        model: its folder, for the message.
-        session: with the graph.
-        wanted: ``pipeline``, ``seed`` or ``labels``, a list.
-
-    Raises:
-        PipeOpsError: it is of another pipeline or seed, or has other classes.
-    """
-    metadata = session.get_modelmeta().custom_metadata_map
-    for key, value in wanted.items():
-        found = json.loads(metadata.get(f"pipeops.{key}", "null"))
-        if found is not None and found != value:
-            raise PipeOpsError(
-                f"{model}: {key} is {as_given(found)}, where {as_given(value)} is wanted; name another model"
-            )
 
 
 def chosen_exits(confidence: NDArray[np.float32], thresholds: ArrayLike) -> NDArray[np.int64]:
@@ -232,7 +223,7 @@ def _tokens(
         raise PipeOpsError(
             f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be (batch, length)"
         )
-    if not ids.shape[1]:
+    if not ids.size:
         raise PipeOpsError("input_ids: no tokens; use the model's tokenizer, which adds special ones")
     if ids.shape[1] > shape.max_length:
         raise PipeOpsError(
@@ -273,6 +264,8 @@ def _open(
     path: Path, *, kind: str, threads: int, cores: Sequence[int] = (), batch: bool = False
 ) -> tuple[onnxruntime.InferenceSession, ModelShape]:
     """Open a graph of the given kind, or what takes batches of it, and read the shape that it carries."""
+    if not isinstance(threads, int) or threads < 1:
+        raise PipeOpsError(f"threads: {threads} is no number of threads; give 1 or more")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeops.files import expanded
 from pipeops.models.shape import ModelShape, alternate_layers
 from pipeops.operators.declaration import (
     CLASSIFIER,
@@ -19,7 +19,7 @@ from pipeops.operators.declaration import (
     trained_on_labels,
 )
 from pipeops.operators.width import full_width, target_width, widths
-from pipeops.settings import NUMBER, Examples, Fraction, OneLine, PositiveInt, Section, Share, kept_count
+from pipeops.settings import NUMBER, Examples, FilePath, Fraction, PositiveInt, Section, Share, kept_count
 
 C_REPLACES = "C replaces D, P and E"
 WIDTHS = ("heads", "ffn", "rank")
@@ -58,14 +58,14 @@ class VocabularySection(Section):
     size: PositiveInt | None = None
     """At least so many tokens are kept: the first of the pretrained vocabulary fill up. null: no more than
     needed."""
-    texts: list[OneLine] = Field([])
+    texts: list[FilePath] = Field([])
     """Text files (UTF-8) whose tokens are kept too: what the model will read beside the training texts."""
 
     @field_validator("texts")
     @classmethod
     def _texts_are_there(cls, paths: list[str]) -> list[str]:
         for path in paths:
-            if not Path(path).expanduser().is_file():
+            if not expanded(path).is_file():
                 raise ValueError(f"'{path}' is no file; name text files")
         return paths
 

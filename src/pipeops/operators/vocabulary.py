@@ -10,6 +10,7 @@ import torch
 
 from pipeops.data.vocabulary import Texts, kept_tokens, refuse_other_pieces, remapped, used_tokens
 from pipeops.errors import PipeOpsError
+from pipeops.files import expanded
 from pipeops.models.architectures import known_architecture
 from pipeops.models.backbones import load_tokenizer, prune_backbone
 from pipeops.models.families.declaration import BACKBONE
@@ -59,7 +60,7 @@ def prune_backbones(
 
 
 def _lines(path: str) -> list[str]:
-    file = Path(path).expanduser()
+    file = expanded(path)
     with reading(file, wrong="no text", again="write it in UTF-8"):
         return file.read_text(encoding="utf-8").splitlines()
 

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, ValidationInfo, create_model, field
 from pipeops.data.sources import own_task
 from pipeops.data.tasks import REGRESSION_TASKS, SPLITS, TASKS, Task
 from pipeops.errors import PipeOpsError, of_system
+from pipeops.files import expanded
 from pipeops.models.architectures import TINY_OF_OWN_TEXTS, architecture, other_family
 from pipeops.operators.declaration import NoSettings, Setup
 from pipeops.operators.registry import OPERATORS, TRAINABLE, shape_after
@@ -30,6 +31,7 @@ from pipeops.settings import (
     DataSection,
     ExitsSection,
     ExitTraining,
+    FilePath,
     MeasuringSection,
     Metric,
     ModelSection,
@@ -84,7 +86,7 @@ class BaseConfig(Section):
     """Whether trained models and exported graphs are kept; if not, each is deleted once no job needs it."""
     glue: OneLine = "nyu-mll/glue"
     """Where GLUE is: a hub id, or a folder of the same layout."""
-    answers: OneLine | None = None
+    answers: FilePath | None = None
     """Folder of a study's published prices and answers, from which everything is made without training; null:
     they are measured."""
     model: ModelSection = ModelSection()
@@ -216,9 +218,7 @@ class BaseConfig(Section):
     def _answers_are_there(self) -> Self:
         if self.answers is None:
             return self
-        if "{" in self.answers or "}" in self.answers:
-            raise ValueError(f"answers: '{self.answers}': braces are not allowed in a path; rename it")
-        folder = Path(self.answers).expanduser()
+        folder = expanded(self.answers)
         for dataset, pipeline in product(self.datasets, self.measured):
             wanted = [
                 f"prices/{dataset}/{pipeline.operators}.csv",
@@ -238,7 +238,7 @@ class BaseConfig(Section):
         if self.answers is not None:
             from pipeops.study.published import refuse_other_study, refuse_several_cpus
 
-            folder = Path(self.answers).expanduser()
+            folder = expanded(self.answers)
             try:
                 refuse_other_study(self, folder)
                 refuse_several_cpus(self, folder)
@@ -345,7 +345,7 @@ class BaseConfig(Section):
     @model_validator(mode="after")
     def _vocabulary_can_be_pruned(self) -> Self:
         """Look at the tokenizer of a local backbone; a hub's is looked at before anything is trained."""
-        path = Path(self.model.backbone).expanduser() / "tokenizer.json"
+        path = expanded(self.model.backbone) / "tokenizer.json"
         if self.transformed and not self.answers and path.is_file():
             from pipeops.data.vocabulary import refuse_other_kind
 

@@ -116,7 +116,8 @@ def deploy_choice(choice: Choice, output: Path) -> Policy:
     """
     refuse_other_content(output)
     task, answers = choice.task, choice.answers
-    trained = read_trained(choice.of_seed("models"), choice.of_seed("onnx"), pipeline=choice.pipeline)
+    models, exported = choice.of_seed("models"), choice.of_seed("onnx")
+    trained = read_trained(models, exported, pipeline=choice.pipeline, seed=choice.seed)
     if answers is not None and (answers.shape, answers.labels) != (trained.shape, trained.labels):
         raise PipeOpsError(f"{answers.path}: answers of another model; delete it and evaluate again")
     given = choice.thresholds

@@ -5,10 +5,10 @@ A job's arguments hold what its result depends on and nothing else: other settin
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeops.data.tasks import TASKS
+from pipeops.files import expanded
 from pipeops.integrity import SUMS
 from pipeops.operators.declaration import STUDENT
 from pipeops.operators.registry import OPERATORS
@@ -57,7 +57,7 @@ def rows(study: Config, dataset: str) -> list[str]:
 
 def source_files(study: Config, dataset: str) -> list[str]:
     """The files that the rows of a task of one's own come from; none where a hub has them."""
-    return [str(Path(path).expanduser()) for paths in study.tasks[dataset].files.values() for path in paths]
+    return [str(expanded(path)) for paths in study.tasks[dataset].files.values() for path in paths]
 
 
 def tokenise(study: Config, dataset: str, split: str) -> list[str]:
@@ -73,7 +73,7 @@ def vocabulary(study: Config, dataset: str) -> list[str]:
 
 def vocabulary_texts(study: Config) -> list[str]:
     """The files of other texts that say which tokens are kept."""
-    return [str(Path(path).expanduser()) for path in getattr(study, OPERATORS["V"].section).texts]
+    return [str(expanded(path)) for path in getattr(study, OPERATORS["V"].section).texts]
 
 
 def _rows_of(study: Config, dataset: str, split: str) -> list[str]:

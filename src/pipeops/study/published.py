@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeops.errors import PipeOpsError
+from pipeops.files import expanded
 from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline
 from pipeops.reading import reading
@@ -106,7 +107,7 @@ def _yaml(value: Any) -> str:
 
 def _copy(*models: Any) -> bool:
     """Whether one of these is a folder, which may hold what the other names."""
-    return any(Path(model).expanduser().is_dir() for model in models) and not {TINY, ALTERNATE} & set(models)
+    return any(expanded(model).is_dir() for model in models) and not {TINY, ALTERNATE} & set(models)
 
 
 def _flat(values: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:

@@ -53,7 +53,7 @@ def _deployed(exported: Path, text: Sequence[str], *, int8: bool) -> Iterator[Pa
         )
     pipeline = Pipeline(f"{ModelShape.pipeline_of(checkpoint)}L{'Q' * int8}")
     choice = Choice(results=place.parents[3], dataset=dataset, pipeline=pipeline, seed=int(number))
-    trained = read_trained(checkpoint, exported, pipeline=pipeline)
+    trained = read_trained(checkpoint, exported, pipeline=pipeline, seed=int(number))
     exits = len(trained.shape.exit_layers)
     never = [exits if trained.confidence == "patience" else MOST_SURE] if exits > 1 else []
     policy = policy_of(

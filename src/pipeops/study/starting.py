@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeops.data.rows import read_table
 from pipeops.data.sources import CHARACTERS_PER_TOKEN
 from pipeops.data.tasks import TASKS
 from pipeops.errors import PipeOpsError
-from pipeops.files import replaced
+from pipeops.files import expanded, refuse_unprintable, replaced
 from pipeops.models.architectures import TINY_OF_OWN_TEXTS, architecture
 from pipeops.reading import reading
 from pipeops.settings import TINY
@@ -87,6 +88,8 @@ def start(
         PipeOpsError: a file cannot be read, no column looks like texts or labels, or the configuration would
             be refused.
     """
+    for path in filter(None, (data, validation)):
+        refuse_unprintable(path)
     if output.exists():
         raise PipeOpsError(f"{output}: is there already; name another by --output, or delete it")
     found = guess(data, text=text, label=label, longest=_longest(model))
@@ -110,7 +113,7 @@ def start(
             f"model: {about_model}",
             f"results: results/{task}, logs: logs/{task}",
             f"{output} has all of this: correct what was guessed wrongly, then run",
-            f"  snakemake -n --configfile {output} -- parts",
+            "  " + shlex.join(["snakemake", "-n", "--configfile", str(output), "--", "parts"]),
         ]
     )
 
@@ -217,7 +220,7 @@ def _model_lines(model: str, classes: Sequence[str]) -> tuple[list[str], str]:
             "tiny, a small encoder that is pretrained on these texts"
         )
     lines = [f"  backbone: {_flow(model)}"]
-    theirs = _classifier_classes(Path(model).expanduser() / "config.json")
+    theirs = _classifier_classes(expanded(model) / "config.json")
     if theirs is None:
         return lines, f"{model}, an encoder that is fine-tuned on these rows"
     unnamed = all(re.fullmatch(r"LABEL_\d+", one) for one in theirs)
