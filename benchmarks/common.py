@@ -1,5 +1,6 @@
 """What the benchmarks share: a RoBERTa with random weights, and runs that take turns."""
 
+import argparse
 import json
 import math
 import time
@@ -18,6 +19,13 @@ from pipeops.onnx.export import export
 from pipeops.provenance import versions
 
 Runs = dict[str, Callable[[], object]]
+
+
+def positive(text: str) -> int:
+    """A number of an option: 1 or more."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+    return int(text)
 
 
 def roberta(

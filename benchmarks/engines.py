@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from common import introduce, turns
+from common import introduce, positive, turns
 from engine_kinds import ENGINES, POLICY, Engine, Sources
 from rich.console import Console
 from workers import SPINNING, Worker, classes, made, milliseconds, milliseconds_each, milliseconds_each_random
@@ -30,6 +30,7 @@ from pipeops.files import replaced
 from pipeops.integrity import digest
 from pipeops.models.weights import WEIGHTS
 from pipeops.provenance import provenance, versions, write_json
+from pipeops.reading import reading
 from pipeops.revisions import EXPORT
 from pipeops.text import markdown_table
 
@@ -68,6 +69,8 @@ def main() -> None:
     if "times" in args.parts:
         measure_times(folders, sources, findings, columns, rounds=args.rounds)
     console.print(findings.write_tables())
+    if args.engines and set(folders) == {BASE} and findings.left_out:
+        raise PipeOpsError("--engines: none of those named can be run; the lines above say why")
 
 
 def arguments() -> argparse.Namespace:
@@ -82,16 +85,18 @@ def arguments() -> argparse.Namespace:
         "--engines", nargs="+", default=[], help="how names begin, such as OpenVINO; default: all"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--lengths", type=int, nargs="*", default=[8, 32, 128, 512], help="tokens, batch 1")
+    parser.add_argument(
+        "--lengths", type=positive, nargs="*", default=[8, 32, 128, 512], help="tokens, batch 1"
+    )
     parser.add_argument(
         "--varied", nargs="*", default=["96-160", "384-512"], help="tokens, each input with its own; batch 1"
     )
-    parser.add_argument("--batches", type=int, nargs="*", default=[8, 32], help="inputs at a time")
-    parser.add_argument("--batch-length", type=int, default=32, help="their tokens")
+    parser.add_argument("--batches", type=positive, nargs="*", default=[8, 32], help="inputs at a time")
+    parser.add_argument("--batch-length", type=positive, default=32, help="their tokens")
     parser.add_argument("--no-sentences", action="store_true", help="leave out real inputs")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--starts", type=int, default=3, help="processes whose median load time counts")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=positive, default=30)
+    parser.add_argument("--starts", type=positive, default=3, help="processes whose median load time counts")
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument(
         "--within", type=float, default=1.0, help="points of accuracy that the policy may cost"
     )
@@ -146,7 +151,7 @@ def columns_of(args: argparse.Namespace, longest: int) -> dict[str, Column]:
 
 
 def _ends(span: str) -> tuple[int, int]:
-    ends = [int(end) for end in span.split("-") if end.isdecimal()]
+    ends = [int(end) if end.isdecimal() else 0 for end in span.split("-")]
     if len(ends) != 2 or not 0 < ends[0] < ends[1]:
         raise PipeOpsError(f"--varied: '{span}' is no span of tokens; give one such as 96-160")
     return ends[0], ends[1]
@@ -158,7 +163,14 @@ class Findings:
     def __init__(self, output: Path, *, threads: int) -> None:
         self.output, self.threads = output, threads
         self._path = output / "engines.json"
-        kept = json.loads(self._path.read_text()) if self._path.exists() else {}
+        kept: dict[str, Any] = {}
+        if self._path.exists():
+            with reading(self._path, again="delete it, or name another --output"):
+                kept = json.loads(self._path.read_text())
+                if any(BASE not in times for times in kept["times"].values()):
+                    raise ValueError(f"times without {BASE}")
+        self.model: str | None = kept.get("model")
+        """What files are made from: digests of both checkpoints, and how they are exported."""
         if kept.get("threads", threads) != threads:
             raise PipeOpsError(
                 f"{self._path}: measured with {kept['threads']} threads; name another --output"
@@ -167,6 +179,16 @@ class Findings:
         self.times: dict[str, dict[str, list[float]]] = kept.get("times", {})
         self.left_out: dict[str, str] = {}
         self.policies: dict[str, dict[str, float]] = {}
+
+    def are_of(self, model: str) -> None:
+        """Say which model is measured.
+
+        Raises:
+            PipeOpsError: what is kept is of another.
+        """
+        if self.model not in (None, model):
+            raise PipeOpsError(f"{self._path}: measured with another model; name another --output")
+        self.model = model
 
     def leave_out(self, name: str, why: str) -> None:
         """Say that an engine is not measured, and why."""
@@ -185,6 +207,7 @@ class Findings:
             self._path,
             {
                 "threads": self.threads,
+                "model": self.model,
                 "engines": self.engines,
                 "times": self.times,
                 "skipped": self.left_out,
@@ -250,6 +273,7 @@ def make_all(engines: Mapping[str, Engine], sources: Sources, findings: Findings
     """Make the files of engines, unless they are there; return the folder of each that can be run."""
     checkpoints = "".join(digest(folder / WEIGHTS) for folder in (sources.single, sources.exits))
     version = f"{checkpoints[:12]}-{checkpoints[64:76]}-{EXPORT}"
+    findings.are_of(version)
     folders: dict[str, Path] = {}
     for name, engine in engines.items():
         folder = findings.output / "files" / version / engine.made

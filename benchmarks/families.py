@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Runs, export_random, interleaved, introduce
+from common import Runs, export_random, interleaved, introduce, positive
 from rich.console import Console
 
 from pipeops.files import temporary_folder
@@ -85,12 +85,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, help="of each encoder; its own number unless given")
     parser.add_argument("--hidden", type=int, default=768, help=f"a multiple of {HEAD_SIZE}, a head's size")
     parser.add_argument("--vocab", type=int, help="its own number unless given")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 512, 2048], help="in tokens")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--lengths", type=positive, nargs="+", default=[32, 128, 512, 2048], help="in tokens")
+    parser.add_argument("--rounds", type=positive, default=20)
     parser.add_argument(
         "--seconds", type=float, default=60, help="a length takes no more, once it has three rounds"
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=positive, default=2)
     return parser.parse_args()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from common import Runs, export_random, interleaved, introduce, random_weights, roberta
+from common import Runs, export_random, interleaved, introduce, positive, random_weights, roberta
 from rich.console import Console
 from rich.table import Table
 from table2 import print_table2
@@ -84,10 +84,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=768, help="a multiple of 64, the size of a head")
     parser.add_argument("--vocab", type=int, default=50265)
     parser.add_argument(
-        "--lengths", type=int, nargs="+", default=[32, 128, 512], help="input lengths in tokens"
+        "--lengths", type=positive, nargs="+", default=[32, 128, 512], help="input lengths in tokens"
     )
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=positive, default=40)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--glue", default=os.environ.get("PIPEOPS_GLUE"), help="folder of GLUE, for Table 2")
     parser.add_argument(
         "--tokenizer", default=os.environ.get("PIPEOPS_MINILM"), help="folder of a tokenizer, for Table 2"

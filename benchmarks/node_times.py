@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from common import introduce
+from common import introduce, positive
 from rich.console import Console
 
 from pipeops.errors import PipeOpsError, errors_in_one_line
+from pipeops.models.shape import ModelShape
 from pipeops.onnx.runtime import NEVER
 from pipeops.reading import reading
 from pipeops.text import markdown_table
@@ -30,9 +31,9 @@ NAMED = 0.01
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("graph", type=Path, help="model[-int8].onnx, which runs to its last exit")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 512], help="in tokens")
-    parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lengths", type=positive, nargs="+", default=[32, 128, 512], help="in tokens")
+    parser.add_argument("--runs", type=positive, default=50)
+    parser.add_argument("--threads", type=positive, default=2)
     args = parser.parse_args()
     introduce(Console(), threads=args.threads)
     found = {n: operator_times(args.graph, n, runs=args.runs, threads=args.threads) for n in args.lengths}
@@ -70,8 +71,12 @@ def operator_times(graph: Path, length: int, *, runs: int, threads: int) -> Coun
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=["SkipLayerNormFusion"],  # as PipeOps runs it
             )
-            shape = json.loads(session.get_modelmeta().custom_metadata_map["pipeops.shape"])
-        ids = np.random.default_rng(0).integers(0, shape["vocab_size"], (1, length))
+            shape = ModelShape.from_config(
+                json.loads(session.get_modelmeta().custom_metadata_map["pipeops.shape"])
+            )
+        if length > shape.max_length:
+            raise PipeOpsError(f"--lengths: {length} tokens, the model takes at most {shape.max_length}")
+        ids = np.random.default_rng(0).integers(0, shape.vocab_size, (1, length))
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         for given in session.get_inputs():
             if given.name == "thresholds":

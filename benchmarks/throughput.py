@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import introduce, turns
+from common import introduce, positive, turns
 from engine_kinds import ENGINES, Opened
 from engines import BASE, Findings, chosen, console, make_all, sources_of, working
 from numpy.typing import NDArray
@@ -35,15 +35,17 @@ def main() -> None:
     os.environ |= SPINNING | {"OMP_NUM_THREADS": str(args.threads)}
     introduce(console, threads=args.threads)
     sources, findings = sources_of(args), Findings(args.output, threads=args.threads)
+    texts = {
+        what: texts_of(path, args.texts)
+        for what, path in (("sentences", sources.validation), ("pairs", args.pairs))
+        if path
+    }
     folders = make_all(chosen(args.engines), sources, findings)
     page = []
     with working(folders, sources, findings) as workers:
-        for what, path in (("sentences", sources.validation), ("pairs", args.pairs)):
-            if path:
-                page.append(
-                    measured(what, texts_of(path, args.texts), workers, args.batch_tokens, args.rounds)
-                )
-                console.print(page[-1])
+        for what, inputs in texts.items():
+            page.append(measured(what, inputs, workers, args.batch_tokens, args.rounds))
+            console.print(page[-1])
     with replaced(args.output / "throughput.md") as path:
         path.write_text("\n\n".join(page) + "\n")
 
@@ -59,9 +61,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for files and findings")
     parser.add_argument("--engines", nargs="+", default=[], help="how names begin; default: all")
     parser.add_argument("--batch-tokens", type=int, nargs="+", default=[0, 512, 1024, 2048])
-    parser.add_argument("--texts", type=int, default=256, help="of each kind, drawn at random")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--texts", type=positive, default=256, help="of each kind, drawn at random")
+    parser.add_argument("--rounds", type=positive, default=7)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--within", type=float, default=1.0, help="points of accuracy that the policy costs")
     return parser.parse_args()
 

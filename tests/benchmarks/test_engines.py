@@ -95,12 +95,45 @@ def test_an_engine_or_a_length_that_there_is_not_is_one_line(results, tmp_path):
         ),
         (["--lengths", "900"], "--lengths: 900 tokens, the model takes at most 24"),
         (["--lengths", "8", "--varied", "8-4"], "--varied: '8-4' is no span of tokens"),
+        (["--lengths", "8", "--varied", "4-8-x"], "--varied: '4-8-x' is no span of tokens"),
         (["--lengths", "8", "--varied", "4-25"], "--varied: 25 tokens, the model takes at most 24"),
     ):
         failed = run("engines.py", results, "--output", tmp_path, *asked, check=False)
         assert failed.returncode == 1
         assert said in failed.stderr
         assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("script", ["engines.py", "throughput.py", "node_times.py"])
+@pytest.mark.parametrize("option", ["--threads", "--rounds"])
+def test_numbers_that_measure_nothing_are_refused(results, tmp_path, script, option):
+    option = "--runs" if (script, option) == ("node_times.py", "--rounds") else option
+    where = [] if script == "node_times.py" else ["--output", tmp_path / "out"]
+    for number in ("0", "-3", "x"):
+        failed = run(script, results, *where, f"{option}={number}", check=False)
+        assert failed.returncode == 2
+        assert f"argument {option}: '{number}' is no whole number from 1 on" in failed.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ("{", "engines.json: damaged"),
+        ("[]", "engines.json: damaged"),
+        ('{"times": {"1 x 8": {}}}', "times without PipeOps int8"),
+        (
+            '{"times": {}, "model": "another"}',
+            "engines.json: measured with another model; name another --output",
+        ),
+    ],
+)
+def test_what_was_measured_before_must_be_whole_and_of_the_same_model(results, tmp_path, kept, said):
+    (tmp_path / "engines.json").write_text(kept)
+    small = ["--lengths", "8", "--varied", "4-8", "--batch-length", "8"]
+    failed = run("engines.py", results, "--output", tmp_path, *small, check=False)
+    assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
+    assert said in failed.stderr
 
 
 def test_an_engine_that_is_not_installed_names_the_command(monkeypatch):
@@ -160,5 +193,6 @@ def test_where_time_goes_is_a_table_of_operators(tmp_path):
     assert "If" not in names
     for column in (1, 2):
         assert 90 <= sum(int(row[column]) for row in rows) <= 110
-    failed = run("node_times.py", tmp_path / "none.onnx", check=False)
-    assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
+    for graph, length in (("none.onnx", 8), ("model-int8.onnx", 900)):
+        failed = run("node_times.py", tmp_path / graph, "--lengths", length, check=False)
+        assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)

@@ -232,8 +232,10 @@ def test_what_cannot_be_run_together_is_refused(tmp_path):
     load(SHAPES["roberta"], tmp_path)
     model = EarlyExitModel.load(tmp_path / "model.onnx", threads=1, batch_tokens=64)
     for inputs in ([[0, 5, 2], []], [[]], [0, 5, 2]):
-        with pytest.raises(PipeOpsError, match="has no tokens; each is a list of token ids"):
+        with pytest.raises(PipeOpsError, match="is no list of token ids; give one or more"):
             model.run_many(inputs, [0.5, 0.5])
+    with pytest.raises(PipeOpsError, match="thresholds: 1 given, the model takes 2"):
+        model.run_many([], [0.5])
     for tokens in (-5, 9.5):
         with pytest.raises(PipeOpsError, match=f"batch_tokens: {tokens} is no number of tokens"):
             EarlyExitModel.load(tmp_path / "model.onnx", threads=1, batch_tokens=tokens)

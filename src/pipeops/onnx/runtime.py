@@ -129,10 +129,11 @@ class EarlyExitModel(_Opened):
             PipeOpsError: an input that is too long or has no tokens, a token that the model does not know, or
                 the wrong number of thresholds.
         """
+        self._thresholds(thresholds)
         rows = [_integers(ids) for ids in inputs]
         for number, row in enumerate(rows):
             if row.ndim != 1 or not row.size:
-                raise PipeOpsError(f"inputs: number {number} has no tokens; each is a list of token ids")
+                raise PipeOpsError(f"inputs: number {number} is no list of token ids; give one or more")
         logits = np.zeros((len(rows), self.shape.num_labels), dtype=np.float32)
         exit_layers = np.zeros(len(rows), dtype=np.int64)
         for batch in batches([len(ids) for ids in rows], self.batch_tokens):
@@ -157,6 +158,10 @@ class EarlyExitModel(_Opened):
             raise PipeOpsError(
                 f"batch of {batch}: the model was loaded for one input at a time; load it with `batch_tokens`"
             )
+        given = self._thresholds(thresholds)
+        return Answers(*self.session.run(None, tokens | {"thresholds": given} if given.size else tokens))
+
+    def _thresholds(self, thresholds: ArrayLike) -> NDArray[np.float32]:
         wanted = len(self.shape.exit_layers) - 1
         try:
             given = np.asarray(thresholds, dtype=np.float32)
@@ -170,7 +175,7 @@ class EarlyExitModel(_Opened):
             raise PipeOpsError(
                 "thresholds: nan is none; give 0 to leave always, above 1 never to leave early"
             )
-        return Answers(*self.session.run(None, tokens | {"thresholds": given} if wanted else tokens))
+        return given
 
 
 @dataclass(frozen=True)
