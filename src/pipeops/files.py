@@ -72,7 +72,7 @@ def expanded(path: str | Path) -> Path:
 
 
 def state_of(path: Path) -> tuple[int, ...]:
-    """What tells a file from what it was before: a change of its content or another file has another."""
+    """What tells a file from what it was before, or from another in its place; its size comes first."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns, state.st_ino
 

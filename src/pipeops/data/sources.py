@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeops.data.tasks import Task
 from pipeops.errors import PipeOpsError
-from pipeops.files import expanded
+from pipeops.files import expanded, state_of
 from pipeops.reading import reading
 from pipeops.settings import TaskSection
 from pipeops.text import nearest, shortened
@@ -106,8 +106,7 @@ def look(path: Path, encoding: str = "utf-8", texts: tuple[str, ...] = ()) -> Gl
     Raises:
         PipeOpsError: its beginning is damaged or of another encoding.
     """
-    state = path.stat()
-    return _look(path, state.st_size, state.st_mtime_ns, encoding, texts)
+    return _look(path, state_of(path), encoding, texts)
 
 
 def check_columns(found: Sequence[str], section: TaskSection, *, where: str, key: str) -> None:
@@ -187,7 +186,7 @@ def wrong_encoding(path: Path, error: UnicodeDecodeError) -> WrongEncoding:
 
 
 @cache
-def _look(path: Path, size: int, changed: int, encoding: str, texts: tuple[str, ...]) -> Glance:  # noqa: ARG001
+def _look(path: Path, state: tuple[int, ...], encoding: str, texts: tuple[str, ...]) -> Glance:
     """Once per process and state of the file."""
     if path.suffix.lower() == ".parquet":
         return _look_at_parquet(path, texts)
@@ -195,6 +194,7 @@ def _look(path: Path, size: int, changed: int, encoding: str, texts: tuple[str, 
         _first_lines(path) if path.suffix.lower() == ".jsonl" else _first_records(path, encoding)
     )
     mean = sum(sum(len(str(row.get(name) or "")) for name in texts) for row in rows) / max(1, len(rows))
+    size, *_ = state
     count = len(rows) if consumed >= size else round(len(rows) * size / max(1, consumed))
     return Glance(columns=columns, rows=count, characters=mean)
 

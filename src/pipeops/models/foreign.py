@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeops.errors import PipeOpsError
-from pipeops.files import expanded
+from pipeops.files import expanded, state_of
 from pipeops.models.architectures import MOST_BYTES as OF_A_CONFIG
 from pipeops.models.architectures import architecture_of
 from pipeops.models.weights import WEIGHTS
@@ -46,8 +46,7 @@ def refuse_unsafe(source: str | Path) -> None:
     """
     for name in MOST_BYTES:
         if (path := _file(source, name)) is not None:
-            state = path.stat()
-            _look(path, name, state.st_size, state.st_mtime_ns)
+            _look(path, name, state_of(path))
 
 
 def refuse_fewer_weights(source: str | Path) -> None:
@@ -71,8 +70,7 @@ def refuse_fewer_weights(source: str | Path) -> None:
 def refuse_unsafe_tokenizer(path: Path) -> None:
     """Look at a ``tokenizer.json``, where there is one; see :func:`refuse_unsafe`."""
     if path.is_file():
-        state = path.stat()
-        _look(path, TOKENIZER, state.st_size, state.st_mtime_ns)
+        _look(path, TOKENIZER, state_of(path))
 
 
 def _file(source: str | Path, name: str) -> Path | None:
@@ -92,8 +90,9 @@ def _file(source: str | Path, name: str) -> Path | None:
 
 
 @cache
-def _look(path: Path, name: str, size: int, _: int) -> None:
+def _look(path: Path, name: str, state: tuple[int, ...]) -> None:
     """Once per process and state of the file."""
+    size, *_ = state
     if size > MOST_BYTES[name]:
         raise PipeOpsError(
             f"{path}: has {size:,} bytes, more than {MOST_BYTES[name]:,}, which no such file has; {_AGAIN}"

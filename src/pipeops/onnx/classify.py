@@ -431,8 +431,7 @@ def _check_digests(folder: Path) -> None:
     lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
     digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for path in _files(folder):
-        name = path.name
-        if _sha256(path) != digests.get(name):
+        if _sha256(path) != digests.get(path.name):
             raise Refused(f"{path}: damaged (its bytes are not those of SHA256SUMS); {AGAIN}")
 
 

@@ -235,7 +235,7 @@ def _tokens(
             f"input_ids: {ids.shape[1]} tokens, the model takes at most {shape.max_length}; truncate"
         )
     # As unsigned numbers, negative ones are too large as well; the graph would count them from the end.
-    if ids.size and ids.view(np.uint64).max() >= shape.vocab_size:
+    if ids.view(np.uint64).max() >= shape.vocab_size:
         other = ids[(ids < 0) | (ids >= shape.vocab_size)][0]
         raise PipeOpsError(
             f"input_ids: token {other}, the model knows 0 to {shape.vocab_size - 1}; use its own tokenizer"
