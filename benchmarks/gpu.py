@@ -2,11 +2,12 @@
 
     python benchmarks/gpu.py tests
     python benchmarks/gpu.py training --peak 989e12      # an H100 or H200 in bf16
-    python benchmarks/gpu.py studies --glue /path/to/glue --backbone /path/to/minilm --jobs 8
+    python benchmarks/gpu.py studies --glue /path/to/glue --backbone /path/to/minilm
 
 tests     bf16 against fp32, leases, too little memory, CUDA graphs, a kill (`pytest -m gpu`)
 training  RoBERTa-base, batch 8, 128 tokens: one job, and several on one card, over plain Trainer in fp32
-studies   answers of SST-2, MRPC, QNLI and QQP with all training examples, trained and evaluated here
+studies   answers of SST-2, MRPC, QNLI and QQP with all training examples, trained and evaluated here; with
+          --as-configured with as many, and in the precision, as their configurations say
 
 What a part writes lies in --output. A part that is finished is not run again; delete its file to repeat it.
 Prices are not taken: they belong to the CPU that models are deployed on.
@@ -20,16 +21,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
+from common import positive
 
 from pipeops.hardware import device_name
 from pipeops.study.config import read_study
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("sst2", "mrpc", "qnli", "qqp")
-MEASURES = ("plain Trainer, fp32", "bf16", "all but compiling", "all, CUDA graphs")
+MEASURES = ("plain Trainer, fp32", "all but compiling", "all, CUDA graphs")
 """The baseline first, what PipeOps does last."""
 STOPPED = 124
 """Exit status of a part whose time was up."""
@@ -51,52 +55,58 @@ def main() -> None:
 
 def run_tests(arguments: argparse.Namespace, deadline: float) -> int:
     """The tests that need a GPU; what they said is kept once all have passed."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "tests/training/test_on_gpu.py"]
-    return kept(command, arguments.output / "tests.txt", deadline)
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-n", str(arguments.workers)]
+    return kept([*command, "tests/training/test_on_gpu.py"], arguments.output / "tests.txt", deadline)
 
 
 def measure_training(arguments: argparse.Namespace, deadline: float) -> int:
-    """Examples per second, a file for every number of jobs."""
-    script = [sys.executable, "benchmarks/training.py", "--training", "fine-tuning", "--batch", "8"]
-    script += ["--steps", str(arguments.steps), *(["--peak", arguments.peak] if arguments.peak else [])]
-    for jobs in [1, *arguments.side_by_side]:
-        measures = MEASURES if jobs == 1 else [MEASURES[0], MEASURES[-1]]
-        options = ["--jobs", str(jobs), "--measures", *measures]
-        if status := kept([*script, *options], arguments.output / f"training-{jobs}.txt", deadline):
-            return status
-    return 0
+    """Examples per second of one job, and of several side by side."""
+    command = [sys.executable, "benchmarks/training.py", "--training", "fine-tuning", "--batch", "8"]
+    command += ["--steps", str(arguments.steps), *(["--peak", arguments.peak] if arguments.peak else [])]
+    command += ["--measures", *MEASURES, "--jobs", *map(str, arguments.side_by_side)]
+    return kept(command, arguments.output / "training.txt", deadline)
 
 
 def run_studies(arguments: argparse.Namespace, deadline: float) -> int:
-    """The answers of one study after the other, as far as the time goes."""
+    """The answers of all studies at the same time, as far as the time goes: one alone leaves cores idle."""
     if arguments.glue is None or arguments.backbone is None:
         raise SystemExit("studies: name the folders of GLUE and of the encoder by --glue and --backbone")
-    for task in arguments.tasks:
-        configuration, results = ROOT / f"configs/{task}-minilm.yaml", arguments.output.resolve() / task
-        study = read_study([configuration])
-        answers = [
-            str(results / f"answers/{task}/{pipeline}/seed{seed}.parquet")
-            for pipeline in study.measured
-            for seed in study.seeds
-        ]
-        settings = {
-            "pathvars": {"results": str(results), "logs": str(results / "logs")},
-            "glue": str(arguments.glue.resolve()),
-            "model": {"backbone": str(arguments.backbone.resolve())},
-            "data": {"train_examples": None},
-            "training": {"device": "gpu", "gpu_slots": arguments.jobs, "precision": "auto"},
-        }
-        command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count()), "--rerun-incomplete"]
-        command += ["--keep-going", "--configfile", str(configuration), "--config"]
-        command += [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-        begun = time.monotonic()
-        status = within([*command, "--", *answers], deadline)
-        there = sum(Path(path).exists() for path in answers)
-        minutes = (time.monotonic() - begun) / 60
-        print(f"{task}: {there} of {len(answers)} answers are there, {minutes:.1f} min this time", flush=True)
-        if status:
-            return status
-    return 0
+    begun, cores = time.monotonic(), max(1, (os.cpu_count() or 1) // len(arguments.tasks))
+    with ThreadPoolExecutor() as pool:
+        running = {}
+        for task in arguments.tasks:
+            command, answers = study_of(task, arguments, cores)
+            running[task] = pool.submit(within, command, deadline), answers
+    minutes = (time.monotonic() - begun) / 60
+    for task, (_, answers) in running.items():
+        there = sum(path.exists() for path in answers)
+        print(f"{task}: {there} of {len(answers)} answers are there", flush=True)
+    print(f"{minutes:.1f} min this time", flush=True)
+    return max(done.result() for done, _ in running.values())
+
+
+def study_of(task: str, arguments: argparse.Namespace, cores: int) -> tuple[list[str], list[Path]]:
+    """The command that makes a study's answers on so many cores, and these."""
+    configuration, results = ROOT / f"configs/{task}-minilm.yaml", arguments.output.resolve() / task
+    study = read_study([configuration])
+    answers = [
+        results / f"answers/{task}/{pipeline}/seed{seed}.parquet"
+        for pipeline in study.measured
+        for seed in study.seeds
+    ]
+    settings: dict[str, Any] = {
+        "pathvars": {"results": str(results), "logs": str(results / "logs")},
+        "glue": str(arguments.glue.resolve()),
+        "model": {"backbone": str(arguments.backbone.resolve())},
+        "training": {"device": "gpu", "gpu_slots": arguments.jobs},
+    }
+    if not arguments.as_configured:
+        settings["data"] = {"train_examples": None}
+        settings["training"]["precision"] = "auto"
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--rerun-incomplete", "--keep-going"]
+    command += ["--configfile", str(configuration), "--config"]
+    command += [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return [*command, "--", *map(str, answers)], answers
 
 
 def kept(command: Sequence[str], path: Path, deadline: float) -> int:
@@ -147,7 +157,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--glue", type=Path, help="folder of GLUE")
     parser.add_argument("--backbone", type=Path, help="folder of a MiniLM")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--jobs", type=int, default=8, help="trainings that share the GPU")
+    parser.add_argument("--jobs", type=positive, default=16, help="trainings that share the GPU")
+    parser.add_argument(
+        "--as-configured", action="store_true", help="examples and precision of the configuration"
+    )
+    parser.add_argument("--workers", type=positive, default=4, help="processes of the tests")
     return parser.parse_args()
 
 

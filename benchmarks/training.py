@@ -65,6 +65,7 @@ WARM_UP = 40 if torch.cuda.is_available() else 2
 """Steps that are not timed: a model is compiled in them, for every length."""
 WARM = "warm"
 """What a process says then; it goes on when all are."""
+FAILED = ("failed", "-", "-")
 SHORTEST = 16
 
 
@@ -74,14 +75,19 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(**json.loads(arguments.one))))
         return
-    measures, baselines = measures_here(arguments.measures), {}
+    measures, baselines, failed = measures_here(arguments.measures), {}, False
     for batch in arguments.batch:
         rows = []
         for training in arguments.training:
             for name, options in measures.items():
-                [rate] = apart([_job(arguments, training, batch, options)])
-                baseline = baselines.setdefault((training, batch), rate)
-                rows.append([training, name, *_cells(rate, baseline, training, arguments)])
+                rates = apart([_job(arguments, training, batch, options)])
+                failed |= not rates
+                if not rates and (training, batch) not in baselines:
+                    raise SystemExit("the baseline failed; its message is above")
+                if rates:
+                    baseline = baselines.setdefault((training, batch), rates[0])
+                    cells = _cells(rates[0], baseline, training, arguments)
+                rows.append([training, name, *(cells if rates else FAILED)])
         header = ["Training", "Measure", "Examples a second", "Times the baseline", "Share of peak"]
         print(f"Batch {batch}, {arguments.length} tokens\n\n{markdown_table(header, rows)}\n", flush=True)
     training, batch = next(iter(baselines))
@@ -91,12 +97,15 @@ def main() -> None:
             continue
         for jobs in arguments.jobs:
             rates = apart([_job(arguments, training, batch, options)] * jobs)
+            failed |= not rates
             total = sum(rates)
             cells = [f"{total:.1f}", f"{total / jobs:.1f}", f"{total / baselines[training, batch]:.2f}"]
-            rows.append([name, str(jobs), *cells])
+            rows.append([name, str(jobs), *(cells if rates else FAILED)])
     header = ["Measure", "Jobs side by side", "Examples a second, all", "one job", "Times the baseline"]
     print(f"{training}, batch {batch}\n\n{markdown_table(header, rows)}")
     print(json.dumps({"device": device_name(), "cpu": cpu(), "torch": torch.__version__}))
+    if failed:
+        raise SystemExit("a measured job failed; its message is above")
 
 
 def measures_here(wanted: Container[str]) -> dict[str, dict[str, Any]]:
@@ -113,22 +122,32 @@ def measures_here(wanted: Container[str]) -> dict[str, dict[str, Any]]:
 
 
 def apart(jobs: list[dict[str, Any]]) -> list[float]:
-    """Run each job in a process of its own, all timed at the same time; their examples per second."""
+    """Run each job in a process of its own, all timed at the same time; their examples per second.
+
+    None at all if one of them fails, whose message is on standard error.
+    """
     command = [sys.executable, __file__, "--one"]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([*command, json.dumps(job)], **pipes) for job in jobs]
-    for process in processes:
-        while (line := process.stdout.readline()) and line.strip() != WARM:
-            pass
-        if not line:
-            raise SystemExit("a measured job failed; its message is above")
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    outputs = [process.communicate()[0] for process in processes]
+    try:
+        for process in processes:
+            while (line := process.stdout.readline()) and line.strip() != WARM:
+                pass
+            if not line:
+                return []
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        outputs = [process.communicate()[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     if any(process.returncode for process in processes):
-        raise SystemExit("a measured job failed; its message is above")
-    return [float(output.splitlines()[-1]) for output in outputs]
+        return []
+    rates = [float(output.splitlines()[-1]) for output in outputs]
+    print(f"{len(jobs)} x {jobs[0]['options']}: {sum(rates):.1f} a second", file=sys.stderr, flush=True)
+    return rates
 
 
 def measure(
