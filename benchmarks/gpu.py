@@ -99,6 +99,7 @@ def study_of(task: str, arguments: argparse.Namespace, cores: int) -> tuple[list
         "glue": str(arguments.glue.resolve()),
         "model": {"backbone": str(arguments.backbone.resolve())},
         "training": {"device": "gpu", "gpu_slots": arguments.jobs},
+        "keep_checkpoints": False,  # then models are evaluated before more are trained
     }
     if not arguments.as_configured:
         settings["data"] = {"train_examples": None}

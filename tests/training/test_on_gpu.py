@@ -78,7 +78,7 @@ def derived(plain, original, operator) -> Job:
 
 
 def test_it_is_the_gpu_that_trains_and_it_learns(original):
-    assert record(original)["device"] == torch.cuda.get_device_name()
+    assert record(original)["parameters"]["device"] == torch.cuda.get_device_name()
     found = losses(original)
     assert found[-1] < 0.5 * found[0]
 
