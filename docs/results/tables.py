@@ -1,6 +1,7 @@
-"""Fill the tables of a page of results from what its study wrote. The text around them stays.
+"""Fill the tables of a page of results from what studies wrote. The text around them stays.
 
 python docs/results/tables.py docs/results/sst2-minilm.md results/sst2-minilm
+python docs/results/tables.py docs/results/README.md results
 
 A comment before each table says where it comes from:
 
@@ -8,30 +9,46 @@ A comment before each table says where it comes from:
 <!-- cumulativeness: 1, run with - LQ -->     rows of the first that were run with nothing or with LQ
 <!-- commutativity: list -->                  the sentences of commutativity.md
 <!-- exits -->                                the accuracy of every exit
+<!-- table1: 2, of mrpc-minilm sst2-minilm --> the second tables of these studies, one below the other
+<!-- effects: 1, of mrpc-minilm sst2-minilm --> what these studies say together, which none of them wrote
 """
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
 import pandas as pd
 
+from pipeops.analysis.runs import read_runs
+from pipeops.analysis.tables import effects
 from pipeops.files import replaced
 from pipeops.text import markdown_table
 
 WIDTH = 120
-BLOCK = re.compile(r"^<!-- ([\w-]+)(?:: (\w+))?(?:, run with ([-\w ]+))? -->\n(?:[|-].*\n|  \S.*\n)*", re.M)
+BLOCK = re.compile(
+    r"^<!-- ([\w-]+)(?:: (\w+))?(?:, run with ([-\w ]+))?(?:, of ([-\w ]+))? -->\n(?:[|-].*\n|  \S.*\n)*",
+    re.M,
+)
 """A comment, and the table or list that follows it."""
+OPERATOR_SETS = ("DE", "PE", "DPE")
+MARGIN = 2.0
 
 
 def filled(page: str, results: Path) -> str:
-    """The page with every table and list as the study in ``results`` has it now."""
+    """The page with every table and list as the study in ``results``, or the studies there, have it now."""
 
     def block(found: re.Match[str]) -> str:
-        source, what, run_with = found.groups()
+        source, what, run_with, of = found.groups()
         comment = found[0].partition("\n")[0]
-        lines = exits(results) if source == "exits" else _written(results / f"{source}.md", what)
+        folders = [results / study for study in of.split()] if of else [results]
+        if source == "exits":
+            lines = exits(results)
+        elif source == "effects":
+            lines = _pieces(_effects(folders), what)
+        else:
+            lines = _joined([_pieces((folder / f"{source}.md").read_text(), what) for folder in folders])
         if run_with:
             place = [cell.strip() for cell in lines[0].split("|")].index("Run with")
             lines = lines[:2] + [
@@ -42,13 +59,31 @@ def filled(page: str, results: Path) -> str:
     return BLOCK.sub(block, page)
 
 
-def _written(path: Path, what: str) -> list[str]:
+def _pieces(text: str, what: str) -> list[str]:
     """Lines of the list, or of a table by its number, in a page that the workflow wrote."""
-    text = path.read_text()
     if what == "list":
         items = re.findall(r"^- .*(?:\n  .*)*", text, re.M)
         return [fill(_short(item), WIDTH, subsequent_indent="  ") for item in items]
     return re.findall(r"(?:^\|.*\n?)+", text, re.M)[int(what) - 1].strip().splitlines()
+
+
+def _joined(parts: Sequence[list[str]]) -> list[str]:
+    """Lists, or tables of one header, one below the other."""
+    first, *_ = parts
+    if len(parts) == 1 or not first[0].startswith("|"):
+        return [line for part in parts for line in part]
+    header, *rows = [_cells(line) for part in parts for line in [first[0], *part[2:]]]
+    return markdown_table(header, [row for row in rows if row != header]).splitlines()
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _effects(folders: Sequence[Path]) -> str:
+    """The page of the mixed-effects model over the tasks of several studies."""
+    curves = [path for folder in folders for path in folder.glob("curves/*/*.csv") if path.stem.isupper()]
+    return effects(read_runs(sorted(curves)), OPERATOR_SETS, margin=MARGIN).markdown
 
 
 def _short(item: str) -> str:
