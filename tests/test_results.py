@@ -47,12 +47,13 @@ def test_what_studies_say_together_is_estimated_over_their_tasks(tmp_path):
     """DE is ahead of ED by 3 and 5 points on average, by 4 over both."""
     given = "dataset,pipeline,seed,inference,threshold,metric,accuracy,time_relative"
     alike = "time_ms,mean_exit_layer,flops_relative,flops,parameters,parameters_relative"
+    rest = f"{',1' * 6},fp32\n"
     for task, lead in (("sst2", 0.03), ("mrpc", 0.05)):
         for pipeline, accuracy in (("DE", 0.8 + lead), ("ED", 0.8)):
             path = tmp_path / task / f"curves/{task}/{pipeline}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = [
-                f"{task},{pipeline},{seed},,{threshold},accuracy,{accuracy + noise:.3f},{time}{',1' * 6},fp32\n"
+                f"{task},{pipeline},{seed},,{threshold},accuracy,{accuracy + noise:.2f},{time}{rest}"
                 for seed, noise in ((1, 0.01 * (pipeline == "DE")), (2, 0))
                 for threshold, time in ((0.5, 0.2), (1.01, 0.6))
             ]
