@@ -33,13 +33,14 @@ def test_tables_and_lists_of_several_studies_stand_one_below_the_other(tmp_path)
         ("b", "| a longer name | 3 |", "-------------"),
     ):
         (tmp_path / study).mkdir()
-        text = f"- of {study}\n\n| Dataset | D+E |\n| {width} | --- |\n{row}\n"
+        text = f"- of {study}\n\n| Dataset | D+E |\n| {width} | --- |\n{row}\n\n| t |\n| - |\n| {width} |\n"
         (tmp_path / study / "table1.md").write_text(text)
-    page = "<!-- table1: 1, of b a -->\n\n<!-- table1: list, of a b -->\n"
+    page = "<!-- table1: 1, of b a -->\n\n<!-- table1: list, of a b -->\n\n<!-- table1: 2, of a -->\n"
     assert filled(page, tmp_path) == (
         "<!-- table1: 1, of b a -->\n"
         "| Dataset       | D+E |\n| ------------- | --- |\n| a longer name | 3   |\n| SST-2         | 1.2 |\n"
         "\n<!-- table1: list, of a b -->\n- of a\n- of b\n"
+        "\n<!-- table1: 2, of a -->\n| Study | t     |\n| ----- | ----- |\n| a     | ----- |\n"
     )
 
 

@@ -15,7 +15,7 @@ A comment before each table says where it comes from:
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -42,13 +42,15 @@ def filled(page: str, results: Path) -> str:
     def block(found: re.Match[str]) -> str:
         source, what, run_with, of = found.groups()
         comment = found[0].partition("\n")[0]
-        folders = [results / study for study in of.split()] if of else [results]
         if source == "exits":
             lines = exits(results)
         elif source == "effects":
-            lines = _pieces(_effects(folders), what)
+            lines = _pieces(_effects([results / study for study in of.split()]), what)
+        elif of:
+            written = {study: results / study / f"{source}.md" for study in of.split()}
+            lines = _joined({study: _pieces(path.read_text(), what) for study, path in written.items()})
         else:
-            lines = _joined([_pieces((folder / f"{source}.md").read_text(), what) for folder in folders])
+            lines = _pieces((results / f"{source}.md").read_text(), what)
         if run_with:
             place = [cell.strip() for cell in lines[0].split("|")].index("Run with")
             lines = lines[:2] + [
@@ -67,13 +69,17 @@ def _pieces(text: str, what: str) -> list[str]:
     return re.findall(r"(?:^\|.*\n?)+", text, re.M)[int(what) - 1].strip().splitlines()
 
 
-def _joined(parts: Sequence[list[str]]) -> list[str]:
-    """Lists, or tables of one header, one below the other."""
-    first, *_ = parts
-    if len(parts) == 1 or not first[0].startswith("|"):
-        return [line for part in parts for line in part]
-    header, *rows = [_cells(line) for part in parts for line in [first[0], *part[2:]]]
-    return markdown_table(header, [row for row in rows if row != header]).splitlines()
+def _joined(parts: Mapping[str, list[str]]) -> list[str]:
+    """Lists, or tables of one header, one below the other; with names of studies where these name no data."""
+    first = next(iter(parts.values()))
+    if not first[0].startswith("|"):
+        return [line for part in parts.values() for line in part]
+    header = _cells(first[0])
+    rows = {study: [_cells(line) for line in part[2:]] for study, part in parts.items()}
+    if header[0] == "Dataset":
+        return markdown_table(header, [row for part in rows.values() for row in part]).splitlines()
+    named = [[study, *row] for study, part in rows.items() for row in part]
+    return markdown_table(["Study", *header], named).splitlines()
 
 
 def _cells(line: str) -> list[str]:
