@@ -8,12 +8,13 @@ import pytest
 import torch
 from helpers import write_backbone, write_examples
 from safetensors.torch import load_file
+from transformers import Trainer
 
 from pipeops.errors import PipeOpsError
 from pipeops.settings import TrainingSettings
 from pipeops.training.job import Job, train
 from pipeops.training.stages import OperatorTrainer
-from pipeops.training.trainer import log_line
+from pipeops.training.trainer import ReproducibleTrainer, log_line
 
 
 def test_lines_of_the_log():
@@ -51,6 +52,19 @@ def test_a_training_says_its_losses_on_standard_error_and_keeps_them(job, tmp_pa
     assert said == [(str(step), f"{loss:.4g}") for step, loss in losses]
     assert re.search(r"^trained in \d+ s, mean loss \d", err, flags=re.MULTILINE)
     assert "\r" not in err
+
+
+def test_operations_are_counted_as_trainer_counts_them(job, tmp_path, monkeypatch):
+    counted = {}
+    for name in ("ours", "trainer"):
+        train(job, tmp_path / name, state_root=tmp_path / "state")
+        [counted[name]] = [
+            row["total_flos"]
+            for row in json.loads((tmp_path / name / "training.json").read_text())["log"]
+            if "total_flos" in row
+        ]
+        monkeypatch.setattr(ReproducibleTrainer, "floating_point_ops", Trainer.floating_point_ops)
+    assert counted["ours"] == counted["trainer"] > 0
 
 
 @pytest.mark.parametrize("step", [0, 5, 11])
