@@ -8,6 +8,8 @@ import pytest
 from helpers import ROOT, SNAKEMAKE
 
 PAGES = sorted(path for path in (ROOT / "docs/results").glob("*.md") if "<!-- " in path.read_text())
+BELOW = {"qnli-de": ["qnli-minilm"]}
+"""The configurations that a study's own lies over."""
 sys.path.append(str(ROOT / "docs/results"))
 from tables import BLOCK, filled  # noqa: E402  (a script, not a package)
 
@@ -44,6 +46,19 @@ def test_tables_and_lists_of_several_studies_stand_one_below_the_other(tmp_path)
     )
 
 
+def test_a_study_that_lacks_a_column_has_dashes_there(tmp_path):
+    for study, columns in (("a", "| Dataset | D+E |"), ("b", "| Dataset | D+E | P+E |")):
+        (tmp_path / study).mkdir()
+        rule, row = "|---" * columns.count(" | ") + "|---|", columns.replace("Dataset", study)
+        (tmp_path / study / "table1.md").write_text(f"{columns}\n{rule}\n{row}\n")
+    assert filled("<!-- table1: 1, of a b -->\n", tmp_path).splitlines()[1:] == [
+        "| Dataset | D+E | P+E |",
+        "| ------- | --- | --- |",
+        "| a       | D+E | -   |",
+        "| b       | D+E | P+E |",
+    ]
+
+
 def test_what_studies_say_together_is_estimated_over_their_tasks(tmp_path):
     """DE is ahead of ED by 3 and 5 points on average, by 4 over both."""
     given = "dataset,pipeline,seed,inference,threshold,metric,accuracy,time_relative"
@@ -70,7 +85,8 @@ def run_as_published(study, sources, folder):
     """Make the named tables of a study from its published data."""
     tables = [f"results/{study}/{source}.csv" for source in sorted(sources)]
     given = f"answers={ROOT / 'docs/results/data' / study}"
-    options = ["--configfile", str(ROOT / f"configs/{study}.yaml"), "--config", given]
+    layers = [str(ROOT / f"configs/{name}.yaml") for name in (*BELOW.get(study, ()), study)]
+    options = ["--configfile", *layers, "--config", given]
     subprocess.run([*SNAKEMAKE, "--cores", "2", *options, "--", *tables], cwd=folder, check=True)
 
 

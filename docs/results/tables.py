@@ -70,12 +70,17 @@ def _pieces(text: str, what: str) -> list[str]:
 
 
 def _joined(parts: Mapping[str, list[str]]) -> list[str]:
-    """Lists, or tables of one header, one below the other; with names of studies where these name no data."""
+    """Lists, or tables, one below the other; with a dash for a column that a study lacks."""
     first = next(iter(parts.values()))
     if not first[0].startswith("|"):
         return [line for part in parts.values() for line in part]
-    header = _cells(first[0])
+    header = max((_cells(part[0]) for part in parts.values()), key=len)
     rows = {study: [_cells(line) for line in part[2:]] for study, part in parts.items()}
+    for study, part in parts.items():
+        if (own := _cells(part[0])) != header:
+            rows[study] = [
+                [dict(zip(own, row, strict=True)).get(name, "-") for name in header] for row in rows[study]
+            ]
     if header[0] == "Dataset":
         return markdown_table(header, [row for part in rows.values() for row in part]).splitlines()
     named = [[study, *row] for study, part in rows.items() for row in part]

@@ -107,7 +107,12 @@ def test_prices_of_several_cpus_are_refused_unless_they_are_allowed(asked, tmp_p
 
 @pytest.mark.parametrize(
     "configs",
-    [["sst2-minilm"], ["sst2-minilm", "sst2-matched"], ["sst2-minilm", "sst2-plateau"]],
+    [
+        ["sst2-minilm"],
+        ["sst2-minilm", "sst2-matched"],
+        ["sst2-minilm", "sst2-plateau"],
+        ["qnli-minilm", "qnli-de"],
+    ],
     ids=lambda names: names[-1],
 )
 def test_published_settings_are_those_of_their_study(configs):
