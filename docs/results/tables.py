@@ -23,7 +23,9 @@ import pandas as pd
 
 from pipeops.analysis.runs import read_runs
 from pipeops.analysis.tables import effects
+from pipeops.analysis.verdicts import MARGIN
 from pipeops.files import replaced
+from pipeops.study.config import Config
 from pipeops.text import markdown_table
 
 WIDTH = 120
@@ -32,8 +34,6 @@ BLOCK = re.compile(
     re.M,
 )
 """A comment, and the table or list that follows it."""
-OPERATOR_SETS = ("DE", "PE", "DPE")
-MARGIN = 2.0
 
 
 def filled(page: str, results: Path) -> str:
@@ -52,10 +52,8 @@ def filled(page: str, results: Path) -> str:
         else:
             lines = _pieces((results / f"{source}.md").read_text(), what)
         if run_with:
-            place = [cell.strip() for cell in lines[0].split("|")].index("Run with")
-            lines = lines[:2] + [
-                line for line in lines[2:] if line.split("|")[place].strip() in run_with.split()
-            ]
+            place = _cells(lines[0]).index("Run with")
+            lines = lines[:2] + [line for line in lines[2:] if _cells(line)[place] in run_with.split()]
         return "\n".join([comment, *lines]) + "\n"
 
     return BLOCK.sub(block, page)
@@ -94,7 +92,7 @@ def _cells(line: str) -> list[str]:
 def _effects(folders: Sequence[Path]) -> str:
     """The page of the mixed-effects model over the tasks of several studies."""
     curves = [path for folder in folders for path in folder.glob("curves/*/*.csv") if path.stem.isupper()]
-    return effects(read_runs(sorted(curves)), OPERATOR_SETS, margin=MARGIN).markdown
+    return effects(read_runs(sorted(curves)), Config().operator_sets, margin=MARGIN).markdown
 
 
 def _short(item: str) -> str:
