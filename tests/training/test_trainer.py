@@ -14,7 +14,7 @@ from pipeops.errors import PipeOpsError
 from pipeops.settings import TrainingSettings
 from pipeops.training.job import Job, train
 from pipeops.training.stages import OperatorTrainer
-from pipeops.training.trainer import ReproducibleTrainer, log_line
+from pipeops.training.trainer import ReproducibleTrainer, WithoutWalks, log_line
 
 
 def test_lines_of_the_log():
@@ -65,6 +65,43 @@ def test_operations_are_counted_as_trainer_counts_them(job, tmp_path, monkeypatc
         ]
         monkeypatch.setattr(ReproducibleTrainer, "floating_point_ops", Trainer.floating_point_ops)
     assert counted["ours"] == counted["trainer"] > 0
+
+
+def test_what_walks_over_the_model_at_every_step_is_spared_and_changes_nothing(job, tmp_path, monkeypatch):
+    told = []
+
+    def counted(self, mode=True):
+        told[-1] += 1
+        return torch.nn.Module.train(self, mode)
+
+    monkeypatch.setattr(torch.nn.Embedding, "train", counted, raising=False)
+    for name in ("ours", "trainer"):
+        told.append(0)
+        train(job, tmp_path / name, state_root=tmp_path / "state")
+        monkeypatch.setattr(WithoutWalks, "on_train_begin", lambda *_, **__: None)
+        monkeypatch.setattr(ReproducibleTrainer, "_clip_grad_norm", Trainer._clip_grad_norm)
+    assert told[1] - told[0] >= 11 * 3  # of 12 steps, for the words, places and segments
+    ours, theirs = (tmp_path / name / "model.safetensors" for name in ("ours", "trainer"))
+    assert ours.read_bytes() == theirs.read_bytes()
+    norms = [
+        [row["grad_norm"] for row in json.loads((tmp_path / name / "training.json").read_text())["log"][:-1]]
+        for name in ("ours", "trainer")
+    ]
+    assert norms[0] == norms[1]
+
+
+def test_a_trained_model_has_the_methods_of_its_class(job, tmp_path, monkeypatch):
+    closed, close = [], WithoutWalks.close
+
+    def closing(self):
+        closed.append(set(vars(self._trainer.model_wrapped)))
+        close(self)
+        closed.append(set(vars(self._trainer.model_wrapped)))
+
+    monkeypatch.setattr(WithoutWalks, "close", closing)
+    train(job, tmp_path / "O", state_root=tmp_path / "state")
+    while_trained, afterwards = closed
+    assert while_trained - afterwards == {"train", "zero_grad"}
 
 
 @pytest.mark.parametrize("step", [0, 5, 11])

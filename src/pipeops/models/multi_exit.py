@@ -196,6 +196,7 @@ class MultiExitForSequenceClassification(PreTrainedModel):
     def __init__(self, config: MultiExitConfig) -> None:
         super().__init__(config)
         self.shape = config.shape
+        self._hidden_states = import_module(self.shape.layout.torch).hidden_states
         self.backbone = _encoder(config)
         self.exits = nn.ModuleDict({str(layer): ClassificationHead(config) for layer in config.exit_layers})
         self.post_init()
@@ -227,8 +228,7 @@ class MultiExitForSequenceClassification(PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        run = import_module(self.shape.layout.torch)
-        hidden_states = run.hidden_states(self.backbone, self.shape, input_ids, attention_mask)
+        hidden_states = self._hidden_states(self.backbone, self.shape, input_ids, attention_mask)
         exit_logits = tuple(
             head(hidden_states[int(layer)], attention_mask) for layer, head in self.exits.items()
         )

@@ -182,6 +182,8 @@ class OperatorTrainer(ReproducibleTrainer):
     def __init__(self, *, loss: Loss, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.loss = loss
+        if self.args.torch_compile:
+            run_once(self.model)
 
     def compute_loss(
         self,
@@ -196,3 +198,10 @@ class OperatorTrainer(ReproducibleTrainer):
         with self.accelerator.autocast():
             loss = self.loss(outputs, inputs, self.state.global_step / self.state.max_steps)
         return (loss, outputs) if return_outputs else loss
+
+
+def run_once(model: MultiExitForSequenceClassification) -> None:
+    """Run a model before it is compiled: transformers adds hooks at its first run, which would split the graph."""
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, 1, dtype=torch.long, device=model.device))

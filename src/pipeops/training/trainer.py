@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
@@ -118,6 +119,35 @@ def diverged(what: str, args: TrainingArguments, state: TrainerState) -> PipeOps
     )
 
 
+class WithoutWalks(TrainerCallback):
+    """Keeps Trainer from walking over all modules at every step: a GPU in wait of its next step idles so long.
+
+    It tells all of them that they train, which they do already, and looks for their weights to forget gradients.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Give the model, wrapped as it is trained, methods of its own."""
+        model = self._trainer.model_wrapped
+        weights = list(model.parameters())
+
+        def train(mode: bool = True) -> torch.nn.Module:
+            return model if model.training == mode else type(model).train(model, mode)
+
+        def zero_grad(set_to_none: bool = True) -> None:  # noqa: ARG001 - PyTorch's signature and default
+            for weight in weights:
+                weight.grad = None
+
+        vars(model).update(train=train, zero_grad=zero_grad)
+
+    def close(self) -> None:
+        """Give back those of its class."""
+        for name in ("train", "zero_grad"):
+            vars(self._trainer.model_wrapped).pop(name, None)
+
+
 class Termination(TrainerCallback):
     """Lets a training that is asked to end (SIGTERM) end with the step that it is in, and save there."""
 
@@ -163,8 +193,9 @@ class ReproducibleTrainer(Trainer):
         """Take Trainer's arguments, every example's length, and the number of examples of a step."""
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
-        self.shown, self.termination = ShownProgress(), Termination()
+        self.shown, self.termination, self.without_walks = ShownProgress(), Termination(), WithoutWalks(self)
         self.add_callback(self.shown)
+        self.add_callback(self.without_walks)
         self.add_callback(FiniteLoss)
         self.add_callback(self.termination)
         self.sampler = EpochSampler(
@@ -187,6 +218,7 @@ class ReproducibleTrainer(Trainer):
                 output = super().train(*arguments, **named)
         finally:
             self.shown.close()
+            self.without_walks.close()
         if self.state.global_step < self.state.max_steps:
             step, steps = self.state.global_step, self.state.max_steps
             raise Terminated(f"saved at step {step:,} of {steps:,}; run again, and it resumes there")
@@ -222,9 +254,17 @@ class ReproducibleTrainer(Trainer):
                 if older != folder:
                     shutil.rmtree(older)
 
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Tensor:  # noqa: ARG002
+        """Clip as Trainer does, without the walks that look for weights that are sharded: none are."""
+        return torch.nn.utils.clip_grad_norm_(self._weights, self.args.max_grad_norm)
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """What Trainer logs, but its walk over all weights is made once and not at every step."""
         return 6 * inputs["input_ids"].numel() * self._counted_weights
+
+    @cached_property
+    def _weights(self) -> list[torch.nn.Parameter]:
+        return list(self.model.parameters())
 
     @cached_property
     def _counted_weights(self) -> int:
