@@ -8,8 +8,6 @@ import pytest
 from helpers import ROOT, SNAKEMAKE
 
 PAGES = sorted(path for path in (ROOT / "docs/results").glob("*.md") if "<!-- " in path.read_text())
-BELOW = {"mrpc-de": ["mrpc-minilm"], "qnli-de": ["qnli-minilm"]}
-"""The configurations that a study's own lies over."""
 sys.path.append(str(ROOT / "docs/results"))
 from tables import BLOCK, filled  # noqa: E402  (a script, not a package)
 
@@ -85,8 +83,7 @@ def run_as_published(study, sources, folder):
     """Make the named tables of a study from its published data."""
     tables = [f"results/{study}/{source}.csv" for source in sorted(sources)]
     given = f"answers={ROOT / 'docs/results/data' / study}"
-    layers = [str(ROOT / f"configs/{name}.yaml") for name in (*BELOW.get(study, ()), study)]
-    options = ["--configfile", *layers, "--config", given]
+    options = ["--configfile", str(ROOT / f"configs/{study}.yaml"), "--config", given]
     subprocess.run([*SNAKEMAKE, "--cores", "2", *options, "--", *tables], cwd=folder, check=True)
 
 

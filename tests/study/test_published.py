@@ -111,8 +111,11 @@ def test_prices_of_several_cpus_are_refused_unless_they_are_allowed(asked, tmp_p
         ["sst2-minilm"],
         ["sst2-minilm", "sst2-matched"],
         ["sst2-minilm", "sst2-plateau"],
+        ["mrpc-minilm"],
         ["mrpc-minilm", "mrpc-de"],
-        ["qnli-minilm", "qnli-de"],
+        ["qnli-minilm"],
+        ["qnli-minilm", "qnli-plateau"],
+        ["qqp-minilm"],
     ],
     ids=lambda names: names[-1],
 )
