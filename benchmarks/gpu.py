@@ -9,6 +9,7 @@ training  RoBERTa-base, batch 8, 128 tokens: one job, and several on one card, o
 studies   answers of SST-2, MRPC, QNLI and QQP with all training examples, trained and evaluated here; with
           --as-configured with as many, and in the precision, as their configurations say
 
+Kernels of jobs that share a card run in turns, unless NVIDIA's MPS was started (docs/cluster.md).
 What a part writes lies in --output. A part that is finished is not run again; delete its file to repeat it.
 Prices are not taken: they belong to the CPU that models are deployed on.
 """

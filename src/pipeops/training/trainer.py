@@ -120,9 +120,9 @@ def diverged(what: str, args: TrainingArguments, state: TrainerState) -> PipeOps
 
 
 class WithoutWalks(TrainerCallback):
-    """Keeps Trainer from walking over all modules at every step: a GPU in wait of its next step idles so long.
+    """Keeps Trainer from walking over all modules at every step: so long a GPU would idle.
 
-    It tells all of them that they train, which they do already, and looks for their weights to forget gradients.
+    It tells all of them that they train, which they do already, and looks for weights to forget gradients.
     """
 
     def __init__(self, trainer: Trainer) -> None:
