@@ -230,7 +230,7 @@ class MultiExitForSequenceClassification(PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         hidden_states = self._hidden_states(self.backbone, self.shape, input_ids, attention_mask)
         if torch.compiler.is_compiling():
-            # In one graph, exits that a loss leaves out would have gradients of zero, and weight decay by them.
+            # In one graph, exits that a loss leaves out would have gradients of zero, and decay by them.
             torch._dynamo.graph_break()
         exit_logits = tuple(
             head(hidden_states[int(layer)], attention_mask) for layer, head in self.exits.items()

@@ -201,7 +201,7 @@ class OperatorTrainer(ReproducibleTrainer):
 
 
 def run_once(model: MultiExitForSequenceClassification) -> None:
-    """Run a model before it is compiled: transformers adds hooks at the first run, which would cut the graph."""
+    """Run a model before it is compiled: transformers adds hooks at the first run, which cut the graph."""
     model.eval()
     with torch.no_grad():
         model(torch.zeros(1, 1, dtype=torch.long, device=model.device))
