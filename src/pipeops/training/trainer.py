@@ -125,13 +125,13 @@ class WithoutWalks(TrainerCallback):
     It tells all of them that they train, which they do already, and looks for weights to forget gradients.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: "ReproducibleTrainer") -> None:
         self._trainer = trainer
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Give the model, wrapped as it is trained, methods of its own."""
-        model = self._trainer.model_wrapped
-        weights = list(model.parameters())
+        model: torch.nn.Module = self._trainer.model_wrapped
+        weights = self._trainer.weights
 
         def train(mode: bool = True) -> torch.nn.Module:
             return model if model.training == mode else type(model).train(model, mode)
@@ -140,12 +140,12 @@ class WithoutWalks(TrainerCallback):
             for weight in weights:
                 weight.grad = None
 
-        vars(model).update(train=train, zero_grad=zero_grad)
+        model.__dict__.update(train=train, zero_grad=zero_grad)
 
     def close(self) -> None:
         """Give back those of its class."""
         for name in ("train", "zero_grad"):
-            vars(self._trainer.model_wrapped).pop(name, None)
+            self._trainer.model_wrapped.__dict__.pop(name, None)
 
 
 class Termination(TrainerCallback):
@@ -232,7 +232,7 @@ class ReproducibleTrainer(Trainer):
 
     def _refuse_not_finite(self) -> None:
         """Look at the weights: a step with a finite loss may have spoiled them."""
-        finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()])
+        finite = torch.stack([weight.isfinite().all() for weight in self.weights])
         if not finite.all().item():
             raise diverged("weights are infinite or no numbers", self.args, self.state)
 
@@ -256,14 +256,15 @@ class ReproducibleTrainer(Trainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> Tensor:  # noqa: ARG002
         """Clip as Trainer does, without the walks that look for weights that are sharded: none are."""
-        return torch.nn.utils.clip_grad_norm_(self._weights, self.args.max_grad_norm)
+        return torch.nn.utils.clip_grad_norm_(self.weights, self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """What Trainer logs, but its walk over all weights is made once and not at every step."""
         return 6 * inputs["input_ids"].numel() * self._counted_weights
 
     @cached_property
-    def _weights(self) -> list[torch.nn.Parameter]:
+    def weights(self) -> list[torch.nn.Parameter]:
+        """Those of the model, which stay the same objects however it is wrapped."""
         return list(self.model.parameters())
 
     @cached_property
