@@ -11,6 +11,7 @@ from export_models import random_weights, tiny_shape, write_checkpoint
 from helpers import write_examples
 
 from pipeops.analysis.replays import Replays
+from pipeops.hardware import int8_kernels
 from pipeops.measuring.answers import METADATA, Answers
 from pipeops.measuring.classes import ACCURACY
 from pipeops.measuring.policies import thresholds_of
@@ -63,7 +64,7 @@ def write_prices(
         "original_shape": original.to_config(),
         "max_length": MAX_LENGTH,
         "original_ms": {"median": 4.0},
-        "int8_kernels": "AVX512-VNNI",
+        "int8_kernels": int8_kernels(),
     }
     path.with_suffix(".json").write_text(json.dumps(provenance(settings={}) | about | changes))
     return path

@@ -8,6 +8,10 @@ import pytest
 from helpers import ROOT, SNAKEMAKE
 
 PAGES = sorted(path for path in (ROOT / "docs/results").glob("*.md") if "<!-- " in path.read_text())
+SECOND_CPU = "-amx"
+"""What the results of a study are called with the second CPU's prices."""
+OF_SEVERAL = ("README", "second-cpu")
+"""Pages about several studies."""
 sys.path.append(str(ROOT / "docs/results"))
 from tables import BLOCK, filled  # noqa: E402  (a script, not a package)
 
@@ -82,8 +86,11 @@ def test_what_studies_say_together_is_estimated_over_their_tasks(tmp_path):
 def run_as_published(study, sources, folder):
     """Make the named tables of a study from its published data."""
     tables = [f"results/{study}/{source}.csv" for source in sorted(sources)]
-    given = f"answers={ROOT / 'docs/results/data' / study}"
-    options = ["--configfile", str(ROOT / f"configs/{study}.yaml"), "--config", given]
+    data, name = ROOT / "docs/results/data", study.removesuffix(SECOND_CPU)
+    given = [f"answers={data / name}"]
+    if study != name:
+        given += [f"prices_from={data / 'amx'}", f"pathvars={{results: results/{study}, logs: logs/{study}}}"]
+    options = ["--configfile", str(ROOT / f"configs/{name}.yaml"), "--config", *given]
     subprocess.run([*SNAKEMAKE, "--cores", "2", *options, "--", *tables], cwd=folder, check=True)
 
 
@@ -96,5 +103,5 @@ def test_a_page_follows_from_its_published_data(page, tmp_path):
             sources[study].add("commutativity" if source in ("exits", "effects") else source)
     for study, wanted in sources.items():
         run_as_published(study, wanted, tmp_path)
-    results = tmp_path / "results" / ("" if page.stem == "README" else page.stem)
+    results = tmp_path / "results" / ("" if page.stem in OF_SEVERAL else page.stem)
     assert filled(page.read_text(), results) == page.read_text()

@@ -123,6 +123,31 @@ def test_all_results_are_made_from_published_answers(finished, published, tmp_pa
     assert len(list((tmp_path / "results/figures").glob("*.png"))) == 7
 
 
+def test_published_answers_are_priced_on_this_cpu_without_training(finished, published, tmp_path):
+    shutil.copy(finished / "study.yaml", tmp_path)
+    here, curve = {"answers": str(published), "prices_from": "here"}, "curves/generated-sentiment/O.csv"
+    study = read_study([finished / "study.yaml"])
+    priced = {pipeline.operators for pipeline in study.measured}
+    prices = [f"prices/generated-sentiment/{operators}.csv" for operators in priced]
+    jobs = planned(snakemake(tmp_path, "-n", "all", config=here))
+    assert jobs.pop("all") == 1
+    assert jobs == plan(read_study([finished / "study.yaml", tmp_path / "run.yaml"])).jobs
+    assert jobs["price"] == len(prices)
+    assert not {"train", "export", "evaluate", "check"} & set(jobs)
+    snakemake(tmp_path, "--cores", "2", *(f"results/{path}" for path in (curve, *prices)), config=here)
+    ours = pd.read_csv(tmp_path / "results/prices/generated-sentiment/O.csv", keep_default_na=False)
+    [padded] = ours[ours.inference == ""]["time_ms"]
+    measured = pd.read_csv(tmp_path / "results" / curve, keep_default_na=False)
+    assert measured[measured.inference == ""]["time_ms"].unique() == pytest.approx([padded])
+    # And, as of another CPU, from the folder that they were written to.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(finished / "study.yaml", elsewhere)
+    there = here | {"prices_from": str(tmp_path / "results")}
+    snakemake(elsewhere, "--cores", "2", f"results/{curve}", config=there)
+    assert (elsewhere / "results" / curve).read_bytes() == (tmp_path / "results" / curve).read_bytes()
+
+
 def test_a_study_recommends_and_what_it_lacks_is_named(finished):
     def ask(*arguments):
         command = [sys.executable, "-m", "pipeops", *arguments, "--configfile", "study.yaml"]

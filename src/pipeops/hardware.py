@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,6 +62,22 @@ def int8_kernels() -> str:
     """Which instructions int8 products run on here, by what the CPU offers."""
     found = cpu()["instructions"]
     return next((name for flag, name in _INT8_KERNELS.items() if flag in found), INT8_WITHOUT_DOT_PRODUCTS)
+
+
+def cpu_of(record: Mapping[str, Any]) -> str:
+    """The CPU that a record was made on, as far as times tell CPUs apart: model, and int8 instructions.
+
+    Virtual machines give CPUs with and without AMX one name.
+
+    Args:
+        record: with ``cpu`` as :func:`cpu` returns it and ``int8_kernels``.
+    """
+    return f"{record['cpu']['model']} (int8: {record['int8_kernels']})"
+
+
+def this_cpu() -> str:
+    """The same of this machine."""
+    return cpu_of({"cpu": cpu(), "int8_kernels": int8_kernels()})
 
 
 def device() -> "torch.device":

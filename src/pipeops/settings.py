@@ -426,7 +426,8 @@ class MeasuringSection(Section):
     """Used instead of thresholds where `exits.confidence` is patience; null: each from 1 to the number of
     exits."""
     allow_other_cpu: bool = False
-    """Whether prices may come from a CPU of another model than this machine's."""
+    """Whether prices may come from a CPU of another model than this machine's, or with other int8
+    instructions."""
 
     @field_validator("thresholds")
     @classmethod

@@ -85,5 +85,14 @@ def test_damaged_details_are_refused(tmp_path):
 
 def test_prices_of_another_cpu_are_refused_unless_allowed(tmp_path):
     path = write_prices(tmp_path / "DE.csv", cpu={"model": "Abacus 3000"})
-    refused(path, r"priced on Abacus 3000, this is .*; price again here, or allow it: measuring: ")
+    refused(path, r"priced on Abacus 3000 \(int8: .*\), this is .*; price again here, or allow it: measuring: ")
     assert read_prices(path, this_cpu=False).record["cpu"]["model"] == "Abacus 3000"
+
+
+def test_a_cpu_of_the_same_name_with_other_int8_instructions_is_another(tmp_path):
+    """Virtual machines hide what a CPU is called."""
+    path = write_prices(tmp_path / "DE.csv", int8_kernels="tally sticks")
+    refused(
+        path, r"priced on .* \(int8: tally sticks\), this is .* \(int8: .*\); price again here, or allow it"
+    )
+    assert read_prices(path, this_cpu=False).record["int8_kernels"] == "tally sticks"

@@ -8,7 +8,7 @@ from helpers import ROOT
 
 from pipeops.errors import PipeOpsError
 from pipeops.study.config import read_study
-from pipeops.study.published import deciding, refuse_several_cpus
+from pipeops.study.published import deciding, refuse_other_prices
 
 DATA = ROOT / "docs/results/data/sst2-minilm"
 CONFIG = ROOT / "configs/sst2-minilm.yaml"
@@ -92,17 +92,38 @@ def test_prices_of_several_cpus_are_refused_unless_they_are_allowed(asked, tmp_p
     copy = tmp_path / "data"
     shutil.copytree(DATA, copy)
     path = copy / "prices/sst2/PE.json"
-    path.write_text(path.read_text().replace("Intel(R) Xeon(R) Processor", "Another"))
+    path.write_text(path.read_text().replace("AVX512-VNNI", "AMX"))
     (copy / "prices/sst2/PE.csv.sha256").unlink()
     with pytest.raises(PipeOpsError) as raised:
         asked(answers=copy)
+    first, xeon = copy / "prices/sst2/DE.json", "Intel(R) Xeon(R) Processor"
     assert str(raised.value) == (
-        f"config: answers: {path}: priced on Another, {copy}/prices/sst2/DE.json on "
-        "Intel(R) Xeon(R) Processor; price all on one CPU, or allow it: measuring: {allow_other_cpu: true}"
+        f"config: answers: {path}: priced on {xeon} (int8: AMX), {first} on {xeon} (int8: AVX512-VNNI); "
+        "price all on one CPU, or allow it: measuring: {allow_other_cpu: true}"
     )
-    with pytest.raises(PipeOpsError, match="priced on Another"):
-        refuse_several_cpus(asked(), copy)  # as publishing does
+    with pytest.raises(PipeOpsError, match="int8: AMX"):
+        refuse_other_prices(asked(), copy)  # as publishing does
     assert asked("measuring: {allow_other_cpu: true}", answers=copy)
+
+
+def test_prices_may_be_of_another_folder_or_be_measured_here(asked, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(DATA / "prices", other / "prices")
+    assert asked().priced_in == str(DATA)
+    assert asked(f"prices_from: {other}").priced_in == str(other)
+    assert asked("prices_from: here").priced_in is None
+    assert asked("prices_from: here\nprices: {threads: 2}")  # those of the folder do not count
+    with pytest.raises(PipeOpsError) as raised:
+        asked(f"prices_from: {other}\nprices: {{threads: 2}}")
+    assert str(raised.value) == (
+        f"config: prices_from: {other}/prices/sst2/DE.json: priced with 1 threads, the study asks for 2; "
+        "price again, or set prices.threads to 1"
+    )
+    (other / "prices/sst2/E.csv").unlink()
+    with pytest.raises(PipeOpsError, match=r"config: prices_from: '.*' has no prices/sst2/E\.csv; name"):
+        asked(f"prices_from: {other}")
+    with pytest.raises(PipeOpsError, match=r"config: prices_from: here, but answers: null; name the folder"):
+        asked("prices_from: here", answers="null")
 
 
 @pytest.mark.parametrize(

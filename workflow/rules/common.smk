@@ -32,8 +32,9 @@ except PipeOpsError as error:
 
 STARTED = time.time()
 
-# Where prices and answers are: measured here, or published by another run of the study.
+# Where answers and prices are: measured here, or published by another run of the study.
 MEASURED = study.answers or "<results>"
+PRICED = study.priced_in or "<results>"
 
 for warning in study.warnings:
     logger.warning(warning)
@@ -264,7 +265,7 @@ def price_input_options(wildcards, input):
 def price_of(wildcards):
     """The price of a pipeline: that of its set of operators."""
     operators = pipeline_of(wildcards.pipeline).operators
-    return f"{MEASURED}/prices/{wildcards.dataset}/{operators}.csv"
+    return f"{PRICED}/prices/{wildcards.dataset}/{operators}.csv"
 
 
 def price_details_of(wildcards):
@@ -298,7 +299,7 @@ def answers_of(pipelines):
 def prices_of(pipelines):
     """The prices of these pipelines, each set of operators once."""
     return expand(
-        f"{MEASURED}/prices/{{dataset}}/{{operators}}.csv",
+        f"{PRICED}/prices/{{dataset}}/{{operators}}.csv",
         dataset=study.datasets,
         operators=list(
             dict.fromkeys(pipeline_of(pipeline).operators for pipeline in pipelines)

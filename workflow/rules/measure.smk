@@ -102,7 +102,7 @@ rule curves:
         seeds=study.seeds,
         rule_of_exits=jobs.rule_of_exits(study),
         metric=lambda wildcards: study.metric(wildcards.dataset),
-        allow_other_cpu=study.measuring.allow_other_cpu or bool(study.answers),
+        allow_other_cpu=study.measuring.allow_other_cpu or study.priced_in is not None,
         revision=revisions.CURVES,
     message:
         "curves of {wildcards.pipeline}, {wildcards.dataset}"

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeops import hardware
 from pipeops.errors import PipeOpsError
-from pipeops.hardware import cpu
 from pipeops.models.shape import ModelShape
 from pipeops.pipeline import INFERENCE
 from pipeops.reading import reading
@@ -65,7 +65,7 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
 
     Args:
         path: the CSV; its JSON lies beside it.
-        this_cpu: whether it must have been measured on a CPU of this machine's model.
+        this_cpu: whether it must have been measured on a CPU such as this machine's.
 
     Raises:
         PipeOpsError: a file is absent, damaged or cut off, or of another CPU.
@@ -74,11 +74,11 @@ def read_prices(path: Path, *, this_cpu: bool = True) -> Prices:
     with reading(details, absent=absent, again=again, sealed_with=path):
         record = json.loads(details.read_text(encoding="utf-8"))
         shape, original = (ModelShape.from_config(record[key]) for key in ("shape", "original_shape"))
-        rows, of_cpu = int(record["rows"]), str(record["cpu"]["model"])
+        rows, of_cpu = int(record["rows"]), hardware.cpu_of(record)
         max_length, original_ms = int(record["max_length"]), float(record["original_ms"]["median"])
-    if this_cpu and of_cpu != cpu()["model"]:
+    if this_cpu and of_cpu != (here := hardware.this_cpu()):
         raise PipeOpsError(
-            f"{path}: priced on {of_cpu}, this is {cpu()['model']}; price again here, or allow it: "
+            f"{path}: priced on {of_cpu}, this is {here}; price again here, or allow it: "
             "measuring: {allow_other_cpu: true}"
         )
     table = _read_table(path, rows, again)

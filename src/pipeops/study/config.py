@@ -49,6 +49,8 @@ from pipeops.settings import (
 )
 from pipeops.text import nearest, shortened
 
+HERE = "here"
+"""Instead of a folder of prices: they are measured on this CPU."""
 JOINT = ("O", "C", "DEP", "DPE", "EDP")
 """What `results/costeff.csv` compares unless told otherwise: COST-EFF's question, with O to compare to."""
 _MOST_NAMED = 20
@@ -89,6 +91,9 @@ class BaseConfig(Section):
     answers: FilePath | None = None
     """Folder of a study's published prices and answers, from which everything is made without training; null:
     they are measured."""
+    prices_from: FilePath | None = None
+    """With `answers`: `here` measures prices on this CPU, still without training; a folder has those of
+    another CPU; null: they are the published ones."""
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     pretraining: PretrainingSection = PretrainingSection()
@@ -215,35 +220,35 @@ class BaseConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _answers_are_there(self) -> Self:
+    def _published_files_are_there(self) -> Self:
         if self.answers is None:
+            if self.prices_from is not None:
+                raise ValueError(
+                    f"prices_from: {self.prices_from}, but answers: null; name the folder of published "
+                    "answers that these prices are for, or leave it out: they are measured here anyway"
+                )
             return self
-        folder = expanded(self.answers)
         for dataset, pipeline in product(self.datasets, self.measured):
-            wanted = [
-                f"prices/{dataset}/{pipeline.operators}.csv",
-                f"prices/{dataset}/{pipeline.operators}.json",
-            ]
-            wanted += [f"answers/{dataset}/{pipeline}/seed{seed}.parquet" for seed in self.seeds]
-            for name in wanted:
-                if not (folder / name).is_file():
-                    raise ValueError(
-                        f"answers: '{self.answers}' has no {name}; name the folder of this study's prices "
-                        "and answers, and only datasets, seeds and pipelines that it has"
-                    )
+            answers = [f"answers/{dataset}/{pipeline}/seed{seed}.parquet" for seed in self.seeds]
+            _refuse_absent("answers", self.answers, answers)
+            if self.priced_in is not None:
+                prices = [f"prices/{dataset}/{pipeline.operators}{form}" for form in (".csv", ".json")]
+                _refuse_absent(self._key_of_prices, self.priced_in, prices)
         return self
 
     @model_validator(mode="after")
-    def _answers_are_of_this_study(self) -> Self:
+    def _published_files_are_of_this_study(self) -> Self:
         if self.answers is not None:
-            from pipeops.study.published import refuse_other_study, refuse_several_cpus
+            from pipeops.study.published import refuse_other_prices, refuse_other_study
 
-            folder = expanded(self.answers)
+            key = "answers"
             try:
-                refuse_other_study(self, folder)
-                refuse_several_cpus(self, folder)
+                refuse_other_study(self, expanded(self.answers))
+                if self.priced_in is not None:
+                    key = self._key_of_prices
+                    refuse_other_prices(self, expanded(self.priced_in))
             except PipeOpsError as error:
-                raise ValueError(f"answers: {error}") from None
+                raise ValueError(f"{key}: {error}") from None
         return self
 
     @field_validator("glue")
@@ -268,7 +273,7 @@ class BaseConfig(Section):
     def _own_files_are_there(self) -> Self:
         """Look at the beginning of the files; what is in them is checked when they are read."""
         for name in self.datasets:
-            if name in self.tasks and not self.tasks[name].hub and not self.answers:
+            if name in self.tasks and not self.tasks[name].hub and self.priced_in is None:
                 try:
                     self.task(name)
                 except PipeOpsError as error:
@@ -346,7 +351,7 @@ class BaseConfig(Section):
     def _vocabulary_can_be_pruned(self) -> Self:
         """Look at the tokenizer of a local backbone; a hub's is looked at before anything is trained."""
         path = expanded(self.model.backbone) / "tokenizer.json"
-        if self.transformed and not self.answers and path.is_file():
+        if self.transformed and self.priced_in is None and path.is_file():
             from pipeops.data.vocabulary import refuse_other_kind
 
             try:
@@ -484,6 +489,18 @@ class BaseConfig(Section):
     def measured(self) -> list[Pipeline]:
         """Every trained pipeline that is measured, each once: the orderings and `pipelines`."""
         return list(dict.fromkeys([*self.orderings, *map(Pipeline.parse, self.pipelines)]))
+
+    @property
+    def priced_in(self) -> str | None:
+        """The folder of prices that exist already; None: the study measures its own, which takes data."""
+        if self.prices_from is None:
+            return self.answers
+        return None if self.prices_from == HERE else self.prices_from
+
+    @property
+    def _key_of_prices(self) -> str:
+        """The key that names this folder, for messages."""
+        return "answers" if self.prices_from is None else "prices_from"
 
     @property
     def estimated_sets(self) -> list[str]:
@@ -641,6 +658,16 @@ def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
 def _estimable(operators: str) -> bool:
     """Whether the equations estimate this set: E with D, P or both."""
     return "E" in operators and len(operators) > 1 and set(operators) <= set("DPE")
+
+
+def _refuse_absent(key: str, folder: str, names: Sequence[str]) -> None:
+    """Refuse a folder of published files that lacks one of these."""
+    for name in names:
+        if not (expanded(folder) / name).is_file():
+            raise ValueError(
+                f"{key}: '{folder}' has no {name}; name the folder of this study's prices and answers, and "
+                "only datasets, seeds and pipelines that it has"
+            )
 
 
 def _each_once(values: list[Any]) -> list[Any]:

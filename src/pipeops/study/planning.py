@@ -204,25 +204,27 @@ def _jobs(study: Config) -> dict[str, int]:
         **{analysis.name: 1 for analysis in asked_for(study)},
         "study": 1,
     }
-    if study.answers:
+    if study.priced_in is not None:
         return analyses
-    runs, pruned = len(study.datasets) * len(study.seeds), int(study.transformed)
+    trained = study.answers is None
+    runs, pruned = len(study.datasets) * len(study.seeds) * trained, int(study.transformed)
+    splits = 2 if trained else 1  # prices need the lengths of the validation split
     inputs = {path for pipeline in study.trainings for path in study.inputs_of(pipeline.operator).values()}
     jobs = {
         "pretrain" if study.encoder == TINY_OF_OWN_TEXTS else "backbone": 1,
-        "classifier": int(CLASSIFIER in inputs),
+        "classifier": int(CLASSIFIER in inputs and trained),
         "student": int(STUDENT in inputs),
         "rows": len(study.own_datasets),
         "vocabulary": len(study.datasets) * pruned,
-        "tokenise": 2 * (len(study.datasets) - len(study.own_datasets)),
-        "tokenise_own": 2 * len(study.own_datasets),
-        "tokenise_pruned": 2 * (len(study.datasets) - len(study.own_datasets)) * pruned,
-        "tokenise_own_pruned": 2 * len(study.own_datasets) * pruned,
+        "tokenise": splits * (len(study.datasets) - len(study.own_datasets)),
+        "tokenise_own": splits * len(study.own_datasets),
+        "tokenise_pruned": splits * (len(study.datasets) - len(study.own_datasets)) * pruned,
+        "tokenise_own_pruned": splits * len(study.own_datasets) * pruned,
         "train": runs * len(study.trainings),
         "export": runs * len(_exported(study)),
         "price": len(study.datasets) * len({pipeline.operators for pipeline in study.measured}),
         "evaluate": runs * len(study.measured),
-        "check": len(study.datasets) * len(study.orderings),
+        "check": len(study.datasets) * len(study.orderings) * trained,
         **analyses,
     }
     return {rule: count for rule, count in jobs.items() if count}

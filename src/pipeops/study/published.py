@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeops.errors import PipeOpsError
 from pipeops.files import expanded
+from pipeops.hardware import cpu_of
 from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline
 from pipeops.reading import reading
@@ -65,23 +66,33 @@ def refuse_other_study(study: BaseConfig, folder: Path) -> None:
         trainings = {name: dict(_flat(one)) for name, one in theirs["pipelines"].items()}
     mine = json.loads(json.dumps(deciding(study)))
     of_pipelines = mine.pop("pipelines")
+    if study.prices_from is not None:
+        mine.pop("prices")  # they are not those of this folder
     _refuse(dict(_flat(mine)), sections, path)
     for name, one in of_pipelines.items():
         _refuse(dict(_flat(one)), trainings.get(name, {}), path, of=f" of {name}")
 
 
-def refuse_several_cpus(study: BaseConfig, folder: Path) -> None:
-    """Compare the CPUs of a study's prices with each other; published ones may be of any one CPU.
+def refuse_other_prices(study: BaseConfig, folder: Path) -> None:
+    """Compare the CPUs of a study's prices with each other, and their threads with those that it asks for.
+
+    Published prices may be of any one CPU.
 
     Raises:
-        PipeOpsError: there are several, and the study does not allow it.
+        PipeOpsError: there are several CPUs, and the study does not allow it; or threads differ.
     """
     first: dict[str, Path] = {}
     for dataset, pipeline in product(study.datasets, study.measured):
         path = folder / f"prices/{dataset}/{pipeline.operators}.json"
         with reading(path, again="price again", sealed_with=path.with_suffix(".csv")):
-            model = str(json.loads(path.read_text(encoding="utf-8"))["cpu"]["model"])
-        first.setdefault(model, path)
+            record = json.loads(path.read_text(encoding="utf-8"))
+            cpu, threads = cpu_of(record), int(record["parameters"]["settings"]["threads"])
+        first.setdefault(cpu, path)
+        if threads != study.prices.threads:
+            raise PipeOpsError(
+                f"{path}: priced with {threads} threads, the study asks for {study.prices.threads}; "
+                f"price again, or set prices.threads to {threads}"
+            )
     if len(first) > 1 and not study.measuring.allow_other_cpu:
         (one, path), (other, another), *_ = first.items()
         raise PipeOpsError(

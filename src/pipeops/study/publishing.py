@@ -12,7 +12,7 @@ from pipeops.measuring.answers import read_answers
 from pipeops.measuring.prices import read_prices
 from pipeops.provenance import common_provenance, json_text
 from pipeops.study.config import Config
-from pipeops.study.published import SETTINGS, deciding, refuse_several_cpus
+from pipeops.study.published import SETTINGS, deciding, refuse_other_prices
 from pipeops.text import markdown_table
 
 MOST_BYTES = 30_000_000
@@ -42,7 +42,7 @@ def publish(study: Config, output: Path, *, configfiles: Sequence[Path]) -> None
             said = read_answers(results / answers, dataset=dataset, pipeline=str(pipeline), seed=seed)
             records.append(said.record["provenance"] | {"int8_kernels": said.record["int8_kernels"]})
             artefacts.append((answers,))
-    refuse_several_cpus(study, results)
+    refuse_other_prices(study, results)
     artefacts = list(dict.fromkeys(artefacts))
     size = sum((results / name).stat().st_size for names in artefacts for name in names)
     if size > MOST_BYTES:

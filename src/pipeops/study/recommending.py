@@ -98,9 +98,10 @@ def predictions(asked: Asked) -> pd.DataFrame:
         PipeOpsError: there are no prices, or too few runs; the command that makes them is named.
     """
     study, dataset = asked.study, asked.dataset
-    measured_in = Path(study.answers or study.pathvars.results)
+    results = study.pathvars.results
+    measured_in, priced_in = Path(study.answers or results), Path(study.priced_in or results)
     pipelines = [one for one in map(Pipeline, trained_pipelines()) if study.transformed >= one.transformed]
-    prices = _prices(measured_in / "prices" / dataset, pipelines, asked)
+    prices = _prices(priced_in / "prices" / dataset, pipelines, asked)
     found = {
         (str(pipeline), seed): path
         for pipeline in pipelines
@@ -311,7 +312,7 @@ def verify(answer: Recommendation, *, cores: int) -> Verification | None:
 
 def _prices(folder: Path, pipelines: Sequence[Pipeline], asked: Asked) -> dict[str, Prices]:
     paths = {pipeline.operators: folder / f"{pipeline.operators}.csv" for pipeline in pipelines}
-    this_cpu = not (asked.study.measuring.allow_other_cpu or asked.study.answers)
+    this_cpu = not asked.study.measuring.allow_other_cpu and asked.study.priced_in is None
     found = {
         operators: read_prices(path, this_cpu=this_cpu) for operators, path in paths.items() if path.is_file()
     }
