@@ -424,16 +424,21 @@ class MeasuringSection(Section):
     """Confidences at which an exit is taken; 0: always the first, above 1: never an early one. Ascending."""
     patiences: Annotated[list[PositiveInt], Field(min_length=1, max_length=1000)] | None = None
     """Used instead of thresholds where `exits.confidence` is patience; null: each from 1 to the number of
-    exits."""
+    exits. Ascending."""
     allow_other_cpu: bool = False
     """Whether prices may come from a CPU of another model than this machine's, or with other int8
     instructions."""
 
+    @field_validator("thresholds", "patiences")
+    @classmethod
+    def _ascending(cls, values: list[float] | None) -> list[float] | None:
+        if values is not None and values != sorted(set(values)):
+            raise ValueError("must be ascending, each value once")
+        return values
+
     @field_validator("thresholds")
     @classmethod
-    def _ascending(cls, values: list[float]) -> list[float]:
-        if values != sorted(set(values)):
-            raise ValueError("must be ascending, each value once")
+    def _ends_at_full_depth(cls, values: list[float]) -> list[float]:
         if values[-1] <= 1:
             raise ValueError("must end above 1, where no early exit is taken; add 1.01")
         return values

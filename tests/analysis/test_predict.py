@@ -216,8 +216,19 @@ def test_intervals_of_one_more_training_cover_it():
     rng, covered = np.random.default_rng(0), []
     for _ in range(4_000):
         values = rng.normal(size=(7, 1))
-        half = half_width(values[:6], math.nan)
+        half = half_width(values[:6], math.nan, 0)
         covered.append(abs(values[6] - values[:6].mean()) <= half)
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.015)
+
+
+@pytest.mark.parametrize("degrees", [2, 15])
+def test_intervals_of_one_more_training_cover_it_where_there_is_one_seed(degrees):
+    """Simulated: seeds of other pipelines say how much seeds differ."""
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(4_000):
+        spread = math.sqrt(rng.normal(size=(degrees, 2)).var(axis=1, ddof=1).mean())
+        one, another = rng.normal(size=(2, 1, 1))
+        covered.append(abs(another - one) <= half_width(one, spread, degrees))
     assert np.mean(covered) == pytest.approx(0.9, abs=0.015)
 
 
@@ -234,7 +245,7 @@ def test_intervals_of_predictions_cover_one_more_training(sets, between_sets):
         guessed, measured = rng.normal(size=(2, sets + 1, n))
         errors = (guessed + off[:, None]).mean(axis=1) - measured.mean(axis=1)
         rms = np.sqrt(np.mean(errors[1:] ** 2, keepdims=True))
-        half = np.hypot(half_width(guessed[0][:, None], math.nan), error_width(rms, np.array([sets])))
+        half = np.hypot(half_width(guessed[0][:, None], math.nan, 0), error_width(rms, np.array([sets])))
         covered.append(abs(guessed[0].mean() + off[0] - rng.normal()) <= half)
     assert 0.89 <= np.mean(covered) <= (0.99 if between_sets == 0 else 0.97)
 

@@ -1,13 +1,22 @@
 """Reading measurements back: what is refused, and how curves are taken from them."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeops.analysis.runs import curves, pool, pool_exits, read_curve, read_details, read_exits, read_runs
+from pipeops.analysis.curves import TradeoffCurve
+from pipeops.analysis.runs import (
+    curve_of,
+    curves,
+    pool,
+    pool_exits,
+    read_details,
+    read_exits,
+    read_measurements,
+    read_runs,
+)
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.records import exits_path
 
@@ -29,28 +38,33 @@ EXITS = (
 )
 
 
+def curve(path: Path, *, inference: str = "") -> TradeoffCurve:
+    table = read_measurements(path)
+    return curve_of(table[table["inference"] == inference])
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "seed1.csv"
     path.write_text(text)
     return path
 
 
-def test_read_curve_takes_relative_time_and_accuracy_of_the_wanted_rows(tmp_path: Path) -> None:
+def test_a_curve_has_relative_time_and_accuracy_of_the_wanted_rows(tmp_path: Path) -> None:
     path = write(tmp_path, HEADER + ROWS)
-    raw = read_curve(path)
+    raw = curve(path)
     np.testing.assert_array_equal(raw.time, [0.3, 0.6])
     np.testing.assert_array_equal(raw.accuracy, [0.75, 0.875])
-    np.testing.assert_array_equal(read_curve(path, inference="LQ").time, [0.05])
+    np.testing.assert_array_equal(curve(path, inference="LQ").time, [0.05])
 
 
 def test_mcc_may_be_negative(tmp_path: Path) -> None:
     text = HEADER + ROWS.replace(",accuracy,0.75", ",mcc,-0.75")
-    np.testing.assert_array_equal(read_curve(write(tmp_path, text)).accuracy, [-0.75, 0.875])
+    np.testing.assert_array_equal(curve(write(tmp_path, text)).accuracy, [-0.75, 0.875])
 
 
-def test_read_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> None:
-    curve = read_curve(write(tmp_path, HEADER + ",,accuracy,0.9,10.0,1.0,6.0,1.0,100,1000,1.0\n"))
-    assert (curve.time.item(), curve.accuracy.item()) == (1.0, 0.9)
+def test_the_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> None:
+    point = curve(write(tmp_path, HEADER + ",,accuracy,0.9,10.0,1.0,6.0,1.0,100,1000,1.0\n"))
+    assert (point.time.item(), point.accuracy.item()) == (1.0, 0.9)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +109,10 @@ def test_read_curve_of_a_model_without_exits_is_one_point(tmp_path: Path) -> Non
         ("inf", "column inference"),
     ],
 )
-def test_read_curve_refuses_broken_files_with_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_reading_refuses_broken_files_with_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(PipeOpsError) as refusal:
-        read_curve(path)
+        read_measurements(path)
     assert str(refusal.value).startswith(f"{path}: ")
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -109,19 +123,12 @@ def test_every_cut_within_a_line_is_noticed(tmp_path: Path) -> None:
     for end in range(len(text)):
         if not text[:end].endswith("\n"):
             with pytest.raises(PipeOpsError, match="delete it and run again"):
-                read_curve(write(tmp_path, text[:end]))
+                read_measurements(write(tmp_path, text[:end]))
 
 
-def test_read_curve_names_what_was_measured_instead(tmp_path: Path) -> None:
-    with pytest.raises(
-        PipeOpsError, match=re.escape("inference operators L, only with (none), Q, LQ; delete")
-    ):
-        read_curve(write(tmp_path, HEADER + ROWS), inference="L")
-
-
-def test_read_curve_of_an_absent_file(tmp_path: Path) -> None:
+def test_reading_of_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(PipeOpsError, match=r"seed9\.csv: not found; measure it first"):
-        read_curve(tmp_path / "seed9.csv")
+        read_measurements(tmp_path / "seed9.csv")
 
 
 def test_seeds_are_pooled_named_by_their_paths_and_read_back(tmp_path: Path) -> None:
@@ -171,7 +178,7 @@ def test_damaged_details_are_named(tmp_path: Path, content: str) -> None:
     path.with_suffix(".json").write_text(content)
     remedy = r"delete \S+seed1\.csv and run again with --forcerun curves"
     with pytest.raises(PipeOpsError, match=rf"seed1\.json: damaged \(.*\); {remedy}"):
-        read_curve(path)
+        read_measurements(path)
     path.with_suffix(".json").unlink()
     with pytest.raises(PipeOpsError, match=rf"seed1\.json: not found; {remedy}"):
         read_details(path)

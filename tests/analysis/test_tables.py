@@ -195,6 +195,17 @@ def test_the_recommendation_begins_with_words() -> None:
     assert [(row[0], row[3]) for row in rules] == [("D+E", "DE"), ("P+E", "PE")]
 
 
+def test_an_ordering_that_is_too_slow_at_a_budget_keeps_its_name() -> None:
+    """Without a threshold of 0 the fastest points of orderings differ."""
+    names = [*PIPELINES, "DPE", "DEP", "EDP"]
+    runs = [(pipeline, seed) for pipeline in names for seed in (1, 2, 3)]
+    replays = made_up_replays(runs, thresholds=[0.8, 0.9, 1.01])
+    made = tables.recommendation(pd.DataFrame(), [], replays=replays)
+    assert (made.numbers["chosen"] == "").any()
+    _, _, *rules = rows_below(made.markdown, "of one ordering are apart.")
+    assert [row[3] for row in rules if row[0] == "D+P+E"] == ["DPE"]
+
+
 def test_a_recommendation_of_one_seed_says_what_is_missing() -> None:
     replays = made_up_replays([(pipeline, 1) for pipeline in PIPELINES], thresholds=[0, 0.7, 1.01])
     text = tables.recommendation(pd.DataFrame(), [], replays=replays).markdown

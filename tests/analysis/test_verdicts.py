@@ -319,6 +319,25 @@ def test_curves_that_never_share_a_time_have_no_verdict() -> None:
     assert sentences(table) == ["D+E on SST-2: no verdict: the curves of DE and ED share no time"]
 
 
+def test_a_cell_without_a_verdict_names_the_pair_that_has_none() -> None:
+    """Another pair matters by itself, and no more once corrected for two cells."""
+    noise = 0.9 * np.array([-1, -0.6, -0.2, 0.2, 0.6, 1])
+    runs = {
+        (dataset, ordering, seed): TradeoffCurve(np.array(times), np.full(2, accuracy))
+        for dataset in ("sst2", "mrpc")
+        for seed in range(6)
+        for ordering, times, accuracy in (
+            ("DEP", [1.0, 2.0], 0.8),
+            ("DPE", [1.0, 2.0], 0.8 - (2.7 + noise[seed]) / 100),
+            ("EDP", [3.0, 4.0], 0.8),
+        )
+    }
+    with pytest.warns(UserWarning, match="share no time"):
+        table = commutativity(runs, ["DPE"])
+    assert set(table["cell_verdict_alone"]) == {"order matters"}
+    assert sentences(table)[0].startswith("D+P+E on SST-2: no verdict: the curves of ")
+
+
 def test_one_seed_has_means_and_no_verdict() -> None:
     row = commutativity(apart(1.5), ["DE"]).iloc[0]
     assert row["mean_difference"] == row["max_difference"] == pytest.approx(1.5)

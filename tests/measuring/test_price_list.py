@@ -61,7 +61,7 @@ def test_files_that_are_none_are_refused(tmp_path):
 
 
 def test_orders_of_one_set_share_a_price():
-    assert operator_sets(["O", "DE", "ED", "EPD"]) == {"O": ["O"], "DE": ["DE", "ED"], "DPE": ["EPD"]}
+    assert operator_sets(["O", "DE", "ED", "EDP"]) == {"O": ["O"], "DE": ["DE", "ED"], "DPE": ["EDP"]}
 
 
 def test_means_over_lengths_are_linear_between_those_measured(tmp_path):

@@ -214,6 +214,7 @@ BAD = {
     "no backbone": ({"model": {"backbone": "./absent"}}, "model.backbone: './absent' is not a folder"),
     "tiny on GLUE": ({"datasets": ["sst2"]}, "model.backbone: 'tiny' knows only the generated tasks' words"),
     "thresholds": ({"measuring": {"thresholds": [0.9, 0.5]}}, "measuring.thresholds: must be ascending"),
+    "patiences": ({"measuring": {"patiences": [1, 3, 2]}}, "measuring.patiences: must be ascending, each"),
     "no thresholds": (
         {"measuring": {"thresholds": []}},
         "measuring.thresholds: is empty",

@@ -79,24 +79,24 @@ def mean_distance(a: TradeoffCurve, b: TradeoffCurve) -> float:
 
 
 TIMING_TOLERANCE = 0.05
-"""A curve meets a budget if its fastest point is slower by at most this fraction: O relative to O is 1
-only up to the clock's noise."""
+"""O's own time is met by a curve whose fastest point is slower by at most this fraction: O relative to O is
+1 only up to the clock's noise."""
 
 
 def best_within(time: ArrayLike, accuracy: ArrayLike, budget: float) -> int | None:
     """Return the position of what a budget of time affords: the most accurate of the points that fit.
 
-    Of those alike it is the fastest. None where even the fastest point takes longer, by more than
-    ``TIMING_TOLERANCE``; where it is longer by less, that point is what the budget affords.
+    Of those alike it is the fastest. None where even the fastest point takes longer. A budget of O's time, 1,
+    may be exceeded by ``TIMING_TOLERANCE``: then the fastest point is what it affords.
 
     Args:
-        time: of every point, shape (points,).
+        time: of every point over O's, shape (points,).
         accuracy: the same.
-        budget: in the unit of ``time``.
+        budget: over O's time.
     """
     time, accuracy = np.asarray(time, float), np.asarray(accuracy, float)
     least = time.min()
-    if least > budget * (1 + TIMING_TOLERANCE):
+    if least > (budget * (1 + TIMING_TOLERANCE) if budget == 1 else budget):
         return None
     fitting = np.flatnonzero(time <= max(budget, least))
     return int(fitting[np.lexsort((time[fitting], -accuracy[fitting]))[0]])

@@ -19,7 +19,7 @@ from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
 from pipeops.analysis.curves import TradeoffCurve
 from pipeops.analysis.replays import Run
-from pipeops.analysis.verdicts import LEVEL, Verdict, mean_difference
+from pipeops.analysis.verdicts import LEVEL, Verdict, complete, mean_difference
 from pipeops.pipeline import orderings
 
 _NO_SCATTER = 1e-9
@@ -84,15 +84,21 @@ def effects(
     Returns:
         Rows with ``COLUMNS``. Pairs of curves that share no time are left out. There is no verdict, and NaN
         for all that is estimated, where a task has no pair that does, or each has one.
+
+    Raises:
+        PipeOpsError: an ordering or a run is missing.
     """
     datasets = list(dict.fromkeys(dataset for dataset, _, _ in runs))
     rows = []
     for operators in operator_sets:
-        for first, second in combinations(map(str, orderings(operators)), 2):
+        names = [str(ordering) for ordering in orderings(operators)]
+        of_tasks = {dataset: complete(runs, dataset, names) for dataset in datasets}
+        for first, second in combinations(names, 2):
             found = [
-                (dataset, mean_difference(curve, runs[dataset, second, seed]))
-                for (dataset, ordering, seed), curve in runs.items()
-                if ordering == first and curve.shares_time_with(runs[dataset, second, seed])
+                (dataset, mean_difference(curve, curves[second, seed]))
+                for dataset, curves in of_tasks.items()
+                for (ordering, seed), curve in curves.items()
+                if ordering == first and curve.shares_time_with(curves[second, seed])
             ]
             tasks, values = zip(*found, strict=True) if found else ((), ())
             rows.append({"operators": operators, "first": first, "second": second, "margin": margin})

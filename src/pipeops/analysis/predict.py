@@ -314,6 +314,8 @@ class Spread(NamedTuple):
     """A fraction."""
     time: float
     """Relative, of models with exits: without, the time is the price."""
+    degrees: int
+    """Of freedom: seeds beyond the first of each pipeline."""
 
 
 def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, least: float) -> dict[str, Any]:
@@ -323,7 +325,8 @@ def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, leas
     """
     accuracy, time = curve.accuracy.mean(axis=0), curve.time.mean(axis=0)
     time_spread = spread.time if len(curve.thresholds) > 1 else 0.0
-    half, time_half = half_width(curve.accuracy, spread.accuracy), half_width(curve.time, time_spread * time)
+    half = half_width(curve.accuracy, spread.accuracy, spread.degrees)
+    time_half = half_width(curve.time, time_spread * time, spread.degrees)
     if errors is not None:
         half = np.hypot(half, error_width(errors.accuracy, errors.sets))
         time_half = np.hypot(time_half, error_width(errors.time, errors.sets) * time)
@@ -340,20 +343,23 @@ def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, leas
     return {"threshold": curve.thresholds, "n_seeds": seeds} | found
 
 
-def half_width(values: FloatArray, spread: ArrayLike) -> FloatArray:
-    """Half the interval of one more seed.
+def half_width(values: FloatArray, spread: ArrayLike, degrees: int) -> FloatArray:
+    """Half the interval of one more seed, which differs from the mean by its own noise and by the mean's.
 
     Args:
         values: of the seeds that there are, shape (seeds, points).
         spread: SD that is taken where there is one seed.
+        degrees: of freedom of that SD.
 
     Returns:
         Shape (points,).
     """
     seeds = len(values)
-    if seeds == 1:
-        return np.broadcast_to(_quantile(math.inf) * np.asarray(spread, float), values.shape[1:])
-    return _quantile(seeds - 1) * values.std(axis=0, ddof=1) * math.sqrt(1 + 1 / seeds)
+    if seeds > 1:
+        spread, degrees = values.std(axis=0, ddof=1), seeds - 1
+    # Without degrees of freedom the SD is unknown (NaN), or 0 as nothing varies.
+    half = _quantile(max(degrees, 1)) * np.asarray(spread, float) * math.sqrt(1 + 1 / seeds)
+    return np.broadcast_to(half, values.shape[1:])
 
 
 def error_width(error: FloatArray, sets: NDArray[np.int64]) -> FloatArray:
@@ -383,7 +389,8 @@ def _pooled_spread(known: Predictor, names: Sequence[str]) -> Spread:
         for curve in curves
         if len(curve.thresholds) > 1
     ]
-    return Spread(*(math.sqrt(np.mean(values)) if values else math.nan for values in (accuracy, time)))
+    of_accuracy, of_time = (math.sqrt(np.mean(values)) if values else math.nan for values in (accuracy, time))
+    return Spread(of_accuracy, of_time, sum(len(known.seeds[name]) - 1 for name in names))
 
 
 def _mean_of_known(values: FloatArray) -> FloatArray:

@@ -92,7 +92,7 @@ def sampling_error(first: ArrayLike, second: ArrayLike, *, n_examples: int) -> F
     """Return the standard error of a difference of two accuracies, in percentage points.
 
     The two models are taken to err independently of each other. They mostly err on the same examples, which
-    makes the true one smaller: see :func:`paired_sampling_error`.
+    makes the true one smaller: :class:`Bootstrap` has that.
 
     Args:
         first: Accuracies, fractions, of any shape.
@@ -101,17 +101,6 @@ def sampling_error(first: ArrayLike, second: ArrayLike, *, n_examples: int) -> F
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
     return 100 * np.sqrt((first * (1 - first) + second * (1 - second)) / n_examples)
-
-
-def paired_sampling_error(first: ArrayLike, second: ArrayLike) -> float:
-    """Return the standard error of a difference of two accuracies on the same examples, percentage points.
-
-    Args:
-        first: Whether the first model is right, shape (examples,).
-        second: Whether the second model is, of the same examples; two or more.
-    """
-    difference = np.asarray(first, float) - np.asarray(second, float)
-    return 100 * float(difference.std(ddof=1)) / math.sqrt(difference.size)
 
 
 def bootstrap(

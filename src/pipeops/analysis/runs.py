@@ -155,27 +155,6 @@ def _of_runs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).astype({"seed": int})
 
 
-def read_curve(path: Path, *, inference: str = "") -> TradeoffCurve:
-    """Read the curve of ``time_relative`` and ``accuracy`` from one file.
-
-    Args:
-        path: as for :func:`read_measurements`.
-        inference: The inference letters whose rows are wanted, in the order L, Q; empty for neither.
-
-    Raises:
-        PipeOpsError: the file cannot be read, or was not measured with ``inference``.
-    """
-    table = read_measurements(path)
-    rows = table[table["inference"] == inference]
-    if rows.empty:
-        found = ", ".join(letters or "(none)" for letters in table["inference"].unique())
-        raise PipeOpsError(
-            f"{path}: not measured with inference operators {inference or '(none)'}, only with {found}; "
-            "delete it and run again"
-        )
-    return curve_of(rows)
-
-
 def curves(measurements: pd.DataFrame, *, inference: str = "") -> Runs:
     """Return the curve of every run: (dataset, pipeline, seed) to ``time_relative`` and ``accuracy``.
 

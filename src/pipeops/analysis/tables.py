@@ -502,8 +502,10 @@ def _rules_as_text(summarised: pd.DataFrame, rows: pd.DataFrame) -> str:
             if row is None:
                 line += ["-", "-"]
                 continue
-            taken = rows[(rows["rule"] == rule) & (rows["operators"] == operators)]["chosen"].iloc[0]
-            line += [Pipeline(taken).trained, f"{row['regret']:.2f} ({row['worst']:.2f})"]
+            chosen = rows[(rows["rule"] == rule) & (rows["operators"] == operators)]["chosen"]
+            taken = next((name for name in chosen if name), None)  # empty where the ordering is too slow
+            name = "-" if taken is None else Pipeline(taken).trained
+            line += [name, "-" if taken is None else f"{row['regret']:.2f} ({row['worst']:.2f})"]
         cells.append([*line, _or_dash(of_set["two_seeds"].iloc[0], ".2f")])
     header = ["Operators", "Weaker first", "Regret", "D, P, Q, E", "Regret", "Two seeds"]
     return markdown_table(header, cells)

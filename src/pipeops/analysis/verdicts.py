@@ -320,7 +320,7 @@ def commutativity(
     for dataset in dict.fromkeys(dataset for dataset, _, _ in runs):
         for operators in operator_sets:
             names = [str(ordering) for ordering in orderings(operators)]
-            curves = _complete(runs, dataset, names)
+            curves = complete(runs, dataset, names)
             metric = (metrics or {}).get(dataset, ACCURACY.name)
             here: dict[str, Any] = {"dataset": dataset, "metric": metric}
             here |= {"operators": operators, "margin": margin}
@@ -432,10 +432,14 @@ def _shared_time(a: TradeoffCurve, b: TradeoffCurve) -> float:
     return float(max(shared, 0) / span) if span else 1.0
 
 
-def _complete(
+def complete(
     runs: Mapping[Run, TradeoffCurve], dataset: str, names: Sequence[str]
 ) -> dict[tuple[str, int], TradeoffCurve]:
-    """The curve of every (ordering, seed) of a set on a dataset: each ordering with each seed."""
+    """The curve of every (ordering, seed) of a set on a dataset: each ordering with each seed.
+
+    Raises:
+        PipeOpsError: one is missing, or there is nothing to compare.
+    """
     if len(names) < 2:
         raise PipeOpsError(f"orderings {list(names)}: comparing them needs at least two; add the others")
     seeds = sorted({seed for where, name, seed in runs if where == dataset and name in names})
@@ -513,7 +517,7 @@ def _with_verdicts(cells: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, 
             "cell_verdict": verdict,
             "cell_more_seeds": _cell_more_seeds(cell, verdict, equivalent_level, matters_level),
         }
-        named = _named(cell, verdict_alone)
+        named = _named(cell, verdict if verdict == Verdict.NONE else verdict_alone)
         rows += [row | columns | {"named": place == named} for place, row in enumerate(cell)]
     return rows
 

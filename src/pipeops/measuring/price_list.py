@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.price import measure_prices
 from pipeops.models.shape import ModelShape
-from pipeops.pipeline import INFERENCE, OPERATORS, Pipeline, trained_pipelines
+from pipeops.pipeline import INFERENCE, Pipeline, trained_pipelines
 from pipeops.progress import Progress, progress
 from pipeops.reading import reading
 from pipeops.settings import PricesSection
@@ -47,7 +47,7 @@ def operator_sets(pipelines: Iterable[str]) -> dict[str, list[str]]:
     """Group trained pipelines by their operators, whose order changes no price: ``DE`` to DE and ED."""
     sets: dict[str, list[str]] = {}
     for pipeline in pipelines:
-        sets.setdefault("".join(letter for letter in OPERATORS if letter in pipeline), []).append(pipeline)
+        sets.setdefault(Pipeline(pipeline).operators, []).append(pipeline)
     return sets
 
 
