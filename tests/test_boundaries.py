@@ -475,7 +475,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ("training:\n  epochs: 1\n  epochs: 2\n", "study.yaml, line 3: key 'epochs' stands there twice"),
         ("datasets: [SST-2]\n", "unknown dataset 'SST-2' (did you mean 'sst2'?)"),
         ("Training: {}\n", "unknown key 'Training' (did you mean 'training'?)"),
-        ("pathvars: {results: x, logs: ./x}\n", "results and logs are one folder, 'x'; name two"),
+        ("pathvars: {results: x, logs: x}\n", "results and logs are one folder, 'x'; name two"),
         ('pathvars: {results: "a\\nb"}\n', r"pathvars.results: 'a\nb': line breaks"),
         ("pathvars: {results: 'a{b}'}\n", "'{' is not allowed; name another folder"),
         ("pathvars: {results: '<results>'}\n", "'<' is not allowed; name another folder"),
@@ -531,6 +531,34 @@ def test_a_valid_configuration_is_told_so(here, monkeypatch, capsys):
         main()
     assert stop.value.code in (0, None)
     assert capsys.readouterr().out == "valid: generated-sentiment; 78 trainings, results in results\n"
+
+
+def test_where_answers_are_published_nothing_is_trained(here, monkeypatch, capsys):
+    files = [str(ROOT / "configs/mrpc-minilm.yaml"), "answers.yaml"]
+    Path("answers.yaml").write_text(f"answers: {ROOT / 'docs/results/data/mrpc-minilm'}")
+    monkeypatch.setattr(sys, "argv", ["pipeops", "validate", *(f"--configfile={name}" for name in files)])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out == "valid: mrpc; 0 trainings, results in results/mrpc-minilm\n"
+
+
+def test_the_configuration_that_snakemake_reads_first_is_read_here_too(here, monkeypatch, capsys):
+    Path("config.yaml").write_text("seeds: [1, 2]\npathvars: {results: mine}")
+    Path("study.yaml").write_text("seeds: [1]")
+    said = []
+    for arguments in ([], ["--configfile", "study.yaml"]):
+        for snakefile in (False, True):
+            Path("Snakefile").touch() if snakefile else Path("Snakefile").unlink(missing_ok=True)
+            monkeypatch.setattr(sys, "argv", ["pipeops", "validate", *arguments])
+            with pytest.raises(SystemExit):
+                main()
+            said.append(capsys.readouterr().out.partition("; ")[2])
+    assert said == [
+        "78 trainings, results in results\n",
+        "26 trainings, results in mine\n",
+        "13 trainings, results in results\n",
+        "13 trainings, results in mine\n",
+    ]
 
 
 # Words.

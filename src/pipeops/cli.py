@@ -517,7 +517,8 @@ def validate(configfile: ConfigFiles = None) -> None:
     study = read_study(configfile or [])
     for warning in study.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    trainings = len(study.datasets) * len(study.seeds) * len(study.trainings)
+    runs = 0 if study.answers else len(study.datasets) * len(study.seeds)
+    trainings = runs * len(study.trainings)
     print(f"valid: {', '.join(study.datasets)}; {trainings} trainings, results in {study.pathvars.results}")
 
 

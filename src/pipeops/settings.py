@@ -129,6 +129,8 @@ class Pathvars(Section):
             raise ValueError(f"'{folder}': '{strange}' is not allowed; name another folder")
         if folder.startswith(("~", "-")):
             raise ValueError(f"'{folder}': begins with {folder[0]}, which means something else; name another")
+        if folder != (plain := os.path.normpath(folder)):
+            raise ValueError(f"'{folder}': targets would not be found under it; write {plain}")
         return folder
 
     @model_validator(mode="after")
@@ -142,7 +144,7 @@ class Pathvars(Section):
 class TaskSection(Section):
     """A classification task of one's own: where its rows are, and which of their columns are used."""
 
-    files: dict[Split, list[FilePath]] = {}
+    files: dict[Split, Annotated[list[FilePath], Field(min_length=1)]] = {}
     """CSV, TSV, JSONL or Parquet files of `train` and of `validation`: a path, or a list of them."""
     hub: OneLine | None = None
     """Instead of files: hub id of a data set, or a folder of the same layout."""

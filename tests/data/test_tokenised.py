@@ -47,6 +47,17 @@ def test_a_tokenizer_without_a_separator_ends_a_segment_as_it_ends_a_text(tmp_pa
     assert load_tokenised(tmp_path / "a.parquet").sep_token_id == tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("name", ["pad_token", "sep_token"])
+def test_a_tokenizer_that_lacks_a_token_is_refused_before_anything_is_written(tmp_path, name):
+    tokenizer = word_tokenizer()
+    setattr(tokenizer, name, None)
+    tokenizer.eos_token = None
+    named = "eos_token" if name == "sep_token" else name
+    with pytest.raises(PipeOpsError, match=f"the backbone's tokenizer has no {named}; name it in its tok"):
+        tokenise(TASKS["sst2"], [], tokenizer, tmp_path / "split.parquet", max_length=9)
+    assert not (tmp_path / "split.parquet").exists()
+
+
 def test_longer_inputs_are_truncated(tmp_path):
     task, tokenizer = TASKS["generated-sentiment"], word_tokenizer()
     counts = tokenise(task, first_rows(task), tokenizer, tmp_path / "a.parquet", max_length=8)

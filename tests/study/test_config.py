@@ -214,6 +214,14 @@ BAD = {
     "no backbone": ({"model": {"backbone": "./absent"}}, "model.backbone: './absent' is not a folder"),
     "tiny on GLUE": ({"datasets": ["sst2"]}, "model.backbone: 'tiny' knows only the generated tasks' words"),
     "thresholds": ({"measuring": {"thresholds": [0.9, 0.5]}}, "measuring.thresholds: must be ascending"),
+    "a folder that is not plain": (
+        {"pathvars": {"results": "results/x/"}},
+        "pathvars.results: 'results/x/': targets would not be found under it; write results/x",
+    ),
+    "no files": (
+        {"tasks": {"own": {"files": {"train": "a.csv", "validation": []}, "text": "t", "label": "l"}}},
+        "tasks.own.files.validation: is empty",
+    ),
     "patiences": ({"measuring": {"patiences": [1, 3, 2]}}, "measuring.patiences: must be ascending, each"),
     "no thresholds": (
         {"measuring": {"thresholds": []}},

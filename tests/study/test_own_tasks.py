@@ -24,6 +24,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("train.csv", "dev.csv"):
         (tmp_path / name).write_text("\n".join([HEADER, *ROWS]) + "\n")
+    (tmp_path / "spaced.csv").write_text("\n".join([HEADER.replace(",", ", "), *ROWS]) + "\n")
     return tmp_path
 
 
@@ -61,6 +62,10 @@ BAD = {
     "no such label": (
         {"label": "star"},
         r"tasks.reviews.label: 'train.csv' has no column 'star' \(did you mean 'stars'\?\)",
+    ),
+    "text with a space": (
+        {"files": {"train": "spaced.csv", "validation": "dev.csv"}},
+        r"tasks.reviews.text: 'spaced.csv' has no column 'title', only ' title', with spaces around it",
     ),
     "no such group": (
         {"files": {"train": "train.csv"}, "held_out": 0.2, "group": "ids"},

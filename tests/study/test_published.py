@@ -75,6 +75,12 @@ def test_other_models_are_refused_by_key_and_values(asked, changes, said):
     assert "\n" not in message
 
 
+def test_a_home_is_written_out_as_snakemake_needs_it(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").symlink_to(DATA)
+    assert asked(answers="~/data").answers == f"{tmp_path}/data"
+
+
 def test_settings_that_are_absent_or_damaged_are_said_in_a_line(asked, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(DATA, copy)

@@ -204,6 +204,12 @@ def test_too_few_runs_name_the_command_with_the_configuration_files(tmp_path, mo
         )
 
 
+def test_measured_pipelines_can_be_recommended_where_nothing_can_be_predicted(tmp_path, monkeypatch):
+    asked = study(tmp_path, monkeypatch, ("O", "DE", "ED"))
+    assert set(predictions(asked)["kind"]) == {MEASURED}
+    assert recommendation(asked, Budget(max_time=0.5)).best["pipeline"] in ("DE", "ED")
+
+
 def test_no_prices_name_the_command_with_the_configuration_files(tmp_path, monkeypatch):
     asked = study(tmp_path, monkeypatch, SINGLES, pathvars={"results": "elsewhere"})
     with pytest.raises(

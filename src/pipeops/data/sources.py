@@ -128,6 +128,8 @@ def check_columns(found: Sequence[str], section: TaskSection, *, where: str, key
             listed = ", ".join(shortened(name) for name in found[:MOST_NAMED])
             more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
             meant = nearest(column, [name for name in found if name == shortened(name)])
+            if spaced := next((name for name in found if name.strip() == column), None):
+                meant = f", only '{spaced}', with spaces around it"
             raise PipeOpsError(
                 f"{key}.{name}: '{where}' has no column '{column}'{meant}; it has {listed}{more}"
             )

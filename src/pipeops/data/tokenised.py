@@ -120,13 +120,15 @@ def tokenise(
         How many were written, how many of them truncated, and how many there are of each class.
 
     Raises:
-        PipeOpsError: a batch lacks a column, or has a label that is no class.
+        PipeOpsError: a batch lacks a column, or has a label that is no class, or the tokenizer has no token
+            for padding or for the end of a segment.
     """
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int64())])
+    ends = "eos_token" if tokenizer.sep_token_id is None else "sep_token"
     about = {
         "labels": task.labels,
-        "pad_token_id": tokenizer.pad_token_id,
-        "sep_token_id": tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id,
+        "pad_token_id": _id_of("pad_token", tokenizer),
+        "sep_token_id": _id_of(ends, tokenizer),
         "max_length": max_length,
     }
     schema = schema.with_metadata({_METADATA: json.dumps(about)})
@@ -236,6 +238,12 @@ def load_tokenised(path: Path) -> TokenisedSplit:
             labels=tuple(map(str, about["labels"])),
             **{name: int(about[name]) for name in ("pad_token_id", "sep_token_id", "max_length")},
         )
+
+
+def _id_of(name: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    if (found := getattr(tokenizer, f"{name}_id")) is None:
+        raise PipeOpsError(f"the backbone's tokenizer has no {name}; name it in its tokenizer_config.json")
+    return found
 
 
 def _refuse_impossible(table: pa.Table, about: Mapping[str, Any]) -> None:

@@ -219,6 +219,12 @@ class BaseConfig(Section):
             )
         return self
 
+    @field_validator("answers", "prices_from")
+    @classmethod
+    def _home_written_out(cls, folder: str | None) -> str | None:
+        """Snakemake refuses paths with ``~``."""
+        return str(expanded(folder)) if folder and folder.startswith("~") else folder
+
     @model_validator(mode="after")
     def _published_files_are_there(self) -> Self:
         if self.answers is None:
@@ -243,10 +249,10 @@ class BaseConfig(Section):
 
             key = "answers"
             try:
-                refuse_other_study(self, expanded(self.answers))
+                refuse_other_study(self, Path(self.answers))
                 if self.priced_in is not None:
                     key = self._key_of_prices
-                    refuse_other_prices(self, expanded(self.priced_in))
+                    refuse_other_prices(self, Path(self.priced_in))
             except PipeOpsError as error:
                 raise ValueError(f"{key}: {error}") from None
         return self
@@ -575,13 +581,20 @@ def load_config(values: Mapping[str, Any], *, command_line: Mapping[str, Any] | 
 def read_study(files: Sequence[Path]) -> Config:
     """Validate configuration files laid over the defaults, later ones over earlier, as Snakemake does.
 
+    Beside a ``Snakefile``, ``config.yaml`` lies under all of them there, and so it does here.
+
     Raises:
         PipeOpsError: a file cannot be read, or one line per mistake.
     """
     values = Config().model_dump()
-    for path in files:
+    for path in [*_read_by_snakemake(), *files]:
         values = _laid_over(values, read_file(path))
     return load_config(values)
+
+
+def _read_by_snakemake() -> list[Path]:
+    here = Path("config.yaml")
+    return [here] if here.is_file() and here.with_name("Snakefile").is_file() else []
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -663,7 +676,7 @@ def _estimable(operators: str) -> bool:
 def _refuse_absent(key: str, folder: str, names: Sequence[str]) -> None:
     """Refuse a folder of published files that lacks one of these."""
     for name in names:
-        if not (expanded(folder) / name).is_file():
+        if not Path(folder, name).is_file():
             raise ValueError(
                 f"{key}: '{folder}' has no {name}; name the folder of this study's prices and answers, and "
                 "only datasets, seeds and pipelines that it has"

@@ -323,10 +323,10 @@ def _prices(folder: Path, pipelines: Sequence[Pipeline], asked: Asked) -> dict[s
 
 
 def _refuse_too_few(trained: set[str], asked: Asked) -> None:
-    """Without O and one other there is nothing to predict from."""
-    parts = "OVDPE" if asked.study.transformed else "ODPE"
-    missing = [part for part in parts if part not in trained]
-    if "O" in missing or len(missing) == len(parts) - 1:
+    """Without O and another there is nothing to choose from."""
+    if "O" not in trained or len(trained) == 1:
+        parts = "OVDPE" if asked.study.transformed else "ODPE"
+        missing = [part for part in parts if part not in trained]
         raise PipeOpsError(
             f"{asked.dataset}: too few runs to predict from: {', '.join(missing)} is missing; "
             f"{_command_for(missing, asked)}"
