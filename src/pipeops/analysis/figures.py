@@ -229,7 +229,7 @@ def pareto(measurements: pd.DataFrame, _: Sequence[str]) -> Figure:
         ax.margins(y=0.08)
         ax.set(xlabel=_TIME, ylabel=_label([metrics[dataset]]))
         ax.set_title(f"{title(dataset)}: all measured pipelines")
-        ax.legend(fontsize="small", title="run with")
+        ax.legend(fontsize="small", title="run with", loc="lower left", bbox_to_anchor=(1, 0), frameon=False)
     return figure
 
 
@@ -447,6 +447,7 @@ def _log_axis(ax: Axes) -> None:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     ax.xaxis.set_minor_formatter("{x:g}")
+    ax.tick_params(axis="x", which="both", length=0, pad=6)  # labels of both on one line
 
 
 def _draw(ax: Axes, curve: TradeoffCurve | MeanCurve, **style: Any) -> None:
