@@ -61,6 +61,7 @@ def operator_times(graph: Path, length: int, *, runs: int, threads: int) -> Coun
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_profiling = True
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as PipeOps runs it
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         with reading(graph, absent="export the model first", again="export it again"):
@@ -69,7 +70,7 @@ def operator_times(graph: Path, length: int, *, runs: int, threads: int) -> Coun
                 graph,
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=["SkipLayerNormFusion"],  # as PipeOps runs it
+                disabled_optimizers=["SkipLayerNormFusion"],  # likewise
             )
             shape = ModelShape.from_config(
                 json.loads(session.get_modelmeta().custom_metadata_map["pipeops.shape"])

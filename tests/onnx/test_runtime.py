@@ -1,5 +1,11 @@
 """Running exported models: the exit rule, its replay, and inputs that are refused."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from export_models import SHAPES, random_tokens, random_weights, tiny_shape, write_checkpoint
@@ -10,6 +16,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from pipeops.errors import PipeOpsError
 from pipeops.onnx.export import export
 from pipeops.onnx.runtime import NEVER, EarlyExitModel, Profiler, chosen_exits, force_exit
+
+QEMU = shutil.which("qemu-x86_64")
 
 
 def load(shape, folder, **options) -> tuple[EarlyExitModel, Profiler]:
@@ -46,6 +54,41 @@ def test_exits_taken_are_the_exits_replayed(name, tmp_path):
         np.testing.assert_array_equal(answer.logits[0], profile.logits[0, index])
         taken.add(answer.exit_layer)
     assert taken == set(shape.exit_layers)
+
+
+RUN = """
+import json, sys
+import numpy as np
+from pathlib import Path
+from pipeops.onnx.runtime import EarlyExitModel
+model = EarlyExitModel.load(Path(sys.argv[1]), threads=1)
+for seed in range(3):
+    ids = np.random.default_rng(seed).integers(3, 50, size=(1, 20))
+    answer = model.run(ids, np.ones_like(ids), thresholds=[2.0, 2.0])
+    print(json.dumps(answer.logits.tolist()))
+"""
+
+
+@pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 is absent, which emulates a CPU without VNNI")
+@pytest.mark.parametrize("name", ["roberta", "bert"])
+def test_int8_answers_are_the_same_on_a_cpu_without_dot_products_of_bytes(name, tmp_path):
+    """Emulated: a Haswell. By default ONNX Runtime adds products of bytes in 16 bits there."""
+    export(write_checkpoint(tmp_path, SHAPES[name]), tmp_path)
+    (tmp_path / "run.py").write_text(RUN)
+    python = os.path.realpath(sys.executable)  # a link to it is followed by the emulator, not by Python
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    here, there = (
+        subprocess.run(
+            [*emulator, python, str(tmp_path / "run.py"), str(tmp_path / "model-int8.onnx")],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()
+        for emulator in ([], [QEMU, "-cpu", "Haswell"])
+    )
+    assert len(here) == 3
+    np.testing.assert_allclose(*([json.loads(line) for line in lines] for lines in (there, here)), atol=1e-6)
 
 
 def test_an_exit_is_taken_at_its_own_confidence_and_not_just_above(roberta):

@@ -244,12 +244,20 @@ _FILES = [
 def _snippet(policy: Policy) -> str:
     pair = len(policy.text_columns) > 1
     texts = '"a text", "another text"' if pair else '"a text"'
+    options, exact = "", []
+    if "Q" in policy.pipeline:
+        options = "options, "
+        exact = [
+            "options = onnxruntime.SessionOptions()",
+            'options.add_session_config_entry("session.x64quantprecision", "1")  # for CPUs without VNNI',
+        ]
     lines = [
         "import json",
         "import numpy, onnxruntime, tokenizers",
         "",
         'tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")',
-        'session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
+        *exact,
+        f'session = onnxruntime.InferenceSession("model.onnx", {options}providers=["CPUExecutionProvider"])',
         f"tokens = tokenizer.encode({texts})",
         'inputs = {"input_ids": numpy.array([tokens.ids], dtype="int64")}',
         'inputs["attention_mask"] = numpy.array([tokens.attention_mask], dtype="int64")',
