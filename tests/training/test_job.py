@@ -537,17 +537,41 @@ def test_compiling_without_a_compiler_is_refused(workshop, tmp_path, monkeypatch
         train(job(workshop, compiled=True), tmp_path / "O", state_root=tmp_path / "s")
 
 
+KILLED = """
+import os, sys
+from pipeops.cli import main
+from pipeops.training.trainer import ReproducibleTrainer
+
+save = ReproducibleTrainer._save_checkpoint
+
+def save_and_die(self, *arguments, **named):
+    save(self, *arguments, **named)
+    self.accelerator.wait_for_everyone()
+    if self.state.global_step == 9:
+        os._exit(9)
+
+ReproducibleTrainer._save_checkpoint = save_and_die
+main()
+"""
+
+
 def test_two_processes_train_one_model(without_dropout, tmp_path):
-    plain = without_dropout
+    """And resume in the middle of the second epoch, of 6 steps."""
+    settings = without_dropout.settings.model_copy(update={"epochs": 3.0, "checkpoint_every": 1 / 6})
+    plain = replace(without_dropout, settings=settings)
     train(plain, tmp_path / "one", state_root=tmp_path / "s")
-    command = [
-        sys.executable, "-m", "pipeops", "train", "O", "--processes", "2",
-        "--backbone", str(plain.backbone), "--data", str(plain.data),
-        "--output", str(tmp_path / "two"), "--seed", "1", "--state", str(tmp_path / "s2"),
-        "--settings", json.dumps({"training": plain.settings.model_dump()}),
-    ]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    (tmp_path / "killed.py").write_text(KILLED)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for program in ([*torchrun, str(tmp_path / "killed.py")], ["-m", "pipeops"]):
+        command = [
+            sys.executable, *program, "train", "O", "--processes", "2",
+            "--backbone", str(plain.backbone), "--data", str(plain.data),
+            "--output", str(tmp_path / "two"), "--seed", "1", "--state", str(tmp_path / "s2"),
+            "--settings", json.dumps({"training": plain.settings.model_dump()}),
+        ]  # fmt: skip
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
+    assert "resuming at checkpoint-9" in run.stderr
     assert same_weights(tmp_path / "one", tmp_path / "two")
     assert not list((tmp_path / "s2").iterdir())
 

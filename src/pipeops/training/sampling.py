@@ -25,8 +25,13 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Trainer before each epoch."""
+        """Called before each epoch."""
         self.epoch = epoch
+
+    @property
+    def batches(self) -> int:
+        """Of an epoch, the last of which may not be full."""
+        return -(-len(self.lengths) // self.batch_size)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -148,6 +148,17 @@ class WithoutWalks(TrainerCallback):
             self._trainer.model_wrapped.__dict__.pop(name, None)
 
 
+class EpochOfExamples(TrainerCallback):
+    """Tells the sampler which epoch begins: several processes that resume hide it from Trainer."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self._sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """An epoch that is resumed begins in its middle."""
+        self._sampler.set_epoch(state.global_step // self._sampler.batches)
+
+
 class Termination(TrainerCallback):
     """Lets a training that is asked to end (SIGTERM) end with the step that it is in, and save there."""
 
@@ -204,6 +215,7 @@ class ReproducibleTrainer(Trainer):
             grouped=length_grouped,
             seed=self.args.data_seed or self.args.seed,
         )
+        self.add_callback(EpochOfExamples(self.sampler))
 
     def train(self, *arguments: Any, **named: Any) -> TrainOutput:
         """Train as Trainer does, and show how far it is; what is shown goes away after an error too.
