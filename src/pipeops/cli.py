@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -360,10 +361,8 @@ def train(
     inputs = _named_paths(extra or [])
     refuse_unwritable(output, folder=True, inputs=[parent, backbone, *inputs.values()])
     refuse_unwritable(state, folder=True)
+    several = processes > 1 and "RANK" not in os.environ
     with leased(device, slots=gpu_slots, gpus=processes):
-        if processes > 1 and "RANK" not in os.environ:
-            _again_in(processes)
-            return
         from pipeops.training.job import Job
         from pipeops.training.job import train as run
 
@@ -383,6 +382,7 @@ def train(
             ),
             output,
             state_root=state,
+            start_several=partial(_again_in, processes) if several else None,
         )
 
 

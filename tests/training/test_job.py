@@ -556,24 +556,38 @@ main()
 
 
 def test_two_processes_train_one_model(without_dropout, tmp_path):
-    """And resume in the middle of the second epoch, of 6 steps."""
+    """And resume in the middle of the second epoch, of 6 steps. Started twice, they train it once."""
     settings = without_dropout.settings.model_copy(update={"epochs": 3.0, "checkpoint_every": 1 / 6})
     plain = replace(without_dropout, settings=settings)
     train(plain, tmp_path / "one", state_root=tmp_path / "s")
+    options = ["--processes", "2", *training_command(plain, tmp_path / "two", tmp_path / "s2")[5:]]
     (tmp_path / "killed.py").write_text(KILLED)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for program in ([*torchrun, str(tmp_path / "killed.py")], ["-m", "pipeops"]):
-        command = [
-            sys.executable, *program, "train", "O", "--processes", "2",
-            "--backbone", str(plain.backbone), "--data", str(plain.data),
-            "--output", str(tmp_path / "two"), "--seed", "1", "--state", str(tmp_path / "s2"),
-            "--settings", json.dumps({"training": plain.settings.model_dump()}),
-        ]  # fmt: skip
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert "resuming at checkpoint-9" in run.stderr
+    killed = [sys.executable, *torchrun, str(tmp_path / "killed.py"), "train", "O", *options]
+    assert subprocess.run(killed, capture_output=True, check=False).returncode
+    command = [sys.executable, "-m", "pipeops", "train", "O", *options]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(run.communicate()[1] for run in runs)
+    assert [run.returncode for run in runs] == [0, 0], said[-2000:]
+    assert said.count("resuming at checkpoint-9") == 2  # both processes of one run
+    assert f"{tmp_path / 'two'}: it is trained" in said
     assert same_weights(tmp_path / "one", tmp_path / "two")
     assert not list((tmp_path / "s2").iterdir())
+
+
+def test_two_processes_standardise_what_they_share(without_dropout, workshop, tmp_path):
+    """With the statistics of its own examples alone, each would answer otherwise, by up to 0.07."""
+    exits = ExitTraining(standardise=True)
+    train(without_dropout, tmp_path / "O", state_root=tmp_path / "s")
+    plain = replace(without_dropout, operator="E", parent=tmp_path / "O", exits=exits)
+    train(plain, tmp_path / "one", state_root=tmp_path / "s")
+    command = training_command(plain, tmp_path / "two", tmp_path / "s2")
+    run = subprocess.run([*command, "--processes", "2"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    split = load_tokenised(workshop / "train.parquet")
+    ids, mask = map(torch.from_numpy, pad(split.input_ids, pad_token_id=split.pad_token_id))
+    answers = [torch.stack(load_model(tmp_path / n).eval()(ids, mask).exit_logits) for n in ("one", "two")]
+    torch.testing.assert_close(*answers, atol=2e-2, rtol=0)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(trained, workshop, tmp_path):

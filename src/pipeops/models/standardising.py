@@ -6,7 +6,8 @@ differences are what is seen.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce  # which gradients go through
 
 EPSILON = 1e-8
 """Added to variances, which are near 1e-6 where an exit sees next to nothing."""
@@ -17,9 +18,10 @@ MOMENTUM = 0.1
 class Standardisation(nn.Module):
     """Each unit to mean 0 and variance 1: batch normalisation without weights.
 
-    In training mode with the batch's statistics, otherwise with those that were kept. A batch of one example
-    has no variance: it is standardised with what was kept and leaves no trace. Buffers are saved with the
-    model's weights, so an interrupted training goes on with the same statistics.
+    In training mode with the statistics of the batch, of all processes that share it, otherwise with those
+    that were kept. A batch of one example has no variance: it is standardised with what was kept and leaves
+    no trace. Buffers are saved with the model's weights, so an interrupted training goes on with the same
+    statistics.
     """
 
     mean: Tensor
@@ -35,11 +37,17 @@ class Standardisation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Standardise ``x``, shape (batch, size), in float32."""
         x = x.float()
-        if not self.training or len(x) == 1:
+        processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        examples = processes * len(x)
+        if not self.training or examples == 1:
             return (x - self.mean) * (self.variance + EPSILON).rsqrt()
         mean = x.mean(dim=0)
         variance = x.var(dim=0, correction=0)
-        self._keep(mean.detach(), variance.detach() * len(x) / (len(x) - 1))
+        if processes > 1:  # each has as many examples, so means of theirs are those of the batch
+            of_all = all_reduce(mean) / processes
+            variance = all_reduce(variance + (mean - of_all) ** 2) / processes
+            mean = of_all
+        self._keep(mean.detach(), variance.detach() * examples / (examples - 1))
         return (x - mean) * (variance + EPSILON).rsqrt()
 
     def _keep(self, mean: Tensor, variance: Tensor) -> None:

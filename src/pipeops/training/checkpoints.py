@@ -40,15 +40,24 @@ def last_checkpoint(state: Path) -> Path | None:
 
 
 def usable(folder: Path) -> bool:
-    """Whether a folder of the state is as it was written; else it is removed, and what it held made again."""
+    """Whether a folder of the state is as it was written; else it is removed, and what it held made again.
+
+    By the process that writes: to others it may be what is being written.
+    """
     if is_whole(folder):
         return True
-    if (folder / SUMS).exists():
-        say(f"{folder}: damaged, so it is made again")
-    shutil.rmtree(folder, ignore_errors=True)
+    if is_first_process():
+        if (folder / SUMS).exists():
+            say(f"{folder}: damaged, so it is made again")
+        shutil.rmtree(folder, ignore_errors=True)
     return False
 
 
 def is_first_process() -> bool:
     """Whether this process writes the results; of several that train one model, one does."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """How many processes train this model, by torchrun's word."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -29,7 +29,7 @@ from pipeops.progress import say
 from pipeops.provenance import json_text, provenance
 from pipeops.settings import Device, ExitTraining, Section, TrainingSettings
 from pipeops.training.batches import batches
-from pipeops.training.checkpoints import is_first_process, load_model
+from pipeops.training.checkpoints import is_first_process, load_model, process_count
 from pipeops.training.stages import StageRun
 
 RESUME = (
@@ -64,7 +64,9 @@ class Job:
     """Whether the model is compiled; it changes the speed, and results by rounding only."""
 
 
-def train(job: Job, output: Path, *, state_root: Path) -> None:
+def train(
+    job: Job, output: Path, *, state_root: Path, start_several: Callable[[], None] | None = None
+) -> None:
     """Train and write the checkpoint (``config.json``, ``model.safetensors``, tokenizer, ``training.json``).
 
     A run that was interrupted continues at the last saved step of the stage that it was in.
@@ -74,6 +76,8 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         output: folder of the checkpoint.
         state_root: where the state to resume from is kept, in a folder named by a hash of everything that
             the result depends on; removed on success. It must not lie within ``output``.
+        start_several: starts the processes that train this model together, each of which calls this function,
+            and waits for them; None: this process trains.
 
     Raises:
         PipeOpsError: an input cannot be read, or the operator cannot be applied.
@@ -84,9 +88,12 @@ def train(job: Job, output: Path, *, state_root: Path) -> None:
         raise PipeOpsError(f"--state: {state_root} is within --output, {output}; name another folder")
     fingerprint = _fingerprint(job)
     lock = state_root / f"{fingerprint}.lock"
-    with alone(lock, "trains this model") if is_first_process() else nullcontext(False) as waited:
+    one_of_several = process_count() > 1  # who started them has the lock
+    with nullcontext(False) if one_of_several else alone(lock, "trains this model") as waited:
         if waited and _made(output) == fingerprint:
             say(f"{output}: it is trained")
+        elif start_several is not None:
+            start_several()
         else:
             _train(job, make_stages, output, state_root / fingerprint)
 

@@ -1,7 +1,6 @@
 """Training one stage of an operator by Hugging Face's Trainer."""
 
 import gc
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,7 +29,7 @@ from pipeops.provenance import json_text
 from pipeops.reading import read_json
 from pipeops.settings import TrainingSettings
 from pipeops.training.batches import Collator, Examples
-from pipeops.training.checkpoints import is_first_process, last_checkpoint, load_model, usable
+from pipeops.training.checkpoints import is_first_process, last_checkpoint, load_model, process_count, usable
 from pipeops.training.trainer import ReproducibleTrainer, fast_attention, trainer_arguments
 
 FINISHED, LOG = "finished", "log.json"
@@ -73,7 +72,8 @@ class StageRun:
     def train(self, stage: Stage) -> None:
         """Train one stage, or take it as it is, and put its model and log into its folder.
 
-        A GPU that is too small gets half the examples at a time, and two such halves make a step.
+        A GPU that is too small gets half the examples at a time, and two such halves make a step. Not if
+        several train together: the others would wait for the one whose memory is full.
 
         Raises:
             PipeOpsError: the GPU does not hold half a batch either.
@@ -84,17 +84,14 @@ class StageRun:
                 taken = stage.prepare(self.load_stage)
                 self._keep(stage, taken.model, [dict(taken.log)])
             return
-        trainer = self._trained(stage, folder, accumulated=1)
-        if trainer is None:
+        trainer, share = self._trained(stage, folder, accumulated=1), 1 / process_count()
+        if trainer is None and process_count() == 1:
             say("out of GPU memory: again, with half the examples at a time in the same batches")
             gc.collect()
             torch.cuda.empty_cache()
-            trainer = self._trained(stage, folder, accumulated=2)
+            trainer, share = self._trained(stage, folder, accumulated=2), 1 / 2
         if trainer is None:
-            raise PipeOpsError(
-                f"the GPU's memory does not hold {self.settings.batch_size // 2} examples; lower "
-                "training.batch_size, or let fewer trainings share it (training.gpu_slots)"
-            )
+            raise self._too_large(share)
         if is_first_process():
             fold_standardisation(trainer.model)
             self._keep(stage, trainer.model, trainer.state.log_history)
@@ -103,6 +100,12 @@ class StageRun:
         trainer.accelerator.wait_for_everyone()
         if trainer.termination.asked:
             raise Terminated(f"{stage.name} is finished and saved; run again, and it goes on from there")
+
+    def _too_large(self, share: float) -> PipeOpsError:
+        return PipeOpsError(
+            f"the GPU's memory does not hold {round(share * self.settings.batch_size)} examples; lower "
+            "training.batch_size, or let fewer trainings share it (training.gpu_slots)"
+        )
 
     def _keep(
         self, stage: Stage, model: MultiExitForSequenceClassification, log: Sequence[dict[str, Any]]
@@ -118,7 +121,10 @@ class StageRun:
         if self.compiled:
             # Or what was compiled for another stage is taken for this one, without its hooks.
             torch.compiler.reset()
-        trainee = stage.prepare(self.load_stage)
+        try:
+            trainee = stage.prepare(self.load_stage)
+        except torch.OutOfMemoryError:  # whole batches say what is pruned
+            raise self._too_large(1) from None
         trainer = OperatorTrainer(
             loss=trainee.loss,
             model=trainee.model,
@@ -147,7 +153,7 @@ class StageRun:
     def _arguments(self, stage: Stage, folder: Path, accumulated: int) -> TrainingArguments:
         """Trainer's arguments; a step's batch is dealt to all processes, and accumulated within each."""
         settings = self.settings
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        processes = process_count()
         if settings.batch_size % (processes * accumulated):
             raise PipeOpsError(
                 f"training.batch_size: {settings.batch_size} cannot be dealt to {processes} processes in "
