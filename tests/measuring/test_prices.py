@@ -85,7 +85,9 @@ def test_damaged_details_are_refused(tmp_path):
 
 def test_prices_of_another_cpu_are_refused_unless_allowed(tmp_path):
     path = write_prices(tmp_path / "DE.csv", cpu={"model": "Abacus 3000"})
-    refused(path, r"priced on Abacus 3000 \(int8: .*\), this is .*; price again here, or allow it: measuring: ")
+    refused(
+        path, r"priced on Abacus 3000 \(int8: .*\), this is .*; price again here, or allow it: measuring: "
+    )
     assert read_prices(path, this_cpu=False).record["cpu"]["model"] == "Abacus 3000"
 
 
