@@ -87,12 +87,25 @@ def results_of_ep(tmp_path_factory):
 
 
 def deployed(
-    results: Path, pipeline: str, folder: Path, *, dataset=SINGLE, thresholds=NEVER, max_length=MAX_LENGTH
+    results: Path,
+    pipeline: str,
+    folder: Path,
+    *,
+    dataset=SINGLE,
+    confidence="max_probability",
+    thresholds=NEVER,
+    max_length=MAX_LENGTH,
 ) -> Path:
     """Deploy seed 1 of a pipeline, with one threshold or one per exit but the last."""
     chosen = Pipeline(pipeline)
     place = Path(dataset, chosen.trained, "seed1")
-    trained = read_trained(results / "models" / place, results / "onnx" / place, pipeline=chosen, seed=1)
+    trained = read_trained(
+        results / "models" / place,
+        results / "onnx" / place,
+        pipeline=chosen,
+        seed=1,
+        confidence=confidence,
+    )
     policy = policy_of(
         trained,
         chosen,

@@ -665,7 +665,8 @@ def deploy(
     configfile: Annotated[
         list[Path] | None,
         typer.Option(
-            "--configfile", help="Of the study, for its results and its task's metric; may be repeated."
+            "--configfile",
+            help="Of the study, for its results, its task's metric and exits.confidence; may be repeated.",
         ),
     ] = None,
     results: Annotated[
@@ -674,7 +675,8 @@ def deploy(
     threshold: Annotated[
         list[float] | None,
         typer.Option(
-            help="How sure an exit must be; repeat it for one per exit but the last. Default: see --within."
+            help="How sure an exit must be, or, with patience, how many exits must agree; repeat it for one "
+            "per exit but the last. Default: see --within."
         ),
     ] = None,
     within: Annotated[
@@ -707,6 +709,7 @@ def deploy(
         thresholds=threshold or (),
         within=within,
         metric=METRICS[study.metric(dataset)],
+        confidence=study.exits.confidence,
         max_length=max_length,
         base_model=base_model,
     )
@@ -735,13 +738,28 @@ def score(
     label: Annotated[str, typer.Option(help="Column of labels: class names, or class ids.")] = "label",
     int8: Annotated[bool, typer.Option("--int8", help="Of an exported model, take the int8 graph.")] = False,
     threads: Annotated[int, _number(Parallel, "CPU threads.")] = 1,
+    configfile: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--configfile",
+            help="Of the study of an exported model, for exits.confidence; may be repeated.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say how good a model is on new rows: accuracy, each class, and accuracy and time by threshold."""
     from pipeops.measuring.score import score_text
     from pipeops.study.scoring import score as run
 
-    scored = run(folder, data, text=text or (), label=label, int8=int8, threads=threads)
+    scored = run(
+        folder,
+        data,
+        text=text or (),
+        label=label,
+        int8=int8,
+        threads=threads,
+        configfiles=configfile or (),
+    )
     print(json.dumps(scored.report(), indent=2, ensure_ascii=False) if as_json else score_text(scored))
 
 

@@ -1,10 +1,13 @@
 """Really running next to a replay."""
 
 import json
+import shutil
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
+from helpers import unsealed
 from measured import ANYWHERE, ORIGINAL, SHAPE, examples, exported, write_prices
 
 from pipeops.errors import PipeOpsError
@@ -13,6 +16,7 @@ from pipeops.measuring.check import check, near_threshold
 from pipeops.measuring.evaluate import evaluate
 from pipeops.measuring.prices import read_prices
 from pipeops.measuring.replay import Replay
+from pipeops.onnx.graphs import with_metadata
 from pipeops.pipeline import INFERENCE
 from pipeops.settings import CheckSection
 
@@ -70,6 +74,18 @@ def test_a_single_exit_is_run_once_per_variant(folder, tmp_path):
     table, _ = checked(folder, tmp_path / "x.csv", "O", thresholds=[float("nan")])
     assert table.threshold.isna().tolist() == [True] * 4
     assert table.differing_exits.tolist() == [0] * 4
+
+
+def test_a_graph_of_another_seed_is_refused_whatever_exits_decide_by(folder, tmp_path):
+    other = tmp_path / "DE"
+    shutil.copytree(folder / "DE", other)
+    for path in unsealed(other).glob("model*.onnx"):
+        path.write_bytes(
+            with_metadata(onnx.load(path), {"pipeops.seed": "2"}).SerializeToString(deterministic=True)
+        )
+    for confidence, threshold in (("max_probability", 0.6), ("patience", 2)):
+        with pytest.raises(PipeOpsError, match="DE: seed is 2, where 1 is wanted"):
+            checked(folder, tmp_path / "x.csv", model=other, confidence=confidence, thresholds=[threshold])
 
 
 def test_exits_that_differ_are_an_error(folder, tmp_path):

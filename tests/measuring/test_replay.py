@@ -89,8 +89,8 @@ def test_accuracy_and_exits_equal_a_replay_in_torch(folder, tmp_path):
 )
 def test_replayed_exits_are_those_of_the_graph(folder, tmp_path, confidence, thresholds, quantised):
     replay, split = replay_of(folder), load_tokenised(folder / "validation.parquet")
-    graph = onnx.load(folder / "DE" / f"model{'-int8' if quantised else ''}.onnx")
-    write(with_confidence(graph, confidence), tmp_path / "model.onnx")
+    path = folder / "DE" / f"model{'-int8' if quantised else ''}.onnx"
+    write(with_confidence(onnx.load(path), confidence, path=path), tmp_path / "model.onnx")
     model = EarlyExitModel.load(tmp_path / "model.onnx", threads=1)
     seen = set()
     for threshold in thresholds:

@@ -72,9 +72,11 @@ def test_the_report_is_that_of_the_answers_of_the_script(folder, rows):
 def test_a_point_of_the_curve_is_the_model_deployed_with_that_threshold(
     tmp_path, rows, confidence, threshold, inference
 ):
-    write_study(tmp_path, "EP", confidence=confidence, answers=False, prices=False)
-    at = deployed(tmp_path, f"EP{inference}", tmp_path / "at", thresholds=[threshold])
-    elsewhere = deployed(tmp_path, f"EP{inference}", tmp_path / "elsewhere", thresholds=[1])
+    write_study(tmp_path, "EP", answers=False, prices=False)
+    at, elsewhere = (
+        deployed(tmp_path, f"EP{inference}", tmp_path / name, confidence=confidence, thresholds=[at])
+        for name, at in (("at", threshold), ("elsewhere", 1))
+    )
     scored, classifier = score(elsewhere, rows), Classifier(at)
     table = pd.read_csv(rows, keep_default_na=False)
     answers = [classifier(text) for text in table["sentence"]]

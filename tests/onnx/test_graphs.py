@@ -1,6 +1,7 @@
 """The two graphs made of the stages: structure, exit rule at its edges, limits."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,14 +15,18 @@ from pipeops.onnx.graphs import (
     MAX_EXITS,
     batch_graph,
     early_exit_graph,
+    metadata_of,
     straight_graph,
     straightened,
     with_confidence,
+    with_metadata,
     with_weights_in,
 )
 from pipeops.onnx.quantisation import quantise
 from pipeops.onnx.runtime import EarlyExitModel
 from pipeops.onnx.stages import WORDS_TABLE, emit_stages
+
+PATH = Path("model.onnx")
 
 
 def stitched(stitch, shape, weights=None) -> ModelProto:
@@ -158,7 +163,7 @@ def test_patience_counts_exits_that_agree(classes, left_at, restitched, tmp_path
     weights = answering(shape, classes)
     stages = emit_stages(shape, weights.__getitem__)
     graph = (
-        with_confidence(early_exit_graph(stages, shape), "patience")
+        with_confidence(early_exit_graph(stages, shape), "patience", path=PATH)
         if restitched
         else early_exit_graph(stages, shape, confidence="patience")
     )
@@ -189,7 +194,7 @@ def test_restitching_for_entropy_decides_as_stages_with_entropy(quantised, tmp_p
         stages = [quantise(stage) for stage in stages] if quantised else stages
         models[kind] = early_exit_graph(stages, shape, confidence=kind)
     before = models["max_probability"].SerializeToString(deterministic=True)
-    restitched = with_confidence(models["max_probability"], "entropy")
+    restitched = with_confidence(models["max_probability"], "entropy", path=PATH)
     onnx.checker.check_model(restitched, full_check=True)
     assert models["max_probability"].SerializeToString(deterministic=True) == before
     (tmp_path / "by-stage").mkdir()
@@ -220,18 +225,33 @@ def test_a_straightened_graph_is_the_profiling_graph(confidence, exit_layers):
 
 def test_what_need_not_be_stitched_anew_is_left_as_it_is():
     single = stitched(early_exit_graph, tiny_shape(exit_layers=(3,)))
-    assert with_confidence(single, "patience") is single
-    graph = stitched(early_exit_graph, tiny_shape())
-    assert with_confidence(graph, "max_probability") is graph
+    assert with_confidence(single, "patience", path=PATH) is single
+    shape = tiny_shape()
+    for confidence in ("max_probability", "entropy", "patience"):
+        stages = emit_stages(shape, random_weights(shape).__getitem__, confidence=confidence)
+        graph = early_exit_graph(stages, shape, confidence=confidence)
+        assert with_confidence(graph, confidence, path=PATH) is graph
 
 
 def test_only_graphs_of_the_right_kind_are_stitched_anew():
     shape = tiny_shape()
-    with pytest.raises(PipeOpsError, match="a graph of kind 'straight'"):
-        with_confidence(stitched(straight_graph, shape), "patience")
+    with pytest.raises(PipeOpsError, match=r"model\.onnx: a graph of kind 'straight'"):
+        with_confidence(stitched(straight_graph, shape), "patience", path=PATH)
     stages = emit_stages(shape, random_weights(shape).__getitem__, confidence="entropy")
-    with pytest.raises(PipeOpsError, match="with confidence 'entropy'.*; export the model again"):
-        with_confidence(early_exit_graph(stages, shape, confidence="entropy"), "patience")
+    by_entropy = early_exit_graph(stages, shape, confidence="entropy")
+    for confidence in ("patience", "max_probability"):
+        message = (
+            rf"model\.onnx: decides by entropy, where exits.confidence is {confidence}; export the model"
+        )
+        with pytest.raises(PipeOpsError, match=message):
+            with_confidence(by_entropy, confidence, path=PATH)
+
+
+def test_a_graph_that_is_stitched_anew_says_whose_it_is():
+    graph = with_metadata(stitched(early_exit_graph, tiny_shape()), {"pipeops.seed": "2"})
+    assert metadata_of(with_confidence(graph, "patience", path=PATH)) == metadata_of(graph) | {
+        "pipeops.confidence": "patience"
+    }
 
 
 @pytest.mark.parametrize("confidence", ["max_probability", "entropy", "patience"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from deployed import PAIR, SINGLE, read_policy, run_script, write_study
@@ -25,7 +26,6 @@ from pipeops.hardware import int8_kernels
 from pipeops.measuring.answers import read_answers
 from pipeops.measuring.classes import MACRO_F1, MCC, confusion, counts_of
 from pipeops.measuring.policies import scores
-from pipeops.onnx.classify import Classifier
 from pipeops.onnx.deploy import FILES
 from pipeops.onnx.export import export
 from pipeops.pipeline import Pipeline
@@ -320,17 +320,73 @@ def test_a_checkpoint_runs_in_transformers_as_the_page_says(tmp_path):
     assert re.fullmatch(r"\[\{'label': '(no|yes)', 'score': 0\.\d+\}\]\n", run.stdout)
 
 
-@pytest.mark.parametrize(("confidence", "threshold"), [("entropy", 0.6), ("patience", 2)])
-def test_the_folder_leaves_by_the_studys_confidence_where_its_answers_say(tmp_path, confidence, threshold):
-    results = tmp_path / "results"
-    write_study(results, "EP", confidence=confidence)
-    policy = deploy_choice(choice(results, "EPLQ", thresholds=[threshold]), tmp_path / "out")
-    assert policy.confidence == confidence
-    classifier = Classifier(tmp_path / "out")
-    answers = answers_of(results)
+def texts_of(results):
+    """The validation examples as texts."""
     split = load_tokenised(results / "data/validation.parquet")
-    texts = [" ".join(f"w{token - 3}" for token in ids[1:-1].tolist()) for ids in split.input_ids]
-    exits = leaving(answers, "Q", confidence, np.float32(threshold))
-    taken = [classifier(text).exit_layer for text in texts]
+    return [" ".join(f"w{token - 3}" for token in ids[1:-1].tolist()) for ids in split.input_ids]
+
+
+def exit_layers(folder, texts):
+    """After which layers the script says that texts leave."""
+    said = run_script(folder, "--json", text="\n".join(texts).encode() + b"\n")
+    assert said.returncode == 0, said.stderr
+    return [json.loads(line)["exit_layer"] for line in said.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("inference", ["L", "LQ"])
+@pytest.mark.parametrize(("confidence", "threshold"), [("entropy", 0.6), ("patience", 2)])
+def test_the_folder_leaves_by_the_studys_confidence_where_its_answers_say(
+    results, tmp_path, confidence, threshold, inference
+):
+    """The workflow's exports decide by the largest probability."""
+    (tmp_path / "study.yaml").write_text(f"exits: {{confidence: {confidence}}}")
+    command = ["deploy", f"EP{inference}", str(tmp_path / "out"), "--dataset", SINGLE, "--seed", "1"]
+    command += ["--configfile", str(tmp_path / "study.yaml"), "--results", str(results)]
+    CliRunner().invoke(app, [*command, "--threshold", str(threshold)], catch_exceptions=False)
+    policy = read_policy(tmp_path / "out")
+    assert (policy["confidence"], policy["thresholds"]) == (confidence, [threshold] * 3)
+    exits = leaving(answers_of(results), inference, confidence, np.float32(threshold))
+    taken = exit_layers(tmp_path / "out", texts_of(results))
     assert taken == [index + 1 for index in exits]
     assert len(set(taken)) > 1
+
+
+@pytest.mark.parametrize("confidence", ["entropy", "patience"])
+def test_the_threshold_that_is_chosen_is_one_of_the_studys_confidence(results, tmp_path, confidence):
+    policy = deploy_choice(choice(results, confidence=confidence, within=5), tmp_path)
+    assert policy.confidence == confidence
+    assert policy.thresholds == (fastest(answers_of(results), "L", confidence, within=5),) * 3
+    assert f"{policy.thresholds[0]:g} ({confidence})" in card_of(tmp_path)[1]
+
+
+@pytest.mark.parametrize(("confidence", "threshold"), [("entropy", 0.6), ("patience", 2)])
+def test_a_graph_that_was_exported_with_the_studys_confidence_stays_as_it_is(
+    results, tmp_path, confidence, threshold
+):
+    shutil.copytree(results, tmp_path / "results")
+    place = Path(SINGLE, "EP/seed1")
+    export(results / "models" / place, tmp_path / "results/onnx" / place, confidence=confidence)
+    chosen = choice(tmp_path / "results", confidence=confidence, thresholds=[threshold])
+    policy = deploy_choice(chosen, tmp_path / "out")
+    assert policy.confidence == confidence
+    exported, deployed = (
+        onnx.load(path)
+        for path in (tmp_path / "results/onnx" / place / "model.onnx", tmp_path / "out/model.onnx")
+    )
+    assert deployed.graph == exported.graph
+    exits = leaving(answers_of(results), "L", confidence, np.float32(threshold))
+    assert exit_layers(tmp_path / "out", texts_of(results)) == [index + 1 for index in exits]
+    message = (
+        rf"EP/seed1/model\.onnx: decides by {confidence}, where exits\.confidence is max_probability; export "
+        rf"the model again without --confidence, or name a study with {confidence}$"
+    )
+    with pytest.raises(PipeOpsError, match=message):
+        deploy_choice(choice(tmp_path / "results", thresholds=[0.5]), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_model_without_exits_is_deployed_whatever_the_studys_confidence(tmp_path):
+    write_study(tmp_path / "results", "D", answers=False, prices=False, layers=2)
+    policy = deploy_choice(choice(tmp_path / "results", "DL", confidence="patience"), tmp_path / "out")
+    assert policy.thresholds == ()
+    assert exit_layers(tmp_path / "out", ["w1 w2"]) == [2]

@@ -52,10 +52,16 @@ def test_an_exported_model_is_scored_as_if_it_were_deployed(results, rows, tmp_p
     assert found.max_length == MAX_LENGTH
 
 
-def test_an_exported_model_that_decides_by_patience_never_leaves_early(tmp_path, rows):
-    write_study(tmp_path, "EP", confidence="patience", answers=False, prices=False)
-    found = scored(tmp_path / "onnx" / SINGLE / "EP/seed1", rows)
-    assert found.report()["mean_exit_layer"] > 3
+@pytest.mark.parametrize("exported_with", ["max_probability", "patience"])
+def test_an_exported_model_of_a_study_with_patience_is_scored_by_patience(tmp_path, rows, exported_with):
+    write_study(tmp_path, "EP", confidence=exported_with, answers=False, prices=False)
+    study = tmp_path / "study.yaml"
+    study.write_text("exits: {confidence: patience}")
+    found = scored(tmp_path / "onnx" / SINGLE / "EP/seed1", rows, configfiles=[study])
+    report = found.report()
+    assert (report["confidence"], report["thresholds"]) == ("patience", [4, 4, 4])
+    assert [point["threshold"] for point in report["curve"]] == [1, 2, 3, 4]
+    assert report["mean_exit_layer"] > 3
     assert found.max_length == 22
 
 
@@ -78,6 +84,8 @@ def test_what_is_no_folder_or_has_no_int8_is_refused(results, rows, tmp_path):
         scored(tmp_path, rows)
     with pytest.raises(PipeOpsError, match="--int8: is for exported folders"):
         scored(tmp_path, rows, int8=True)
+    with pytest.raises(PipeOpsError, match="--configfile: is for exported folders"):
+        scored(tmp_path, rows, configfiles=[tmp_path / "study.yaml"])
 
 
 def test_the_command_prints_a_report_and_imports_no_torch(results, rows):

@@ -155,7 +155,7 @@ def _deciding_by(confidence: Confidence, path: Path, threads: int, cores: Sequen
     with tempfile.TemporaryDirectory() as folder:
         changed = Path(folder) / path.name
         with reading(path, again="export it again"):
-            write(with_confidence(load(path), confidence), changed)
+            write(with_confidence(load(path), confidence, path=path), changed)
         return EarlyExitModel.load(changed, threads=threads, cores=cores)
 
 

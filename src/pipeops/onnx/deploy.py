@@ -22,6 +22,7 @@ from pipeops.onnx.graphs import (
     batch_graph,
     metadata_of,
     refuse_other_model,
+    with_confidence,
     with_metadata,
     with_weights_in,
 )
@@ -89,7 +90,14 @@ class Policy:
         )
 
 
-def read_trained(checkpoint: Path, exported: Path, *, pipeline: Pipeline, seed: int) -> Trained:
+def read_trained(
+    checkpoint: Path,
+    exported: Path,
+    *,
+    pipeline: Pipeline,
+    seed: int,
+    confidence: Confidence = "max_probability",
+) -> Trained:
     """Read a trained model and its export.
 
     Args:
@@ -97,9 +105,12 @@ def read_trained(checkpoint: Path, exported: Path, *, pipeline: Pipeline, seed: 
         exported: folder with ``model.onnx`` and ``model-int8.onnx``; Q takes the latter.
         pipeline: the pipeline to deploy.
         seed: of its training.
+        confidence: what its exits decide by; a graph that was exported with ``max_probability`` is stitched
+            anew.
 
     Raises:
-        PipeOpsError: a file is absent or damaged, or graph and checkpoint are not of this model.
+        PipeOpsError: a file is absent or damaged, graph and checkpoint are not of this model, or the graph
+            was exported with yet another confidence.
     """
     shape = ModelShape.from_checkpoint(checkpoint)
     config = checkpoint / "config.json"
@@ -108,14 +119,15 @@ def read_trained(checkpoint: Path, exported: Path, *, pipeline: Pipeline, seed: 
         if found != wanted:
             raise PipeOpsError(f"{config}: is of {what} {found}, not {wanted}; train it again")
     path = graph_path(exported, "model", quantised="Q" in pipeline.inference)
-    graph, of_graph, confidence = _read_graph(path)
+    graph, of_graph = _read_graph(path, confidence)
     if of_graph != shape:
         raise PipeOpsError(f"{path}: is not of the model in {checkpoint}; export it again")
-    refuse_other_model(path, metadata_of(graph), pipeline=made_by, seed=seed)
+    metadata = metadata_of(graph)
+    refuse_other_model(path, metadata, pipeline=made_by, seed=seed)
     return Trained(
         graph=graph,
         shape=shape,
-        confidence=confidence,
+        confidence=metadata.get("pipeops.confidence", "max_probability"),
         labels=_read_labels(checkpoint, shape),
         tokenizer=_read_tokenizer(checkpoint / "tokenizer.json"),
         truncation_side=_truncation_side(checkpoint / "tokenizer_config.json"),
@@ -265,18 +277,14 @@ def _prepared(trained: Trained, policy: Policy) -> Tokenizer:
     return tokenizer
 
 
-def _read_graph(path: Path) -> tuple[onnx.ModelProto, ModelShape, Confidence]:
+def _read_graph(path: Path, confidence: Confidence) -> tuple[onnx.ModelProto, ModelShape]:
     again = "export the model again"
     with reading(path, absent=again, wrong="not a readable model", again=again):
         graph = graphs.load(path)
-        metadata = metadata_of(graph)
-        kind = metadata.get("pipeops.graph", "unknown")
-        if kind != "early-exit":
-            raise PipeOpsError(f"{path}: a graph of kind {kind!r} where 'early-exit' is needed; {again}")
         if not graph.functions:
             raise PipeOpsError(f"{path}: a graph without functions; {again}, without --inline")
-        shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
-        return graph, shape, metadata.get("pipeops.confidence", "max_probability")
+        graph = with_confidence(graph, confidence, path=path)
+        return graph, ModelShape.from_config(json.loads(metadata_of(graph)["pipeops.shape"]))
 
 
 def _read_labels(folder: Path, shape: ModelShape) -> tuple[str, ...]:

@@ -141,27 +141,33 @@ def _tensors(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
             yield from (*graph.initializer, *_tensors(graph.node))
 
 
-def with_confidence(model: ModelProto, confidence: Confidence) -> ModelProto:
-    """Return an exported graph with early exits that decides by another confidence, without its checkpoint.
+def with_confidence(model: ModelProto, confidence: Confidence, *, path: Path) -> ModelProto:
+    """Return an exported graph with early exits that decides by a confidence, without its checkpoint.
 
     Args:
-        model: as :func:`early_exit_graph` makes it with ``max_probability``; it is not changed.
+        model: as :func:`early_exit_graph` makes it, with this confidence or ``max_probability``; it is not
+            changed.
         confidence: what its thresholds are compared with.
+        path: where it is, for the message.
 
     Raises:
-        PipeOpsError: it is no such graph.
+        PipeOpsError: it is no such graph, or it decides by a third confidence.
     """
     metadata = metadata_of(model)
-    kind, made_with = (metadata.get(f"pipeops.{key}", "unknown") for key in ("graph", "confidence"))
-    if (kind, made_with) != ("early-exit", "max_probability"):
+    if (kind := metadata.get("pipeops.graph", "unknown")) != "early-exit":
         raise PipeOpsError(
-            f"a graph of kind {kind!r} with confidence {made_with!r}, where one with early exits and "
-            "max_probability is needed; export the model again"
+            f"{path}: a graph of kind {kind!r} where 'early-exit' is needed; export the model again"
         )
     shape = ModelShape.from_config(json.loads(metadata["pipeops.shape"]))
-    if confidence == "max_probability" or not shape.has_exits:
+    made_with = metadata.get("pipeops.confidence", "max_probability")
+    if made_with == confidence or not shape.has_exits:
         return model
-    changed = _model("early-exit", [], shape, confidence=confidence)
+    if made_with != "max_probability":
+        raise PipeOpsError(
+            f"{path}: decides by {made_with}, where exits.confidence is {confidence}; export the model again "
+            f"without --confidence, or name a study with {made_with}"
+        )
+    changed = with_metadata(_model("early-exit", [], shape), metadata | {"pipeops.confidence": confidence})
     _take_stages(changed, model)
     _stitch_early_exits(changed, _calls(model), shape, "entropy" if confidence == "entropy" else "patience")
     return changed

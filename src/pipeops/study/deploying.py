@@ -59,6 +59,8 @@ class Choice:
     """Percentage points of the metric that leaving early may cost on the validation split."""
     metric: Metric = ACCURACY
     """What says how good answers are: the task's."""
+    confidence: Confidence = "max_probability"
+    """What thresholds are compared with: the study's ``exits.confidence``."""
     max_length: int | None = None
     """Longest input in tokens; None: that of the answers or prices, else the model's positions."""
     base_model: str | None = None
@@ -110,14 +112,16 @@ def deploy_choice(choice: Choice, output: Path) -> Policy:
         How the deployed model is run.
 
     Raises:
-        PipeOpsError: a file of the model is absent or damaged, the thresholds or the longest input are out of
-            range, no threshold is given and there are no answers to choose one from, or the folder holds
-            something else.
+        PipeOpsError: a file of the model is absent or damaged, its graph was exported with yet another
+            confidence, the thresholds or the longest input are out of range, no threshold is given and there
+            are no answers to choose one from, or the folder holds something else.
     """
     refuse_other_content(output)
     task, answers = choice.task, choice.answers
     models, exported = choice.of_seed("models"), choice.of_seed("onnx")
-    trained = read_trained(models, exported, pipeline=choice.pipeline, seed=choice.seed)
+    trained = read_trained(
+        models, exported, pipeline=choice.pipeline, seed=choice.seed, confidence=choice.confidence
+    )
     if answers is not None and (answers.shape, answers.labels) != (trained.shape, trained.labels):
         raise PipeOpsError(f"{answers.path}: answers of another model; delete it and evaluate again")
     given = choice.thresholds

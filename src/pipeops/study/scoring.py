@@ -12,10 +12,21 @@ from pipeops.models.shape import ModelShape
 from pipeops.onnx.deploy import MOST_SURE, deploy, policy_of, read_trained, thresholds_per_exit
 from pipeops.onnx.paths import graph_path
 from pipeops.pipeline import Pipeline
+from pipeops.settings import Confidence
+from pipeops.study.config import read_study
 from pipeops.study.deploying import Choice
 
 
-def score(folder: Path, data: Path, *, text: Sequence[str], label: str, int8: bool, threads: int) -> Scored:
+def score(
+    folder: Path,
+    data: Path,
+    *,
+    text: Sequence[str],
+    label: str,
+    int8: bool,
+    threads: int,
+    configfiles: Sequence[Path] = (),
+) -> Scored:
     """Score a folder on labelled rows; see :func:`pipeops.measuring.score.score`.
 
     Args:
@@ -25,6 +36,7 @@ def score(folder: Path, data: Path, *, text: Sequence[str], label: str, int8: bo
         label: its column of labels.
         int8: whether the int8 graph of an exported folder is taken.
         threads: CPU threads.
+        configfiles: of the study of an exported folder, whose exits decide by its confidence.
 
     Raises:
         PipeOpsError: see there; or the folder is neither, or what an exported model needs is not beside it.
@@ -34,13 +46,18 @@ def score(folder: Path, data: Path, *, text: Sequence[str], label: str, int8: bo
     if not graph_path(folder, "profile", quantised=False).exists():
         if int8:
             raise PipeOpsError("--int8: is for exported folders; a deployed one has one graph; leave it out")
+        if configfiles:
+            raise PipeOpsError(
+                "--configfile: is for exported folders; a deployed one knows its confidence; leave it out"
+            )
         return score_deployed(folder, data, text=text, label=label, threads=threads)
-    with _deployed(folder, text, int8=int8) as temporary:
+    confidence = read_study(configfiles).exits.confidence
+    with _deployed(folder, text, int8=int8, confidence=confidence) as temporary:
         return score_deployed(temporary, data, text=text, label=label, threads=threads)
 
 
 @contextmanager
-def _deployed(exported: Path, text: Sequence[str], *, int8: bool) -> Iterator[Path]:
+def _deployed(exported: Path, text: Sequence[str], *, int8: bool, confidence: Confidence) -> Iterator[Path]:
     """Deploy an exported model to a temporary folder; it never leaves early."""
     place = exported.resolve()
     kind, dataset, trained_pipeline, seed = ("", "", "", *place.parts)[-4:]
@@ -53,7 +70,7 @@ def _deployed(exported: Path, text: Sequence[str], *, int8: bool) -> Iterator[Pa
         )
     pipeline = Pipeline(f"{ModelShape.pipeline_of(checkpoint)}L{'Q' * int8}")
     choice = Choice(results=place.parents[3], dataset=dataset, pipeline=pipeline, seed=int(number))
-    trained = read_trained(checkpoint, exported, pipeline=pipeline, seed=int(number))
+    trained = read_trained(checkpoint, exported, pipeline=pipeline, seed=int(number), confidence=confidence)
     exits = len(trained.shape.exit_layers)
     never = [exits if trained.confidence == "patience" else MOST_SURE] if exits > 1 else []
     policy = policy_of(
