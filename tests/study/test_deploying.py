@@ -14,7 +14,7 @@ import onnx
 import pytest
 import yaml
 from deployed import PAIR, SINGLE, read_policy, run_script, write_study
-from helpers import BIN, ROOT, unsealed
+from helpers import BIN, ROOT, unsealed, write_examples
 from measured import MAX_LENGTH, costs
 from typer.testing import CliRunner
 
@@ -201,6 +201,14 @@ def test_without_answers_a_threshold_must_be_given(tmp_path):
     front, body = card_of(tmp_path / "out")
     assert "model-index" not in front
     assert "Measured" not in body
+
+
+def test_without_answers_the_longest_input_is_that_of_prices_or_training(tmp_path):
+    write_study(tmp_path, "EP", answers=False)
+    assert deploy_choice(choice(tmp_path, thresholds=[0.9]), tmp_path / "priced").max_length == MAX_LENGTH
+    shutil.rmtree(tmp_path / "prices")
+    write_examples(tmp_path / "data" / SINGLE / "train.parquet")
+    assert deploy_choice(choice(tmp_path, thresholds=[0.9]), tmp_path / "trained").max_length == 12
 
 
 def test_without_prices_the_card_has_no_time(results, tmp_path):

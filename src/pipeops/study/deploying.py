@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from pipeops import __version__
 from pipeops.data.own import ABOUT, read_about
 from pipeops.data.tasks import TASKS, Task
+from pipeops.data.tokenised import load_tokenised
 from pipeops.errors import PipeOpsError
 from pipeops.measuring.answers import Answers, read_answers
 from pipeops.measuring.classes import ACCURACY, Metric
 from pipeops.measuring.policies import scores
-from pipeops.measuring.prices import read_prices
+from pipeops.measuring.prices import Prices, read_prices
 from pipeops.measuring.replay import Replay
 from pipeops.onnx.classify import BATCH_TOKENS
 from pipeops.onnx.deploy import (
@@ -35,6 +36,7 @@ from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline
 from pipeops.provenance import versions
 from pipeops.settings import Confidence, MeasuringSection
+from pipeops.study.jobs import prepared
 from pipeops.text import markdown_table, nearest
 
 ROWS = "rows"
@@ -62,7 +64,7 @@ class Choice:
     confidence: Confidence = "max_probability"
     """What thresholds are compared with: the study's ``exits.confidence``."""
     max_length: int | None = None
-    """Longest input in tokens; None: that of the answers or prices, else the model's positions."""
+    """Longest input in tokens; None: the study's (``longest``)."""
     base_model: str | None = None
     """Hub id of the pretrained encoder, for the model card."""
 
@@ -97,12 +99,26 @@ class Choice:
         return read_answers(path, dataset=self.dataset, pipeline=self.pipeline.trained, seed=self.seed)
 
     @cached_property
-    def replay(self) -> Replay | None:
-        """The same with what leaving at its exits costs; None where either was not measured."""
+    def prices(self) -> Prices | None:
+        """What leaving at its exits costs; None where that was not measured."""
         path = self.results / "prices" / self.dataset / f"{self.pipeline.operators}.csv"
-        if self.answers is None or not path.exists():
+        return read_prices(path, this_cpu=False) if path.exists() else None
+
+    @cached_property
+    def replay(self) -> Replay | None:
+        """Both together; None where either is."""
+        if self.answers is None or self.prices is None:
             return None
-        return Replay(self.answers, read_prices(path, this_cpu=False), self.metric)
+        return Replay(self.answers, self.prices, self.metric)
+
+    @property
+    def longest(self) -> int | None:
+        """Longest input in tokens, as measured or trained; None where nothing says it (positions count)."""
+        for measured in (self.answers, self.prices):
+            if measured is not None:
+                return measured.max_length
+        rows = self.results / prepared(self.pipeline, self.dataset) / f"data/{self.dataset}/train.parquet"
+        return load_tokenised(rows).max_length if rows.exists() else None
 
 
 def deploy_choice(choice: Choice, output: Path) -> Policy:
@@ -137,7 +153,7 @@ def deploy_choice(choice: Choice, output: Path) -> Policy:
         trained,
         choice.pipeline,
         thresholds=thresholds_per_exit(given, trained.shape, trained.confidence),
-        max_length=answers.max_length if choice.max_length is None and answers else choice.max_length,
+        max_length=choice.longest if choice.max_length is None else choice.max_length,
         text_columns=task.columns,
     )
     deploy(trained, policy, output, card=_card(choice, trained, policy))

@@ -77,7 +77,7 @@ def _deployed(exported: Path, text: Sequence[str], *, int8: bool, confidence: Co
         trained,
         pipeline,
         thresholds=thresholds_per_exit(never, trained.shape, trained.confidence),
-        max_length=choice.answers.max_length if choice.answers else None,
+        max_length=choice.longest,
         text_columns=tuple(text) or choice.task.columns,
     )
     with TemporaryDirectory() as folder:
