@@ -432,7 +432,9 @@ def test_keeping_checkpoints_or_not_runs_nothing_again(finished):
 
 def test_where_and_how_fast_a_training_runs_retrains_nothing(finished):
     elsewhere = {"device": "gpu", "gpu_slots": 2, "gpus_per_training": 2, "compiled": True}
-    run = snakemake(finished, "--dry-run", "all", config={"training": elsewhere})
+    elsewhere |= {"checkpoint_every": 0.1}
+    config = {"training": elsewhere, "prices": {"wait": 9}}
+    run = snakemake(finished, "--dry-run", "all", config=config)
     assert planned(run) == {"study": 1, "all": 1}
 
 

@@ -84,6 +84,7 @@ CHECK_SECTIONS: Mapping[str, type[Section]] = {
     "measuring": MeasuringSection,
     "exits": ExitsSection,
 }
+SETTINGS_HELP = "A JSON object of sections, as in the configuration; may be repeated, later over earlier."
 
 
 def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -337,12 +338,12 @@ def train(
         typer.Option("--input", help="NAME=PATH, an input that the operator declares; may be repeated."),
     ] = None,
     settings: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help=f"A JSON object of sections, as in the configuration. {_sections(TRAIN_SECTIONS)}; and the "
+            help=f"{SETTINGS_HELP} {_sections(TRAIN_SECTIONS)}; and the "
             f"operator's own. {_sections(OPERATOR_SECTIONS)}."
         ),
-    ] = "{}",
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     gpu_slots: Annotated[int, _number(Parallel, "Trainings that share one GPU.")] = 1,
     processes: Annotated[int, _number(Parallel, "Processes, each with a GPU of its own.")] = 1,
@@ -451,12 +452,9 @@ def price(
         int | None, _number(Length, "Padded length; default: that of the examples, or the longest.")
     ] = None,
     settings: Annotated[
-        str,
-        typer.Option(
-            help="A JSON object of sections, as in the configuration. "
-            f"{_sections({**PRICE_SECTIONS, **OPERATOR_SECTIONS})}."
-        ),
-    ] = "{}",
+        list[str] | None,
+        typer.Option(help=f"{SETTINGS_HELP} {_sections({**PRICE_SECTIONS, **OPERATOR_SECTIONS})}."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """Measure what leaving at each exit costs on this CPU, on random weights: nothing need be trained."""
@@ -495,11 +493,9 @@ def check(
     prices: Annotated[Path, typer.Option(help="What leaving at them costs.")],
     output: Annotated[Path, typer.Option(help="The CSV to write.")],
     settings: Annotated[
-        str,
-        typer.Option(
-            help=f"A JSON object of sections, as in the configuration. {_sections(CHECK_SECTIONS)}."
-        ),
-    ] = "{}",
+        list[str] | None,
+        typer.Option(help=f"{SETTINGS_HELP} {_sections(CHECK_SECTIONS)}."),
+    ] = None,
 ) -> None:
     """Really run a pipeline at some thresholds: same exits as replayed, and the time that its price says."""
     from pipeops.measuring.commands import check_pipeline
@@ -795,16 +791,20 @@ def _parse(section: type[T], document: Any, name: str) -> T:
         raise PipeOpsError(finding(error.errors()[0], section, within=name)) from None
 
 
-def _parse_sections(sections: Mapping[str, type[Section]], text: str) -> dict[str, Any]:
-    """Read a document with several sections; what it leaves out has its defaults."""
-    document = _settings(text)
-    if not isinstance(document, dict):
-        raise PipeOpsError(
-            f"--settings: {as_given(document)} is no object of sections; write one, such as {{}}"
-        )
-    for name in document:
-        if name not in sections:
-            raise PipeOpsError(f"--settings: {unknown_key(name, name, list(sections))}")
+def _parse_sections(sections: Mapping[str, type[Section]], texts: Sequence[str] | None) -> dict[str, Any]:
+    """Read documents with several sections, later over earlier; what they leave out has its defaults."""
+    document: dict[str, Any] = {}
+    for given in map(_settings, texts or []):
+        if not isinstance(given, dict):
+            raise PipeOpsError(
+                f"--settings: {as_given(given)} is no object of sections; write one, such as {{}}"
+            )
+        for name, section in given.items():
+            if name not in sections:
+                raise PipeOpsError(f"--settings: {unknown_key(name, name, list(sections))}")
+            before = document.get(name)
+            both = isinstance(section, dict) and isinstance(before, dict)
+            document[name] = before | section if both else section
     return {name: _parse(section, document.get(name, {}), name) for name, section in sections.items()}
 
 

@@ -108,9 +108,22 @@ def test_options_of_extra_inputs():
 def test_hardware_is_no_setting():
     plain, elsewhere = load_config({}), load_config({"training": {"device": "gpu", "compiled": True}})
     assert document(plain, "E") == document(elsewhere, "E")
-    assert jobs.train_hardware_options(plain)[-1] == "--no-compiled"
-    options = jobs.train_hardware_options(elsewhere)
+    assert "--no-compiled" in jobs.train_hardware_options(plain, Pipeline("E"))
+    *options, _, saving = jobs.train_hardware_options(elsewhere, Pipeline("E"))
     assert options == ["--device", "gpu", "--gpu-slots", "1", "--processes", "1", "--compiled"]
+    assert json.loads(saving) == {"training": {"checkpoint_every": 0.5}}
+
+
+def test_how_often_is_saved_and_how_long_is_waited_decide_nothing():
+    given = {"training": {"operators": {"E": {"checkpoint_every": 0.1}}}, "prices": {"wait": 9}}
+    plain, other = load_config({}), load_config(given)
+    assert document(plain, "E") == document(other, "E")
+    assert jobs.price(plain, "PE") == jobs.price(other, "PE")
+    assert jobs.check(plain) == jobs.check(other)
+    assert json.loads(jobs.train_hardware_options(other, Pipeline("E"))[-1]) == {
+        "training": {"checkpoint_every": 0.1}
+    }
+    assert json.loads(jobs.waiting_options(other)[-1]) == {"prices": {"wait": 9}}
 
 
 def test_settings_of_one_pipeline_change_its_training_alone():

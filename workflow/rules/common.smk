@@ -175,7 +175,12 @@ def training_hardware_options(wildcards, resources):
     """Where and how fast a training runs. (A parameter made from ``resources`` is not looked at when Snakemake
     decides what to run again: it must retrain nothing.)
     """
-    return jobs.train_hardware_options(study)
+    return jobs.train_hardware_options(study, pipeline_of(wildcards.pipeline))
+
+
+def waiting_options(wildcards, resources):
+    """How long a quiet machine is waited for: made from ``resources`` too, as it must measure nothing anew."""
+    return jobs.waiting_options(study)
 
 
 @cache
@@ -273,8 +278,11 @@ def price_details_of(wildcards):
 
 
 def all_cores(wildcards):
-    """Every core of this run, looked up when a job is planned: a report is made without cores."""
-    return workflow.cores
+    """Every core of this run. A report is made without cores, and runs nothing."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return 1
 
 
 def curves_of(pipelines):

@@ -73,11 +73,12 @@ rule price:
     params:
         arguments=lambda wildcards: jobs.price(study, wildcards.operators),
         inputs=price_input_options,
+        waiting=waiting_options,
         revision=revisions.PRICE,
     message:
         "price {wildcards.operators}, {wildcards.dataset}"
     shell:
-        "pipeops price {params.arguments:q} {params.inputs:q} --output {output.csv:q} > {log:q} 2>&1"
+        "pipeops price {params.arguments:q} {params.waiting:q} {params.inputs:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 rule curves:
@@ -141,9 +142,11 @@ rule check:
         model=input_folder("model"),
         original=input_folder("original"),
         settings=jobs.check(study),
+        waiting=waiting_options,
         revision=revisions.CHECK,
     message:
         "check {wildcards.pipeline}, {wildcards.dataset}"
     shell:
         "pipeops check {params.model:q} --original {params.original:q} --data {input.data:q} --answers {input.answers:q}"
-        " --prices {input.prices:q} --output {output.csv:q} {params.settings:q} > {log:q} 2>&1"
+        " --prices {input.prices:q} --output {output.csv:q} {params.settings:q}"
+        " {params.waiting:q} > {log:q} 2>&1"

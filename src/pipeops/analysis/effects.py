@@ -86,13 +86,14 @@ def effects(
         for all that is estimated, where a task has no pair that does, or each has one.
 
     Raises:
-        PipeOpsError: an ordering or a run is missing.
+        PipeOpsError: a task has some runs of a set, and not all.
     """
     datasets = list(dict.fromkeys(dataset for dataset, _, _ in runs))
-    rows = []
+    known, rows = {run[:2] for run in runs}, []
     for operators in operator_sets:
         names = [str(ordering) for ordering in orderings(operators)]
-        of_tasks = {dataset: complete(runs, dataset, names) for dataset in datasets}
+        studied = [dataset for dataset in datasets if {(dataset, name) for name in names} & known]
+        of_tasks = {dataset: complete(runs, dataset, names) for dataset in studied}
         for first, second in combinations(names, 2):
             found = [
                 (dataset, mean_difference(curve, curves[second, seed]))

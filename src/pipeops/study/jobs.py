@@ -87,6 +87,10 @@ def _rows_of(study: Config, dataset: str, split: str) -> list[str]:
     return _flat(options)
 
 
+_WAITING = {"wait"}
+"""Of ``prices``, what decides no price."""
+
+
 def prepared(pipeline: Pipeline, dataset: str) -> str:
     """Where, within the results, the backbones and data lie that a pipeline's trainings start from.
 
@@ -98,7 +102,7 @@ def prepared(pipeline: Pipeline, dataset: str) -> str:
 def train(study: Config, pipeline: Pipeline) -> list[str]:
     """Arguments of ``pipeops train``: the operator, and one document with all its settings."""
     operator = OPERATORS[pipeline.operator]
-    document = {"training": study.training_of(pipeline).model_dump()}
+    document = {"training": study.training_of(pipeline).model_dump(exclude={"checkpoint_every"})}
     if exits := study.exit_training(pipeline).model_dump(exclude_defaults=True):
         document["exits"] = exits
     if operator.section:
@@ -126,26 +130,35 @@ def train_input_options(inputs: Mapping[str, str]) -> list[str]:
     return options
 
 
-def train_hardware_options(study: Config) -> list[str]:
-    """Options of ``pipeops train`` that say where and how fast it runs; results change by rounding only."""
-    settings = study.training
+def train_hardware_options(study: Config, pipeline: Pipeline) -> list[str]:
+    """Options of ``pipeops train`` for where and how fast it runs, and how often it saves: no other results.
+
+    But for rounding.
+    """
+    settings, saving = study.training, study.training_of(pipeline).model_dump(include={"checkpoint_every"})
     options = {
         "--device": settings.device,
         "--gpu-slots": settings.gpu_slots,
         "--processes": settings.gpus_per_training,
     }
-    return [*_flat(options), "--compiled" if settings.compiled else "--no-compiled"]
+    compiled = "--compiled" if settings.compiled else "--no-compiled"
+    return [*_flat(options), compiled, "--settings", json.dumps({"training": saving})]
 
 
 def price(study: Config, operators: str) -> list[str]:
     """Arguments of ``pipeops price`` for the models of one set of operators."""
-    document: dict[str, object] = {"prices": study.prices.model_dump()}
+    document: dict[str, object] = {"prices": study.prices.model_dump(exclude=_WAITING)}
     if study.model.pooling != "first":
         document["exits"] = {"pooling": study.model.pooling}
     for letter in operators:
         if section := OPERATORS[letter].section:
             document[section] = getattr(study, section).model_dump()
     return ["--operators", operators, "--settings", json.dumps(document)]
+
+
+def waiting_options(study: Config) -> list[str]:
+    """Options of ``pipeops price`` and ``check`` for how long a quiet machine is waited for."""
+    return ["--settings", json.dumps({"prices": study.prices.model_dump(include=_WAITING)})]
 
 
 def pruned_backbones(study: Config) -> list[str]:
@@ -163,7 +176,7 @@ def check(study: Config) -> list[str]:
     """Options of ``pipeops check``: what is run, and how exits are chosen."""
     document = {
         "check": study.check.model_dump(),
-        "prices": study.prices.model_dump(),
+        "prices": study.prices.model_dump(exclude=_WAITING),
         "measuring": study.measuring.model_dump(),
         "exits": {"confidence": study.exits.confidence},
     }

@@ -253,4 +253,5 @@ def _settings(job: Job) -> dict[str, Any]:
     """The settings of the training and the operator's own section, as ``--settings`` has them."""
     section = OPERATORS[job.operator].section
     own = {section: job.own_settings.model_dump()} if section else {}
-    return {"training": job.settings.model_dump(), "exits": job.exits.model_dump(), **own}
+    training = job.settings.model_dump(exclude={"checkpoint_every"})  # it decides no result
+    return {"training": training, "exits": job.exits.model_dump(), **own}
