@@ -548,7 +548,9 @@ def test_the_configuration_that_snakemake_reads_first_is_read_here_too(here, mon
     said = []
     for arguments in ([], ["--configfile", "study.yaml"]):
         for snakefile in (False, True):
-            Path("Snakefile").touch() if snakefile else Path("Snakefile").unlink(missing_ok=True)
+            rules = Path("workflow/rules/common.smk")
+            rules.parent.mkdir(parents=True, exist_ok=True)
+            rules.touch() if snakefile else rules.unlink(missing_ok=True)
             monkeypatch.setattr(sys, "argv", ["pipeops", "validate", *arguments])
             with pytest.raises(SystemExit):
                 main()

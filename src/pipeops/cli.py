@@ -802,9 +802,9 @@ def _parse_sections(sections: Mapping[str, type[Section]], texts: Sequence[str] 
         for name, section in given.items():
             if name not in sections:
                 raise PipeOpsError(f"--settings: {unknown_key(name, name, list(sections))}")
-            before = document.get(name)
-            both = isinstance(section, dict) and isinstance(before, dict)
-            document[name] = before | section if both else section
+            if not isinstance(section, dict):
+                _parse(sections[name], section, name)
+            document[name] = document.get(name, {}) | section
     return {name: _parse(section, document.get(name, {}), name) for name, section in sections.items()}
 
 

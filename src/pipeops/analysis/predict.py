@@ -315,7 +315,9 @@ class Spread(NamedTuple):
     time: float
     """Relative, of models with exits: without, the time is the price."""
     degrees: int
-    """Of freedom: seeds beyond the first of each pipeline."""
+    """Of freedom of the first: seeds beyond the first of each pipeline."""
+    time_degrees: int
+    """The same of those with exits."""
 
 
 def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, least: float) -> dict[str, Any]:
@@ -326,7 +328,7 @@ def _with_intervals(curve: Curve, spread: Spread, errors: Errors | None, *, leas
     accuracy, time = curve.accuracy.mean(axis=0), curve.time.mean(axis=0)
     time_spread = spread.time if len(curve.thresholds) > 1 else 0.0
     half = half_width(curve.accuracy, spread.accuracy, spread.degrees)
-    time_half = half_width(curve.time, time_spread * time, spread.degrees)
+    time_half = half_width(curve.time, time_spread * time, spread.time_degrees)
     if errors is not None:
         half = np.hypot(half, error_width(errors.accuracy, errors.sets))
         time_half = np.hypot(time_half, error_width(errors.time, errors.sets) * time)
@@ -390,7 +392,11 @@ def _pooled_spread(known: Predictor, names: Sequence[str]) -> Spread:
         if len(curve.thresholds) > 1
     ]
     of_accuracy, of_time = (math.sqrt(np.mean(values)) if values else math.nan for values in (accuracy, time))
-    return Spread(of_accuracy, of_time, sum(len(known.seeds[name]) - 1 for name in names))
+    degrees, time_degrees = (
+        sum(len(known.seeds[name]) - 1 for name in chosen)
+        for chosen in (names, [name for name in names if Pipeline(name).has_exits])
+    )
+    return Spread(of_accuracy, of_time, degrees, time_degrees)
 
 
 def _mean_of_known(values: FloatArray) -> FloatArray:

@@ -581,7 +581,7 @@ def load_config(values: Mapping[str, Any], *, command_line: Mapping[str, Any] | 
 def read_study(files: Sequence[Path]) -> Config:
     """Validate configuration files laid over the defaults, later ones over earlier, as Snakemake does.
 
-    Beside a ``Snakefile``, ``config.yaml`` lies under all of them there, and so it does here.
+    Beside PipeOps' own ``Snakefile``, ``config.yaml`` lies under all of them there, and so it does here.
 
     Raises:
         PipeOpsError: a file cannot be read, or one line per mistake.
@@ -594,7 +594,7 @@ def read_study(files: Sequence[Path]) -> Config:
 
 def _read_by_snakemake() -> list[Path]:
     here = Path("config.yaml")
-    return [here] if here.is_file() and here.with_name("Snakefile").is_file() else []
+    return [here] if here.is_file() and Path("workflow/rules/common.smk").is_file() else []
 
 
 def read_file(path: Path) -> dict[str, Any]:

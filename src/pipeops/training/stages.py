@@ -76,7 +76,7 @@ class StageRun:
         several train together: the others would wait for the one whose memory is full.
 
         Raises:
-            PipeOpsError: the GPU does not hold half a batch either.
+            PipeOpsError: the GPU holds neither a batch nor half of it, or not the share of one of several.
         """
         folder = self.state / stage.name
         if not stage.trains:
