@@ -82,6 +82,10 @@ Pooling = Literal["first", "mean"]
 ExitLoss = Literal["sum", "mean"]
 Split = Literal["train", "validation"]
 Metric = Literal["accuracy", "macro_f1", "mcc"]
+SAVING = {"checkpoint_every"}
+"""Keys of a training's settings that decide how often it saves, and not what it makes."""
+WAITING = {"wait"}
+"""Keys of ``prices`` that decide how long a quiet machine is waited for, and no price."""
 
 
 def limits(kind: Any) -> dict[str, Any]:

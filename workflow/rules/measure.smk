@@ -103,7 +103,7 @@ rule curves:
         seeds=study.seeds,
         rule_of_exits=jobs.rule_of_exits(study),
         metric=lambda wildcards: study.metric(wildcards.dataset),
-        allow_other_cpu=study.measuring.allow_other_cpu or study.priced_in is not None,
+        allow_other_cpu=study.any_cpu,
         revision=revisions.CURVES,
     message:
         "curves of {wildcards.pipeline}, {wildcards.dataset}"

@@ -96,7 +96,7 @@ def best_within(time: ArrayLike, accuracy: ArrayLike, budget: float) -> int | No
     """
     time, accuracy = np.asarray(time, float), np.asarray(accuracy, float)
     least = time.min()
-    if least > (budget * (1 + TIMING_TOLERANCE) if budget == 1 else budget):
+    if least > (1 + TIMING_TOLERANCE if budget == 1 else budget):
         return None
     fitting = np.flatnonzero(time <= max(budget, least))
     return int(fitting[np.lexsort((time[fitting], -accuracy[fitting]))[0]])

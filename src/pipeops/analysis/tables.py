@@ -499,13 +499,12 @@ def _rules_as_text(summarised: pd.DataFrame, rows: pd.DataFrame) -> str:
         line = ["+".join(str(operators))]
         for rule in (regret.WEAKER, regret.SORTED):
             row = next((row for row in _records(of_set) if row["rule"] == rule), None)
-            if row is None:
-                line += ["-", "-"]
-                continue
             chosen = rows[(rows["rule"] == rule) & (rows["operators"] == operators)]["chosen"]
             taken = next((name for name in chosen if name), None)  # empty where the ordering is too slow
-            name = "-" if taken is None else Pipeline(taken).trained
-            line += [name, "-" if taken is None else f"{row['regret']:.2f} ({row['worst']:.2f})"]
+            if row is None or taken is None:
+                line += ["-", "-"]
+                continue
+            line += [Pipeline(taken).trained, f"{row['regret']:.2f} ({row['worst']:.2f})"]
         cells.append([*line, _or_dash(of_set["two_seeds"].iloc[0], ".2f")])
     header = ["Operators", "Weaker first", "Regret", "D, P, Q, E", "Regret", "Two seeds"]
     return markdown_table(header, cells)

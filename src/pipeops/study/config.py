@@ -504,6 +504,11 @@ class BaseConfig(Section):
         return None if self.prices_from == HERE else self.prices_from
 
     @property
+    def any_cpu(self) -> bool:
+        """Whether prices may be of another CPU than this machine's: those that exist already may."""
+        return self.measuring.allow_other_cpu or self.priced_in is not None
+
+    @property
     def _key_of_prices(self) -> str:
         """The key that names this folder, for messages."""
         return "answers" if self.prices_from is None else "prices_from"

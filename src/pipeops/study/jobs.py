@@ -13,7 +13,7 @@ from pipeops.integrity import SUMS
 from pipeops.operators.declaration import STUDENT
 from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline
-from pipeops.settings import TINY
+from pipeops.settings import SAVING, TINY, WAITING
 from pipeops.study.config import Config
 
 WEIGHTS = "model.safetensors"
@@ -87,10 +87,6 @@ def _rows_of(study: Config, dataset: str, split: str) -> list[str]:
     return _flat(options)
 
 
-_WAITING = {"wait"}
-"""Of ``prices``, what decides no price."""
-
-
 def prepared(pipeline: Pipeline, dataset: str) -> str:
     """Where, within the results, the backbones and data lie that a pipeline's trainings start from.
 
@@ -102,7 +98,7 @@ def prepared(pipeline: Pipeline, dataset: str) -> str:
 def train(study: Config, pipeline: Pipeline) -> list[str]:
     """Arguments of ``pipeops train``: the operator, and one document with all its settings."""
     operator = OPERATORS[pipeline.operator]
-    document = {"training": study.training_of(pipeline).model_dump(exclude={"checkpoint_every"})}
+    document = {"training": study.training_of(pipeline).model_dump(exclude=SAVING)}
     if exits := study.exit_training(pipeline).model_dump(exclude_defaults=True):
         document["exits"] = exits
     if operator.section:
@@ -135,7 +131,7 @@ def train_hardware_options(study: Config, pipeline: Pipeline) -> list[str]:
 
     But for rounding.
     """
-    settings, saving = study.training, study.training_of(pipeline).model_dump(include={"checkpoint_every"})
+    settings, saving = study.training, study.training_of(pipeline).model_dump(include=SAVING)
     options = {
         "--device": settings.device,
         "--gpu-slots": settings.gpu_slots,
@@ -147,7 +143,7 @@ def train_hardware_options(study: Config, pipeline: Pipeline) -> list[str]:
 
 def price(study: Config, operators: str) -> list[str]:
     """Arguments of ``pipeops price`` for the models of one set of operators."""
-    document: dict[str, object] = {"prices": study.prices.model_dump(exclude=_WAITING)}
+    document: dict[str, object] = {"prices": study.prices.model_dump(exclude=WAITING)}
     if study.model.pooling != "first":
         document["exits"] = {"pooling": study.model.pooling}
     for letter in operators:
@@ -158,7 +154,7 @@ def price(study: Config, operators: str) -> list[str]:
 
 def waiting_options(study: Config) -> list[str]:
     """Options of ``pipeops price`` and ``check`` for how long a quiet machine is waited for."""
-    return ["--settings", json.dumps({"prices": study.prices.model_dump(include=_WAITING)})]
+    return ["--settings", json.dumps({"prices": study.prices.model_dump(include=WAITING)})]
 
 
 def pruned_backbones(study: Config) -> list[str]:
@@ -176,7 +172,7 @@ def check(study: Config) -> list[str]:
     """Options of ``pipeops check``: what is run, and how exits are chosen."""
     document = {
         "check": study.check.model_dump(),
-        "prices": study.prices.model_dump(exclude=_WAITING),
+        "prices": study.prices.model_dump(exclude=WAITING),
         "measuring": study.measuring.model_dump(),
         "exits": {"confidence": study.exits.confidence},
     }

@@ -12,13 +12,13 @@ from pipeops.hardware import cpu_of
 from pipeops.operators.registry import OPERATORS
 from pipeops.pipeline import Pipeline
 from pipeops.reading import reading
-from pipeops.settings import ALTERNATE, TINY
+from pipeops.settings import ALTERNATE, SAVING, TINY
 from pipeops.study.config import BaseConfig
 from pipeops.text import shortened
 
 SETTINGS = "study.json"
 """File of the folder."""
-_SPEED = {"threads", "checkpoint_every"}  # they decide when a training is done, and not what it makes
+_SPEED = {"threads", *SAVING}  # they decide when a training is done, and not what it makes
 _MODELS = ("model.backbone", "model.student")
 
 

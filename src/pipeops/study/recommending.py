@@ -312,9 +312,10 @@ def verify(answer: Recommendation, *, cores: int) -> Verification | None:
 
 def _prices(folder: Path, pipelines: Sequence[Pipeline], asked: Asked) -> dict[str, Prices]:
     paths = {pipeline.operators: folder / f"{pipeline.operators}.csv" for pipeline in pipelines}
-    this_cpu = not asked.study.measuring.allow_other_cpu and asked.study.priced_in is None
     found = {
-        operators: read_prices(path, this_cpu=this_cpu) for operators, path in paths.items() if path.is_file()
+        operators: read_prices(path, this_cpu=not asked.study.any_cpu)
+        for operators, path in paths.items()
+        if path.is_file()
     }
     if not found:
         command = shlex.join(asked.command(*map(str, paths.values())))

@@ -27,7 +27,7 @@ from pipeops.operators.registry import OPERATORS, training_function
 from pipeops.pipeline import InvalidPipeline, Pipeline
 from pipeops.progress import say
 from pipeops.provenance import json_text, provenance
-from pipeops.settings import Device, ExitTraining, Section, TrainingSettings
+from pipeops.settings import SAVING, Device, ExitTraining, Section, TrainingSettings
 from pipeops.training.batches import batches
 from pipeops.training.checkpoints import is_first_process, load_model, process_count
 from pipeops.training.stages import StageRun
@@ -253,5 +253,5 @@ def _settings(job: Job) -> dict[str, Any]:
     """The settings of the training and the operator's own section, as ``--settings`` has them."""
     section = OPERATORS[job.operator].section
     own = {section: job.own_settings.model_dump()} if section else {}
-    training = job.settings.model_dump(exclude={"checkpoint_every"})  # it decides no result
+    training = job.settings.model_dump(exclude=SAVING)
     return {"training": training, "exits": job.exits.model_dump(), **own}
